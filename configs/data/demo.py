@@ -1,0 +1,16 @@
+"""The machine's own Python sources and documentation, with a tokenizer trained on them.
+
+Command: llama-jax data build demo --out demo_run/data
+"""
+
+from llama_jax.config import BuildConfig, PythonEnvironmentSource, TokenizerTraining
+
+
+def config() -> BuildConfig:
+    return BuildConfig(
+        name="demo",
+        sources=(PythonEnvironmentSource(max_bytes=40_000_000),),
+        tokenizer=TokenizerTraining(vocab_size=4096, sample_bytes=10_000_000),
+        held_out_fraction=0.02,
+        shard_tokens=4_000_000,
+    )

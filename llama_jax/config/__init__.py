@@ -1,0 +1,59 @@
+"""What a run is: plain frozen values, with no JAX, no I/O and no behaviour."""
+
+from llama_jax.config.build import (
+    BuildConfig,
+    FilesSource,
+    PythonEnvironmentSource,
+    Source,
+    TokenizerFile,
+    TokenizerTraining,
+)
+from llama_jax.config.data import DataConfig
+from llama_jax.config.model import LinearRope, Llama3Rope, ModelConfig, PlainRope, Rope
+from llama_jax.config.optimizer import (
+    AdamW,
+    Cosine,
+    Linear,
+    Muon,
+    Optimizer,
+    Schedule,
+    WarmupStableDecay,
+)
+from llama_jax.config.run import (
+    CheckpointConfig,
+    ComputeConfig,
+    EvaluateConfig,
+    LogConfig,
+    MeshConfig,
+    RunConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "AdamW",
+    "BuildConfig",
+    "CheckpointConfig",
+    "ComputeConfig",
+    "Cosine",
+    "DataConfig",
+    "EvaluateConfig",
+    "FilesSource",
+    "Linear",
+    "LinearRope",
+    "Llama3Rope",
+    "LogConfig",
+    "MeshConfig",
+    "ModelConfig",
+    "Muon",
+    "Optimizer",
+    "PlainRope",
+    "PythonEnvironmentSource",
+    "Rope",
+    "RunConfig",
+    "Schedule",
+    "Source",
+    "TokenizerFile",
+    "TokenizerTraining",
+    "TrainConfig",
+    "WarmupStableDecay",
+]

@@ -1,0 +1,214 @@
+"""A whole run: one value that can be saved, compared and run again."""
+
+import dataclasses
+from typing import Literal
+
+from llama_jax.config import checks
+from llama_jax.config.data import DataConfig
+from llama_jax.config.model import ModelConfig
+from llama_jax.config.optimizer import Optimizer, Schedule, WarmupStableDecay
+
+COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
+REMAT_POLICIES = ("none", "full", "attention", "dots", "offload")
+ATTENTION_BACKENDS = ("auto", "xla", "splash", "cudnn")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ComputeConfig:
+    """How the model is computed; no choice here changes what is computed, beyond rounding.
+
+    Attributes:
+        dtype: Of activations and matmuls; master weights are always float32. "auto" is bfloat16
+            on accelerators and float32 on CPU.
+        remat: What the backward pass finds saved: "none" recomputes nothing, "full" recomputes
+            each block from its input, "attention" saves attention outputs, "dots" saves matmul
+            outputs, "offload" keeps matmul outputs in host memory.
+        attention: Kernel; "auto" is splash attention on TPU, cuDNN on GPU and XLA on CPU.
+        loss_chunks: Pieces in which the vocabulary projection is computed; only one piece's
+            float32 logits are live at a time.
+    """
+
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    remat: Literal["none", "full", "attention", "dots", "offload"] = "full"
+    attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
+    loss_chunks: int = 8
+
+    def __post_init__(self) -> None:
+        checks.one_of("compute", COMPUTE_DTYPES, dtype=self.dtype)
+        checks.one_of("compute", REMAT_POLICIES, remat=self.remat)
+        checks.one_of("compute", ATTENTION_BACKENDS, attention=self.attention)
+        checks.positive("compute", loss_chunks=self.loss_chunks)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class MeshConfig:
+    """Devices along each mesh axis; one axis may be -1, for all the devices that are left.
+
+    Attributes:
+        replica: Copies of the model, across slices.
+        fsdp: Devices that split parameters, optimizer state and batch.
+        context: Devices that split each row.
+        tensor: Devices that split heads, MLP width and vocabulary.
+    """
+
+    replica: int = 1
+    fsdp: int = -1
+    context: int = 1
+    tensor: int = 1
+
+    def __post_init__(self) -> None:
+        sizes = dataclasses.asdict(self)
+        for name, size in sizes.items():
+            if size != -1 and size < 1:
+                raise ValueError(f"mesh.{name}={size} must be positive, or -1 for the rest.")
+        if (rest := [name for name, size in sizes.items() if size == -1])[1:]:
+            raise ValueError(
+                f"mesh.{rest[0]} and mesh.{rest[1]} are both -1; only one axis can take the rest."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """How long, how wide, and when to give up.
+
+    Attributes:
+        num_steps: Optimizer updates of the whole run.
+        batch_size: Rows of `data.seq_len` tokens per update, over all devices.
+        accumulation_steps: Pieces in which a batch is computed, one after another; the update is
+            that of the whole batch.
+        seed: Of the initial parameters.
+        z_loss: Weight of the squared log-normaliser (PaLM, arXiv:2204.02311, section 5);
+            0 leaves it out.
+        max_skipped_updates: The run stops after this many non-finite updates in a row.
+    """
+
+    num_steps: int
+    batch_size: int
+    accumulation_steps: int = 1
+    seed: int = 0
+    z_loss: float = 0.0
+    max_skipped_updates: int = 10
+
+    def __post_init__(self) -> None:
+        checks.positive(
+            "train",
+            num_steps=self.num_steps,
+            batch_size=self.batch_size,
+            accumulation_steps=self.accumulation_steps,
+            max_skipped_updates=self.max_skipped_updates,
+        )
+        checks.not_negative("train", seed=self.seed, z_loss=self.z_loss)
+        if self.batch_size % self.accumulation_steps:
+            raise ValueError(
+                f"train.accumulation_steps={self.accumulation_steps} must divide "
+                f"train.batch_size={self.batch_size}: pieces of a batch have the same size."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointConfig:
+    """When to save, and what to keep.
+
+    Attributes:
+        every_steps: Updates between two checkpoints; the last step is always saved.
+        keep_last: Latest checkpoints that are kept.
+        keep_every_steps: Checkpoints at multiples of this are kept for good; 0 keeps none.
+    """
+
+    every_steps: int = 1000
+    keep_last: int = 2
+    keep_every_steps: int = 0
+
+    def __post_init__(self) -> None:
+        checks.positive("checkpoint", every_steps=self.every_steps, keep_last=self.keep_last)
+        checks.not_negative("checkpoint", keep_every_steps=self.keep_every_steps)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateConfig:
+    """How often held-out documents are scored.
+
+    Attributes:
+        every_steps: Updates between two evaluations; 0 evaluates at the end alone.
+        num_batches: Batches of `train.batch_size` rows scored a source; 0 scores all there are.
+    """
+
+    every_steps: int = 0
+    num_batches: int = 8
+
+    def __post_init__(self) -> None:
+        checks.not_negative("evaluate", every_steps=self.every_steps, num_batches=self.num_batches)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class LogConfig:
+    """Where metrics go besides the console and `metrics.jsonl`.
+
+    Attributes:
+        every_steps: Updates between two lines of metrics.
+        tensorboard: Whether to write TensorBoard event files.
+        wandb_project: Weights & Biases project; empty writes none.
+    """
+
+    every_steps: int = 10
+    tensorboard: bool = True
+    wandb_project: str = ""
+
+    def __post_init__(self) -> None:
+        checks.positive("log", every_steps=self.every_steps)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """All that decides a run's result, and all that it needs to be run again.
+
+    Attributes:
+        name: Of the recipe, and of the run's folder unless another is given.
+        model: Shape of the decoder.
+        data: Tokens, mixture and rows.
+        train: Steps, batch, seed and limits.
+        optimizer: Update rule and its constants.
+        schedule: Learning rate over the steps.
+        compute: Precision, remat and kernels.
+        mesh: Devices along each axis.
+        checkpoint: When to save, and what to keep.
+        evaluate: How often to score held-out documents.
+        log: Where metrics go.
+    """
+
+    name: str
+    model: ModelConfig
+    data: DataConfig
+    train: TrainConfig
+    optimizer: Optimizer
+    schedule: Schedule
+    compute: ComputeConfig = ComputeConfig()
+    mesh: MeshConfig = MeshConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    log: LogConfig = LogConfig()
+
+    def __post_init__(self) -> None:
+        if self.data.seq_len > self.model.max_seq_len:
+            raise ValueError(
+                f"data.seq_len={self.data.seq_len} must not exceed "
+                f"model.max_seq_len={self.model.max_seq_len}: rows would leave the model's context."
+            )
+        if self.data.seq_len % self.compute.loss_chunks:
+            raise ValueError(
+                f"compute.loss_chunks={self.compute.loss_chunks} must divide "
+                f"data.seq_len={self.data.seq_len}: chunks of a row have the same size."
+            )
+        spent = self.schedule.warmup_steps
+        if isinstance(self.schedule, WarmupStableDecay):
+            spent += self.schedule.decay_steps
+        if spent > self.train.num_steps:
+            raise ValueError(
+                f"schedule needs {spent} steps (warm-up and cooldown), more than "
+                f"train.num_steps={self.train.num_steps}; shorten the warm-up or train longer."
+            )
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of one update, padding included."""
+        return self.train.batch_size * self.data.seq_len

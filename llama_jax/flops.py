@@ -1,0 +1,75 @@
+"""Parameters and FLOPs of a model, counted once, under named conventions.
+
+A multiply-add is two FLOPs. The backward pass costs twice the forward one, so training is three
+times the forward pass; recomputation (remat) is not counted, as in model FLOPs utilisation
+(PaLM, arXiv:2204.02311, appendix B).
+"""
+
+import dataclasses
+from typing import Literal
+
+from llama_jax.config import ModelConfig
+
+AttentionFlops = Literal["full", "causal"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ParamCount:
+    """Parameters by kind; `output` is 0 where the output projection is the embedding table."""
+
+    embedding: int
+    attention: int
+    mlp: int
+    norm: int
+    output: int
+
+    @property
+    def total(self) -> int:
+        """All parameters, as model cards count them."""
+        return self.embedding + self.attention + self.mlp + self.norm + self.output
+
+    @property
+    def non_embedding(self) -> int:
+        """Without the embedding table and the output projection (Kaplan et al. 2020)."""
+        return self.attention + self.mlp + self.norm
+
+
+def count_params(model: ModelConfig) -> ParamCount:
+    """Counts the parameters of a LLaMA decoder."""
+    D, N, K, H = model.embed_dim, model.num_heads, model.num_kv_heads, model.head_dim
+    table = model.vocab_size * D
+    return ParamCount(
+        embedding=table,
+        attention=model.num_layers * 2 * D * H * (N + K),
+        mlp=model.num_layers * 3 * D * model.mlp_dim,
+        norm=(2 * model.num_layers + 1) * D,
+        output=0 if model.tie_embeddings else table,
+    )
+
+
+def matmul_params(model: ModelConfig) -> int:
+    """Parameters that every token is multiplied by: all but the lookup table and the norms."""
+    count = count_params(model)
+    return count.attention + count.mlp + model.vocab_size * model.embed_dim
+
+
+def attention_flops_per_token(model: ModelConfig, seq_len: int, attention: AttentionFlops) -> float:
+    """Forward FLOPs of scores and mixing, over one token of a row that is a single document.
+
+    Args:
+        model: Shape of the decoder.
+        seq_len: Tokens of the row, `T`.
+        attention: "full" counts all `T * T` scores of a head, as PaLM and most papers do;
+            "causal" counts the `T * (T + 1) / 2` that a causal kernel needs.
+    """
+    keys_seen = seq_len if attention == "full" else (seq_len + 1) / 2
+    return 4.0 * model.num_layers * model.num_heads * model.head_dim * keys_seen
+
+
+def train_flops_per_token(model: ModelConfig, seq_len: int, attention: AttentionFlops) -> float:
+    """Forward and backward model FLOPs of one token.
+
+    Source: PaLM (arXiv:2204.02311), appendix B; there `6N + 12 L H Q T` for "full".
+    """
+    forward = 2.0 * matmul_params(model) + attention_flops_per_token(model, seq_len, attention)
+    return 3.0 * forward

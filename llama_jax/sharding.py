@@ -1,0 +1,102 @@
+"""Where every logical axis lives on the device mesh. The only file that names a mesh axis."""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+from flax import nnx
+from flax.core import spmd
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from llama_jax.config import MeshConfig
+
+MeshAxes = str | tuple[str, ...] | None
+MESH_AXES = ("replica", "fsdp", "context", "tensor")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ShardingRules:
+    """Maps each logical axis to the mesh axes that split it; `None` replicates it."""
+
+    # Parameters.
+    layers: MeshAxes = None
+    vocab: MeshAxes = "tensor"
+    embed: MeshAxes = "fsdp"
+    mlp: MeshAxes = "tensor"
+    heads: MeshAxes = "tensor"
+    kv_heads: MeshAxes = "tensor"
+    head_dim: MeshAxes = None
+    norm: MeshAxes = None
+    # Activations.
+    batch: MeshAxes = ("replica", "fsdp")
+    seq: MeshAxes = "context"
+    act_embed: MeshAxes = None
+    act_mlp: MeshAxes = "tensor"
+    act_heads: MeshAxes = "tensor"
+    act_kv_heads: MeshAxes = "tensor"
+    act_vocab: MeshAxes = "tensor"
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """Device mesh of the four axes; XLA places what we leave unsaid.
+
+    Args:
+        config: Sizes; an axis of -1 takes the devices that the others leave.
+        devices: Defaults to all devices of all processes.
+
+    Raises:
+        ValueError: If the sizes do not multiply to the number of devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = dataclasses.asdict(config)
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    if len(devices) % fixed or (-1 not in sizes.values() and fixed != len(devices)):
+        wanted = ", ".join(f"mesh.{name}={size}" for name, size in sizes.items())
+        raise ValueError(
+            f"{wanted} cannot be laid over {len(devices)} devices: the sizes must multiply to "
+            "that number. Set one axis to -1 to let it take the rest."
+        )
+    shape = tuple(len(devices) // fixed if size == -1 else size for size in sizes.values())
+    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 4, devices=devices)
+
+
+@contextlib.contextmanager
+def use_layout(mesh: Mesh, rules: ShardingRules = ShardingRules()) -> Iterator[None]:
+    """Makes `mesh` and `rules` current: parameters created inside are born sharded."""
+    with jax.set_mesh(mesh), nnx.logical_axis_rules(tuple(dataclasses.asdict(rules).items())):
+        yield
+
+
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+    """Pins an activation to the layout of its logical axes.
+
+    Raises:
+        ValueError: If an axis is not a field of `ShardingRules`.
+    """
+    return jax.lax.with_sharding_constraint(x, partition_spec(*axes))
+
+
+def partition_spec(*axes: str | None) -> P:
+    """The mesh axes that split each logical axis under the current rules.
+
+    Raises:
+        ValueError: If an axis is not a field of `ShardingRules`.
+    """
+    rules = dict(spmd.get_logical_axis_rules())
+    if unknown := [axis for axis in axes if axis is not None and axis not in rules]:
+        raise ValueError(f"Unknown logical axes {unknown}; ShardingRules has {sorted(rules)}.")
+    return P(*(rules[axis] if axis is not None else None for axis in axes))
+
+
+def batch_sharding(mesh: Mesh, rules: ShardingRules = ShardingRules()) -> NamedSharding:
+    """Layout of a global batch of rows, `B T`."""
+    return NamedSharding(mesh, P(rules.batch, rules.seq))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Layout of a value that every device holds whole."""
+    return NamedSharding(mesh, P())

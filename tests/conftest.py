@@ -1,0 +1,25 @@
+"""Eight simulated CPU devices, so that every layout can be tested on a laptop."""
+
+import jax
+import pytest
+
+from llama_jax.config import MeshConfig
+from llama_jax.sharding import make_mesh, use_layout
+
+jax.config.update("jax_num_cpu_devices", 8)
+
+
+@pytest.fixture
+def one_device():
+    """Enters the layout of a single device; yields its mesh."""
+    mesh = make_mesh(MeshConfig(), devices=jax.devices()[:1])
+    with use_layout(mesh):
+        yield mesh
+
+
+@pytest.fixture
+def eight_devices():
+    """Enters a layout that splits over fsdp, context and tensor at once; yields its mesh."""
+    mesh = make_mesh(MeshConfig(fsdp=2, context=2, tensor=2))
+    with use_layout(mesh):
+        yield mesh
