@@ -1,0 +1,54 @@
+"""LLaMA-1 13B: 1.0T tokens at a 2,048 context (Touvron et al. 2023, arXiv:2302.13971).
+
+Command:   llama-jax train llama1_13b --data.directory DIR
+Hardware:  a pod; weights and AdamW's moments in float32 take 156.2 GB over all chips.
+           Published: 135,168 A100-80GB hours.
+Expected:  13,015,864,320 parameters, 1,000,001,765,376 tokens in 238,419 updates.
+
+The mixture is the paper's Table 1; AdamW's epsilon is not in the paper: PyTorch's default.
+"""
+
+from llama_jax.config import (
+    AdamW,
+    CheckpointConfig,
+    Cosine,
+    DataConfig,
+    ModelConfig,
+    PlainRope,
+    RunConfig,
+    TrainConfig,
+)
+
+
+def config() -> RunConfig:
+    return RunConfig(
+        name="llama1_13b",
+        model=ModelConfig(
+            num_layers=40,
+            embed_dim=5120,
+            mlp_dim=13824,
+            num_heads=40,
+            num_kv_heads=40,
+            head_dim=128,
+            vocab_size=32_000,
+            max_seq_len=2048,
+            rope=PlainRope(theta=10_000.0),
+            norm_eps=1e-6,
+        ),
+        data=DataConfig(
+            mixture=(
+                ("common_crawl", 0.67),
+                ("c4", 0.15),
+                ("github", 0.045),
+                ("wikipedia", 0.045),
+                ("books", 0.045),
+                ("arxiv", 0.025),
+                ("stack_exchange", 0.02),
+            ),
+            seq_len=2048,
+        ),
+        train=TrainConfig(num_steps=238_419, batch_size=2048),
+        optimizer=AdamW(peak_lr=3e-4, eps=1e-8),
+        schedule=Cosine(warmup_steps=2000, final_fraction=0.1),
+        checkpoint=CheckpointConfig(every_steps=1000, keep_last=2, keep_every_steps=50_000),
+    )

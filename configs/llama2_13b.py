@@ -1,0 +1,45 @@
+"""LLaMA-2 13B: 2.0T tokens at a 4,096 context (Touvron et al. 2023, arXiv:2307.09288).
+
+Command:   llama-jax train llama2_13b --data.directory DIR
+Hardware:  a pod; weights and AdamW's moments in float32 take 156.2 GB over all chips.
+           Published: 368,640 A100-80GB hours.
+Expected:  13,015,864,320 parameters, 1,999,999,336,448 tokens in 476,837 updates.
+
+The mixture is not published: every source weighs as its tokens unless `data.mixture` says more.
+"""
+
+from llama_jax.config import (
+    AdamW,
+    CheckpointConfig,
+    Cosine,
+    DataConfig,
+    ModelConfig,
+    PlainRope,
+    RunConfig,
+    TrainConfig,
+)
+
+
+def config() -> RunConfig:
+    return RunConfig(
+        name="llama2_13b",
+        model=ModelConfig(
+            num_layers=40,
+            embed_dim=5120,
+            mlp_dim=13824,
+            num_heads=40,
+            num_kv_heads=40,
+            head_dim=128,
+            vocab_size=32_000,
+            max_seq_len=4096,
+            rope=PlainRope(theta=10_000.0),
+            norm_eps=1e-5,
+        ),
+        data=DataConfig(
+            seq_len=4096,
+        ),
+        train=TrainConfig(num_steps=476_837, batch_size=1024),
+        optimizer=AdamW(peak_lr=3e-4),
+        schedule=Cosine(warmup_steps=2000, final_fraction=0.1),
+        checkpoint=CheckpointConfig(every_steps=1000, keep_last=2, keep_every_steps=50_000),
+    )

@@ -1,0 +1,50 @@
+"""The command line refuses kindly, and answers before a person notices."""
+
+import subprocess
+import sys
+
+import pytest
+
+from llama_jax.cli.main import COMMANDS, main
+
+
+def test_an_unknown_command_is_refused_with_a_hint(capsys):
+    assert main(["trian"]) == 2
+    assert "Did you mean train?" in capsys.readouterr().err
+
+
+def test_no_command_shows_help_and_is_wrong(capsys):
+    assert main([]) == 2
+    assert "usage: llama-jax COMMAND" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        raise SystemExit(main([command, "--help"]))
+    assert stop.value.code == 0
+    assert f"llama-jax {command}" in capsys.readouterr().out
+
+
+def test_help_imports_neither_jax_nor_tyro():
+    code = (
+        "import sys\nfrom llama_jax.cli.main import main\nmain(['--help'])\n"
+        "print(sorted({'jax', 'tyro', 'numpy', 'grain'} & set(sys.modules)), file=sys.stderr)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("--optimizer.peek-lr=1", "--optimizer.peak-lr"),
+        ("--model.num-kv-heads=5", "must divide"),
+        ("--train.num-steps=many", "--train.num-steps"),
+    ],
+)
+def test_a_wrong_override_is_refused_with_what_was_meant(override, complaint, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "demo", override])
+    assert stop.value.code == 2
+    assert complaint in capsys.readouterr().err

@@ -1,0 +1,148 @@
+"""Recipes give the published shapes, and survive the way to JSON and back."""
+
+import dataclasses
+import json
+
+import pytest
+
+from llama_jax.config import BuildConfig, Linear, LinearRope, Muon, RunConfig
+from llama_jax.flops import count_params
+from llama_jax.recipe import differences, from_json, list_recipes, load_recipe, to_json
+
+# Model cards and papers; the rungs of the ladder and the demo: counted by hand.
+PUBLISHED_PARAMS = {
+    "llama1_7b": 6.7e9,
+    "llama1_13b": 13.0e9,
+    "llama1_33b": 32.5e9,
+    "llama1_65b": 65.2e9,
+    "llama2_7b": 6.7e9,
+    "llama2_13b": 13.0e9,
+    "llama2_34b": 33.7e9,
+    "llama2_70b": 69.0e9,
+    "llama3_8b": 8.0e9,
+    "llama3_70b": 70.6e9,
+    "llama3_1_8b": 8.0e9,
+    "llama3_1_70b": 70.6e9,
+    "llama3_1_405b": 405.9e9,
+    "llama3_2_1b": 1.24e9,
+    "llama3_2_3b": 3.21e9,
+}
+PUBLISHED_TOKENS = {
+    "llama1_7b": 1.0e12,
+    "llama1_13b": 1.0e12,
+    "llama1_33b": 1.4e12,
+    "llama1_65b": 1.4e12,
+    "llama2_7b": 2.0e12,
+    "llama2_13b": 2.0e12,
+    "llama2_34b": 2.0e12,
+    "llama2_70b": 2.0e12,
+    "llama3_1_405b": 15.6e12,
+}
+
+
+@pytest.mark.parametrize(("name", "published"), PUBLISHED_PARAMS.items())
+def test_a_recipe_has_the_published_number_of_parameters(name, published):
+    # Cards round to two or three digits: 65.2B is printed for 65.29B.
+    assert count_params(load_recipe(name).model).total == pytest.approx(published, rel=6e-3)
+
+
+@pytest.mark.parametrize(("name", "published"), PUBLISHED_TOKENS.items())
+def test_a_recipe_trains_on_the_published_number_of_tokens(name, published):
+    run = load_recipe(name)
+    assert run.train.num_steps * run.tokens_per_step == pytest.approx(published, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in list_recipes() if name.startswith("ladder")])
+def test_a_rung_has_its_size_and_twenty_tokens_a_parameter(name):
+    run = load_recipe(name)
+    params = count_params(run.model).total
+    assert params == pytest.approx(float(name.split("_")[1].rstrip("m")) * 1e6, rel=0.11)
+    assert run.train.num_steps * run.tokens_per_step == pytest.approx(20 * params, rel=0.02)
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_a_saved_config_is_the_recipe_itself(name, tmp_path):
+    run = load_recipe(name)
+    assert run.name == name
+    saved = tmp_path / "config.json"
+    saved.write_text(to_json(run))
+    assert load_recipe(str(saved)) == run
+
+
+@pytest.mark.parametrize("name", list_recipes(BuildConfig))
+def test_a_saved_build_is_the_recipe_itself(name):
+    build = load_recipe(name, BuildConfig)
+    assert from_json(to_json(build), BuildConfig) == build
+
+
+def test_every_choice_of_class_survives_the_way_to_json_and_back():
+    run = load_recipe("demo")
+    run = dataclasses.replace(
+        run,
+        optimizer=Muon(peak_lr=1e-3),
+        schedule=Linear(warmup_steps=1),
+        model=dataclasses.replace(run.model, rope=LinearRope(factor=2.0)),
+        data=dataclasses.replace(run.data, mixture=(("a", 0.25), ("b", 0.75))),
+    )
+    assert from_json(to_json(run)) == run
+
+
+@pytest.mark.parametrize(
+    ("edit", "complaint"),
+    [
+        (lambda d: d["model"].update(embed_dm=3), r"embed_dm is no field .* mean embed_dim\?"),
+        (lambda d: d["model"].pop("embed_dim"), r"config\.model lacks embed_dim"),
+        (lambda d: d["model"].update(embed_dim="3"), r"embed_dim='3' must be of type int"),
+        (lambda d: d["model"].update(num_layers=True), r"num_layers=True must be of type int"),
+        (lambda d: d["optimizer"].update(type="Adam"), r"optimizer\.type='Adam' must be one of"),
+        (lambda d: d["model"].update(num_kv_heads=4), r"num_kv_heads=4 must divide"),
+        (lambda d: d["data"].update(mixture=[["a"]]), r"mixture\[0\] must have 2 entries, got 1"),
+        (lambda d: d.update(train=3), r"config\.train must be an object"),
+    ],
+)
+def test_json_that_is_no_config_is_refused_by_name(edit, complaint):
+    data = json.loads(to_json(load_recipe("demo")))
+    edit(data)
+    with pytest.raises(ValueError, match=complaint):
+        from_json(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    ("reference", "complaint"),
+    [
+        ("llama2_7", r"Did you mean llama2_7b"),
+        ("nowhere/recipe.py", r"there is no such file"),
+        ("xyz", r"There are: demo"),
+    ],
+)
+def test_an_unknown_recipe_is_refused_with_a_hint(reference, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        load_recipe(reference)
+
+
+def test_a_file_that_gives_no_run_is_refused(tmp_path):
+    (empty := tmp_path / "empty.py").write_text("x = 1\n")
+    with pytest.raises(ValueError, match=r"must define `def config\(\) -> RunConfig`"):
+        load_recipe(str(empty))
+    (wrong := tmp_path / "wrong.py").write_text("def config():\n    return 1\n")
+    with pytest.raises(ValueError, match=r"gives a int; this command needs a RunConfig"):
+        load_recipe(str(wrong))
+
+
+def test_torn_json_is_refused():
+    with pytest.raises(ValueError, match=r"no valid JSON"):
+        from_json(to_json(load_recipe("demo"))[:100], RunConfig)
+
+
+def test_differences_name_each_leaf():
+    run = load_recipe("demo")
+    other = dataclasses.replace(
+        run,
+        train=dataclasses.replace(run.train, batch_size=run.train.batch_size + 1),
+        optimizer=Muon(peak_lr=run.optimizer.peak_lr, eps=1e-5),
+    )
+    lines = differences(run, other)
+    assert f"train.batch_size: {run.train.batch_size} -> {run.train.batch_size + 1}" in lines
+    assert "optimizer.type: AdamW -> Muon" in lines
+    assert "optimizer.momentum: (absent) -> 0.95" in lines
+    assert not differences(run, run)
