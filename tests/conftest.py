@@ -1,5 +1,7 @@
 """Eight simulated CPU devices, so that every layout can be tested on a laptop."""
 
+from pathlib import Path
+
 import jax
 import pytest
 
@@ -7,6 +9,14 @@ from llama_jax.config import MeshConfig
 from llama_jax.sharding import make_mesh, use_layout
 
 jax.config.update("jax_num_cpu_devices", 8)
+
+PARITY = Path(__file__).parent / "parity"
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if PARITY in item.path.parents:
+            item.add_marker(pytest.mark.parity)
 
 
 @pytest.fixture

@@ -1,0 +1,47 @@
+# The short names of what a person would type. `make PYTHON=python3.12 demo` picks the interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := demo_run
+INPUT ?=
+
+.PHONY: demo test test-slow lint bench lock clean
+
+# The whole job on real text, in minutes; `make demo INPUT=DIR` trains on your own documents.
+# Started again, each command finds what is done and goes on.
+demo: .venv/installed
+	$(BIN)/llama-jax data build demo --out $(RUN)/data $(if $(INPUT),--input $(INPUT))
+	$(BIN)/llama-jax train demo --run-dir $(RUN)/model
+	$(BIN)/llama-jax eval $(RUN)/model
+	$(BIN)/llama-jax generate $(RUN)/model --prompt "def " --prompt "import " --max-new-tokens 80 --temperature 0.7
+	test -d $(RUN)/hf || $(BIN)/llama-jax convert to-hf $(RUN)/model $(RUN)/hf
+
+test: .venv/installed
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2
+
+# The long tests, and the comparisons with PyTorch and transformers.
+test-slow: .venv/parity
+	$(BIN)/python -m pytest -m "slow or parity"
+
+lint: .venv/installed
+	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/basedpyright
+
+bench: .venv/parity
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+# Versions alone, for every Python and platform: no hashes, no address of an index.
+lock:
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --fork-strategy fewest --no-annotate --no-header --no-emit-index-url --upgrade -o requirements.lock
+
+clean:
+	rm -rf .venv $(RUN)
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "llama_jax needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+.venv/parity: requirements-parity.lock .venv/installed
+	$(BIN)/python -m pip install --quiet --requirement requirements-parity.lock
+	touch $@
