@@ -1,0 +1,50 @@
+"""Meshes and logical axes: what fits is laid out, what does not is refused by name."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from llama_jax.config import MeshConfig
+from llama_jax.sharding import MESH_AXES, ShardingRules, constrain, make_mesh, partition_spec
+
+
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [
+        (MeshConfig(), (1, 8, 1, 1)),
+        (MeshConfig(tensor=2), (1, 4, 1, 2)),
+        (MeshConfig(replica=-1, fsdp=2, tensor=2), (2, 2, 1, 2)),
+        (MeshConfig(replica=1, fsdp=2, context=2, tensor=2), (1, 2, 2, 2)),
+    ],
+)
+def test_one_axis_takes_the_devices_that_the_others_leave(config, shape):
+    mesh = make_mesh(config)
+    assert mesh.axis_names == MESH_AXES
+    assert mesh.devices.shape == shape
+
+
+@pytest.mark.parametrize("config", [MeshConfig(tensor=3), MeshConfig(fsdp=4), MeshConfig(fsdp=16)])
+def test_sizes_that_do_not_multiply_to_the_devices_are_refused(config):
+    wanted = f"mesh.tensor={config.tensor} cannot be laid over 8 devices"
+    with pytest.raises(ValueError, match=wanted):
+        make_mesh(config)
+
+
+def test_a_mistyped_logical_axis_is_refused(one_device):
+    with pytest.raises(ValueError, match=r"Unknown logical axes \['sequence'\]"):
+        constrain(jnp.zeros((2, 2)), "batch", "sequence")
+
+
+def test_an_activation_is_split_as_its_rules_say(eight_devices):
+    x = jax.jit(lambda x: constrain(x, "batch", "seq", "act_mlp"))(jnp.zeros((4, 4, 4)))
+    assert x.sharding.spec == P(("replica", "fsdp"), "context", "tensor")
+    assert partition_spec("batch", None) == P(("replica", "fsdp"), None)
+
+
+def test_every_rule_names_axes_of_the_mesh():
+    for axes in dataclasses.asdict(ShardingRules()).values():
+        names = (axes,) if isinstance(axes, str) else axes or ()
+        assert set(names) <= set(MESH_AXES)
