@@ -1,0 +1,1 @@
+"""Training: state, update rule, step, evaluation, guards and the loop around them."""

@@ -1,0 +1,103 @@
+"""Update rules: what an update is before the learning rate multiplies it."""
+
+import math
+from typing import Any
+
+import jax
+import optax
+from optax import contrib
+
+from llama_jax.config import AdamW, Optimizer
+
+# Every parameter is one of three kinds, by the last name of its path. Hidden matrices come with
+# the axes that they contract and the axes that they make; the others of their axes (layers) are
+# a batch of matrices.
+_HIDDEN_MATRICES = {
+    "query": contrib.MuonDimensionNumbers((1,), (2, 3)),
+    "key": contrib.MuonDimensionNumbers((1,), (2, 3)),
+    "value": contrib.MuonDimensionNumbers((1,), (2, 3)),
+    "out": contrib.MuonDimensionNumbers((1, 2), (3,)),
+    "gate": contrib.MuonDimensionNumbers((1,), (2,)),
+    "up": contrib.MuonDimensionNumbers((1,), (2,)),
+    "down": contrib.MuonDimensionNumbers((1,), (2,)),
+}
+_TABLES = ("table",)
+_NORMS = ("scale",)
+
+
+def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
+    """The update rule, for a learning rate of 1: subtract `learning_rate * update`.
+
+    The learning rate stays outside, as a function of `TrainState.step`: the optimizer's state
+    then knows nothing of the length of the run, so a checkpoint of one schedule starts another,
+    and an update that is skipped does not delay the schedule.
+
+    Gradients are first scaled down to a global norm of `clip_norm`. Weight decay takes all
+    matrices, embedding and output tables included, because LLaMA names no exception
+    (arXiv:2302.13971, section 2.3), and no norm scale.
+
+    Source of Muon's scale: Liu et al. 2025 (arXiv:2502.16982, section 2.2), `0.2 sqrt(max(rows,
+    columns))`; all heads of a projection are one matrix, each layer is its own. Deviation: Adam,
+    for tables and norms, has no Nesterov term, which `optax.contrib.muon` would give it.
+    """
+    clip = optax.clip_by_global_norm(optimizer.clip_norm)
+    decay = optax.add_decayed_weights(optimizer.weight_decay, mask=decay_mask)
+    adam = optax.scale_by_adam(b1=optimizer.beta1, b2=optimizer.beta2, eps=optimizer.eps)
+    if isinstance(optimizer, AdamW):
+        return optax.chain(clip, adam, decay)
+    muon = optax.chain(
+        contrib.scale_by_muon(
+            ns_steps=optimizer.newton_schulz_steps,
+            beta=optimizer.momentum,
+            weight_dimension_numbers=matrix_axes,
+        ),
+        optax.stateless(_scale_to_adams_size),
+    )
+    rules = optax.partition({"muon": muon, "adam": adam}, _rule_of_each)
+    return optax.chain(clip, rules, decay)
+
+
+def decay_mask(params: Any) -> Any:
+    """True where weight decay applies, in the structure of `params`."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: _kind(path) != "norm", params)
+
+
+def matrix_axes(params: Any) -> Any:
+    """Contracted and made axes of every hidden matrix, in the structure of `params`."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: _HIDDEN_MATRICES[_name(path)], params)
+
+
+def _scale_to_adams_size(updates: Any, params: Any = None) -> Any:
+    """Gives an orthogonal matrix, whose entries shrink as it grows, entries of about 0.2."""
+    del params
+
+    def scale(path: tuple[Any, ...], update: jax.Array) -> jax.Array:
+        axes = _HIDDEN_MATRICES[_name(path)]
+        rows = math.prod(update.shape[axis] for axis in axes.reduction_axis)
+        columns = math.prod(update.shape[axis] for axis in axes.output_axis)
+        return 0.2 * math.sqrt(max(rows, columns)) * update
+
+    return jax.tree_util.tree_map_with_path(scale, updates)
+
+
+def _rule_of_each(params: Any) -> Any:
+    def rule(path: tuple[Any, ...], _: Any) -> str:
+        return "muon" if _kind(path) == "matrix" else "adam"
+
+    return jax.tree_util.tree_map_with_path(rule, params)
+
+
+def _kind(path: tuple[Any, ...]) -> str:
+    name = _name(path)
+    if name in _HIDDEN_MATRICES:
+        return "matrix"
+    if name in _TABLES:
+        return "table"
+    assert name in _NORMS, f"{jax.tree_util.keystr(path)} must be listed as one of three kinds"
+    return "norm"
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    """Last name of a parameter's path; a variable's own key for its value does not count."""
+    names = [str(getattr(key, "key", getattr(key, "name", key))) for key in path]
+    return next(name for name in reversed(names) if name not in ("value", "raw_value"))

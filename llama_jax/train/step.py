@@ -1,0 +1,140 @@
+"""One optimizer update, end to end."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from llama_jax.config import RunConfig
+from llama_jax.data.batch import Batch
+from llama_jax.ops.cross_entropy import LossSums, cross_entropy
+from llama_jax.train.optimizer import make_optimizer
+from llama_jax.train.schedule import make_schedule
+from llama_jax.train.state import TrainState, shardings
+
+Metrics = dict[str, Float[Array, ""]]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def make_train_step(
+    graphdef: nnx.GraphDef[Any], config: RunConfig, abstract_state: TrainState
+) -> Any:
+    """Builds the jitted step; it donates, and so consumes, the state it is given.
+
+    An update whose loss or gradient is not finite changes neither parameters nor optimizer
+    state; it counts as a step, so that the data and the schedule move on.
+
+    Args:
+        graphdef: Of the model.
+        config: Of the run.
+        abstract_state: Layout that the new state keeps.
+
+    Returns:
+        A jitted `(state, batch) -> (state, metrics)`. Metrics are float32 scalars over the
+        global batch: `loss_nats_per_token`, `grad_norm` before clipping, `param_norm` after the
+        update, `learning_rate`, `tokens` that counted in the loss, and `skipped`, 0 or 1.
+    """
+    optimizer = make_optimizer(config.optimizer)
+    learning_rate = make_schedule(
+        config.schedule, peak_lr=config.optimizer.peak_lr, num_steps=config.train.num_steps
+    )
+    gradient = jax.value_and_grad(_objective(graphdef, config), has_aux=True)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        weight = jnp.sum(batch.loss_mask)
+        grads, loss = _accumulate(
+            lambda piece: gradient(state.params, piece, weight),
+            batch,
+            config.train.accumulation_steps,
+        )
+        grad_norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+
+        lr = learning_rate(state.step)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = jax.tree.map(lambda p, u: p - lr * u, state.params, updates)
+        # A select, unlike a branch, is fused into the update and waits for no host.
+        params, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            (params, opt_state),
+            (state.params, state.opt_state),
+        )
+        metrics = {
+            "loss_nats_per_token": loss,
+            "grad_norm": grad_norm,
+            "param_norm": optax.tree.norm(params),
+            "learning_rate": lr,
+            "tokens": weight,
+            "skipped": 1.0 - finite,
+        }
+        return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+    return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings(abstract_state), None))
+
+
+def make_loss_sums(
+    graphdef: nnx.GraphDef[Any], config: RunConfig
+) -> Callable[[Any, Batch], LossSums]:
+    """Builds `(params, batch) -> sums` of losses and weights over all tokens of a batch."""
+
+    def loss_sums(params: Any, batch: Batch) -> LossSums:
+        model = nnx.merge(graphdef, params)
+        hidden = model.hidden(batch.inputs, batch.positions, batch.segments)
+        return cross_entropy(
+            hidden,
+            model.output_table,
+            batch.targets,
+            batch.loss_mask,
+            num_chunks=config.compute.loss_chunks,
+        )
+
+    return loss_sums
+
+
+def _objective(
+    graphdef: nnx.GraphDef[Any], config: RunConfig
+) -> Callable[..., tuple[Float[Array, ""], Float[Array, ""]]]:
+    """What is differentiated: a piece's share of the global batch's mean, and the loss alone."""
+    loss_sums = make_loss_sums(graphdef, config)
+
+    def objective(
+        params: Any, piece: Batch, weight: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        sums = loss_sums(params, piece)
+        # Every real token of the global batch weighs the same, however documents were packed;
+        # a batch of padding alone has loss 0.
+        nats = sums.nats / jnp.maximum(weight, 1.0)
+        z = sums.z / jnp.maximum(weight, 1.0)
+        return nats + config.train.z_loss * z, nats
+
+    return objective
+
+
+def _accumulate(
+    gradient: Callable[[Batch], tuple[tuple[Float[Array, ""], Float[Array, ""]], Any]],
+    batch: Batch,
+    num_pieces: int,
+) -> tuple[Any, Float[Array, ""]]:
+    """Sums gradients and losses over the pieces of a batch, one piece after another."""
+    if num_pieces == 1:
+        (_, loss), grads = gradient(batch)
+        return grads, loss
+
+    def cut(rows: Array) -> Array:
+        # Every `num_pieces`-th row makes a piece: contiguous pieces would each live on a part
+        # of the devices only, and travel.
+        return jnp.moveaxis(rows.reshape(-1, num_pieces, *rows.shape[1:]), 1, 0)
+
+    def add(total: tuple[Any, Array], piece: Batch) -> tuple[tuple[Any, Array], None]:
+        (_, loss), grads = gradient(piece)
+        return jax.tree.map(jnp.add, total, (grads, loss)), None
+
+    pieces = jax.tree.map(cut, batch)
+    shapes = jax.eval_shape(gradient, jax.tree.map(lambda rows: rows[0], pieces))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (shapes[1], shapes[0][1]))
+    (grads, loss), _ = jax.lax.scan(add, zeros, pieces)
+    return grads, loss
