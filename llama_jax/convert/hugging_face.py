@@ -1,0 +1,228 @@
+"""Export to the folder that `transformers.AutoModelForCausalLM.from_pretrained` reads."""
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from llama_jax.config import LinearRope, Llama3Rope, ModelConfig, Rope, RunConfig
+from llama_jax.convert import mapping, safetensors
+from llama_jax.convert.model_card import Origin, model_card
+from llama_jax.convert.tokenizer import (
+    SpecialTokens,
+    read_sentencepiece,
+    special_tokens,
+    write_tokenizer,
+)
+from llama_jax.recipe import to_json
+
+ExportDtype = Literal["float32", "bfloat16"]
+MAX_SHARD_BYTES = 5_000_000_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Exported:
+    """What an export wrote.
+
+    Attributes:
+        directory: The complete folder.
+        files: Names of the files in it.
+        num_params: Parameters written.
+        num_bytes: Of the tensors.
+    """
+
+    directory: Path
+    files: tuple[str, ...]
+    num_params: int
+    num_bytes: int
+
+
+def export_hugging_face(
+    params: Mapping[str, Any],
+    config: RunConfig,
+    out_dir: Path,
+    *,
+    origin: Origin,
+    tokenizer_file: Path | None,
+    dtype: ExportDtype = "float32",
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    on_tensor: Callable[[str, int], None] = lambda name, num_bytes: None,
+) -> Exported:
+    """Writes weights, config, tokenizer and model card; the folder is complete or absent.
+
+    Args:
+        params: Our parameters by dotted path, arrays of JAX or NumPy.
+        config: Of the run that made them.
+        out_dir: Must be absent or empty.
+        origin: What the model card tells of the run.
+        tokenizer_file: A SentencePiece model; None exports the weights alone.
+        dtype: Of the written weights.
+        max_shard_bytes: Of tensors in one file.
+        on_tensor: Called with the name and bytes of each tensor written.
+
+    Raises:
+        ValueError: If `out_dir` is in use, the parameters are not the config's, transformers
+            cannot hold such a model, or the tokenizer cannot be exported.
+    """
+    _check_request(params, config.model, out_dir, dtype, max_shard_bytes)
+    tokenizer = None if tokenizer_file is None else read_sentencepiece(tokenizer_file)
+    special = None if tokenizer is None else special_tokens(tokenizer)
+    tensors = {tensor.name: tensor for tensor in mapping.tensors_of(config.model)}
+
+    def read(name: str) -> np.ndarray:
+        # Of a stacked parameter only one layer comes to the host.
+        tensor = tensors[name]
+        ours = params[tensor.pair.ours]
+        return mapping.to_theirs(
+            tensor, np.asarray(ours if tensor.layer < 0 else ours[tensor.layer])
+        )
+
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.partial-", dir=out_dir.parent))
+    num_bytes = 0
+    try:
+        for name, size in safetensors.write(
+            partial,
+            {name: tensor.shape for name, tensor in tensors.items()},
+            read,
+            dtype=dtype,
+            max_shard_bytes=max_shard_bytes,
+        ):
+            num_bytes += size
+            on_tensor(name, size)
+        _write_json(partial / "config.json", model_config(config.model, dtype, special))
+        _write_json(partial / "generation_config.json", _generation_config(special))
+        if tokenizer is not None and tokenizer_file is not None:
+            write_tokenizer(
+                tokenizer, tokenizer_file, partial, max_seq_len=config.model.max_seq_len
+            )
+        (partial / "training_config.json").write_text(to_json(config))
+        card = model_card(config, origin, dtype, has_tokenizer=tokenizer is not None)
+        (partial / "README.md").write_text(card, encoding="utf-8")
+        partial.chmod(0o777 & ~_umask())
+        # An empty folder in its place is replaced; one filled meanwhile makes this fail.
+        partial.replace(out_dir)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return Exported(
+        directory=out_dir,
+        files=tuple(sorted(path.name for path in out_dir.iterdir())),
+        num_params=sum(int(np.prod(tensor.shape)) for tensor in tensors.values()),
+        num_bytes=num_bytes,
+    )
+
+
+def model_config(
+    model: ModelConfig, dtype: ExportDtype, special: SpecialTokens | None
+) -> dict[str, Any]:
+    """The `config.json` of a model, as transformers 4 and 5 both read it.
+
+    Version 5 keeps all of RoPE in `rope_parameters`; version 4 reads `rope_theta` and
+    `rope_scaling`, and calls `dtype` `torch_dtype` before 4.56. Each ignores the other's.
+    """
+    scaling = _rope_scaling(model.rope)
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "bos_token_id": _id_or_none(special.bos) if special else None,
+        "eos_token_id": _id_or_none(special.eos) if special else None,
+        "pad_token_id": _id_or_none(special.pad) if special else None,
+        "dtype": dtype,
+        "torch_dtype": dtype,
+        "head_dim": model.head_dim,
+        "hidden_act": "silu",
+        "hidden_size": model.embed_dim,
+        "intermediate_size": model.mlp_dim,
+        "max_position_embeddings": model.max_seq_len,
+        "mlp_bias": False,
+        "num_attention_heads": model.num_heads,
+        "num_hidden_layers": model.num_layers,
+        "num_key_value_heads": model.num_kv_heads,
+        "rms_norm_eps": model.norm_eps,
+        "rope_parameters": {
+            "rope_theta": model.rope.theta,
+            **(scaling or {"rope_type": "default"}),
+        },
+        "rope_scaling": scaling,
+        "rope_theta": model.rope.theta,
+        "tie_word_embeddings": model.tie_embeddings,
+        "use_cache": True,
+        "vocab_size": model.vocab_size,
+    }
+
+
+def _rope_scaling(rope: Rope) -> dict[str, Any] | None:
+    match rope:
+        case LinearRope():
+            return {"rope_type": "linear", "factor": rope.factor}
+        case Llama3Rope():
+            return {
+                "rope_type": "llama3",
+                "factor": rope.factor,
+                "low_freq_factor": rope.low_freq_factor,
+                "high_freq_factor": rope.high_freq_factor,
+                "original_max_position_embeddings": rope.original_seq_len,
+            }
+        case _:
+            return None
+
+
+def _generation_config(special: SpecialTokens | None) -> dict[str, Any]:
+    ids = {} if special is None else dataclasses.asdict(special)
+    known = {f"{role}_token_id": index for role, index in ids.items() if index >= 0}
+    return {"_from_model_config": True, **known}
+
+
+def _check_request(
+    params: Mapping[str, Any],
+    model: ModelConfig,
+    out_dir: Path,
+    dtype: str,
+    max_shard_bytes: int,
+) -> None:
+    if dtype not in safetensors.DTYPES:
+        raise ValueError(f"dtype={dtype!r} must be one of {', '.join(safetensors.DTYPES)}.")
+    if max_shard_bytes <= 0:
+        raise ValueError(f"max_shard_bytes={max_shard_bytes} must be positive.")
+    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+        raise ValueError(
+            f"OUT_DIR={str(out_dir)!r} is already in use; name an empty or a new folder: an "
+            "export never overwrites."
+        )
+    if model.embed_dim % model.num_heads:
+        raise ValueError(
+            f"model.embed_dim={model.embed_dim} is no multiple of "
+            f"model.num_heads={model.num_heads}; transformers refuses such a model."
+        )
+    wanted = mapping.our_shapes(model)
+    given = {path: tuple(array.shape) for path, array in params.items()}
+    for path in wanted | given:
+        if wanted.get(path) != given.get(path):
+            raise ValueError(
+                f"parameter {path} has the shape {given.get(path, 'absent')}; the run's config "
+                f"says {wanted.get(path, 'absent')}. Checkpoint and config.json do not match."
+            )
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def _id_or_none(index: int) -> int | None:
+    return index if index >= 0 else None
+
+
+def _umask() -> int:
+    # The mask can be read only by setting it.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

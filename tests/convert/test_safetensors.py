@@ -1,0 +1,100 @@
+"""Our writer of safetensors, read back by the format's own library."""
+
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from llama_jax.convert.safetensors import plan_shards, write
+
+RNG = np.random.default_rng(0)
+TENSORS = {
+    "first": RNG.standard_normal((7, 5), dtype=np.float32),
+    "a.transposed.view": RNG.standard_normal((4, 6), dtype=np.float32).T,
+    "vector": RNG.standard_normal(3, dtype=np.float32),
+    "ünïcode": RNG.standard_normal((2, 2, 2), dtype=np.float32),
+}
+SHAPES = {name: tensor.shape for name, tensor in TENSORS.items()}
+
+
+def written(folder, *, dtype="float32", max_shard_bytes=1 << 20) -> list[tuple[str, int]]:
+    return list(
+        write(folder, SHAPES, TENSORS.__getitem__, dtype=dtype, max_shard_bytes=max_shard_bytes)
+    )
+
+
+def test_float32_comes_back_bit_for_bit(tmp_path):
+    written(tmp_path)
+    loaded = load_file(tmp_path / "model.safetensors")
+    assert loaded.keys() == TENSORS.keys()
+    for name, tensor in TENSORS.items():
+        assert loaded[name].dtype == np.float32
+        np.testing.assert_array_equal(loaded[name], tensor)
+
+
+def test_bfloat16_is_rounded_to_nearest(tmp_path):
+    written(tmp_path, dtype="bfloat16")
+    path = tmp_path / "model.safetensors"
+    with safe_open(path, framework="numpy") as file:
+        assert file.get_slice("first").get_dtype() == "BF16"
+    length = int.from_bytes(path.read_bytes()[:8], "little")
+    header = json.loads(path.read_bytes()[8 : 8 + length])
+    for name, tensor in TENSORS.items():
+        start, end = header[name]["data_offsets"]
+        data = path.read_bytes()[8 + length :][start:end]
+        bits = np.frombuffer(data, ml_dtypes.bfloat16).reshape(tensor.shape)
+        np.testing.assert_array_equal(bits, tensor.astype(ml_dtypes.bfloat16))
+
+
+def test_pytorch_readers_find_their_mark(tmp_path):
+    written(tmp_path)
+    with safe_open(tmp_path / "model.safetensors", framework="numpy") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
+def test_data_begins_at_a_multiple_of_eight_bytes(tmp_path):
+    written(tmp_path)
+    length = int.from_bytes((tmp_path / "model.safetensors").read_bytes()[:8], "little")
+    assert length % 8 == 0
+
+
+def test_large_models_are_split_and_indexed(tmp_path):
+    sizes = dict(written(tmp_path, max_shard_bytes=150))
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    files = sorted(path.name for path in tmp_path.glob("*.safetensors"))
+    assert files == [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    assert index["metadata"]["total_size"] == sum(sizes.values()) == 4 * (35 + 24 + 3 + 8)
+    assert index["weight_map"].keys() == TENSORS.keys()
+    for name, tensor in TENSORS.items():
+        np.testing.assert_array_equal(load_file(tmp_path / index["weight_map"][name])[name], tensor)
+
+
+@pytest.mark.parametrize(
+    ("max_shard_bytes", "dealt"),
+    [
+        pytest.param(280, [4], id="exactly full"),
+        pytest.param(279, [3, 1], id="a byte too small"),
+        pytest.param(1, [1, 1, 1, 1], id="a tensor larger than a file has one of its own"),
+    ],
+)
+def test_shards_are_filled_in_order(max_shard_bytes, dealt):
+    shards = plan_shards(SHAPES, "float32", max_shard_bytes)
+    assert [len(names) for names in shards.values()] == dealt
+    assert [name for names in shards.values() for name in names] == list(SHAPES)
+
+
+def test_a_tensor_is_read_only_when_its_turn_comes(tmp_path):
+    read = []
+
+    def note(name):
+        read.append(name)
+        return TENSORS[name]
+
+    for number, (name, _) in enumerate(
+        write(tmp_path, SHAPES, note, dtype="float32", max_shard_bytes=1 << 20), start=1
+    ):
+        assert read[-1] == name
+        assert len(read) == number
