@@ -1,0 +1,218 @@
+"""The list of a checkpoint's files with sizes and checksums; a checkpoint is what has one.
+
+Checksums guard against accidents (a flipped bit, a cut file), not against forgery, so the cheapest
+one of the standard library is used: CRC-32 as in zlib.
+"""
+
+import concurrent.futures
+import dataclasses
+import json
+import os
+import time
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+NAME = "manifest.json"
+FORMAT = 1
+_CHUNK_BYTES = 4 << 20
+_THREADS = 4
+
+
+class CheckpointError(OSError):
+    """A checkpoint could not be written, or what is on disk is not the checkpoint that was."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class FileEntry:
+    """One file of a checkpoint.
+
+    Attributes:
+        size: Bytes.
+        crc32: Of the content.
+    """
+
+    size: int
+    crc32: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """All that a complete checkpoint consists of.
+
+    Attributes:
+        step: Updates done.
+        arrays: Dtype and shape of each array, as in `float32[8,64]`, by its dotted name.
+        files: Entry of each file, by its path relative to the checkpoint.
+    """
+
+    step: int
+    arrays: dict[str, str]
+    files: dict[str, FileEntry]
+
+
+def crc32(path: Path) -> int:
+    """Checksum of a file, read in pieces."""
+    value = 0
+    buffer = bytearray(_CHUNK_BYTES)
+    view = memoryview(buffer)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            value = zlib.crc32(view[:count], value)
+    return value
+
+
+def scan(folder: Path, paths: Iterable[Path]) -> dict[str, FileEntry]:
+    """Entries of files below a folder, hashed in threads and flushed to the disk."""
+    paths = list(paths)
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+        entries = pool.map(_flush_and_enter, paths)
+        return {
+            path.relative_to(folder).as_posix(): entry
+            for path, entry in zip(paths, entries, strict=True)
+        }
+
+
+def scan_together(
+    folder: Path, *, part: int, parts: int, timeout_seconds: float = 1200.0
+) -> dict[str, FileEntry] | None:
+    """Entries of a folder's files, of which each process hashes its share.
+
+    The folders inside must be final and look the same to all processes; the files directly in
+    `folder` are the first process's own. Shares travel through `folder` itself, which all see.
+
+    Returns:
+        All entries in process 0, which collects them; None in the others.
+
+    Raises:
+        CheckpointError: If another process does not answer in time.
+    """
+    folders = sorted(path for path in folder.iterdir() if path.is_dir())
+    inner = sorted(path for top in folders for path in top.rglob("*") if path.is_file())
+    mine = inner[part::parts]
+    if part:
+        entries = {name: dataclasses.astuple(e) for name, e in scan(folder, mine).items()}
+        write_atomically(folder / f"share_{part}.json", json.dumps(entries))
+        return None
+    mine += [path for path in folder.iterdir() if path.is_file() and path.name[:6] != "share_"]
+    files = scan(folder, mine)
+    deadline = time.monotonic() + timeout_seconds
+    for other in range(1, parts):
+        share = folder / f"share_{other}.json"
+        while not share.is_file():
+            if time.monotonic() > deadline:
+                raise CheckpointError(
+                    f"process {other} gave no checksums within {timeout_seconds:.0f} s"
+                )
+            time.sleep(0.05)
+        entries = json.loads(share.read_text(encoding="utf-8"))
+        files |= {name: FileEntry(size=size, crc32=crc) for name, (size, crc) in entries.items()}
+        share.unlink()
+    return files
+
+
+def _flush_and_enter(path: Path) -> FileEntry:
+    flush(path)
+    return FileEntry(size=path.stat().st_size, crc32=crc32(path))
+
+
+def flush(path: Path) -> None:
+    """Asks the disk to hold what was written to a file or folder, so that power may fail."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file so that a reader sees the old one or the new one, never a part."""
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    flush(path.parent)
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Writes the manifest, the last file of a checkpoint."""
+    files = {name: [entry.size, f"{entry.crc32:08x}"] for name, entry in manifest.files.items()}
+    data = {"format": FORMAT, "step": manifest.step, "arrays": manifest.arrays, "files": files}
+    write_atomically(folder / NAME, json.dumps(data, indent=1) + "\n")
+
+
+def read(folder: Path) -> Manifest:
+    """Reads a checkpoint's manifest.
+
+    Raises:
+        CheckpointError: If it cannot be read.
+    """
+    try:
+        data = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        return Manifest(
+            step=int(data["step"]),
+            arrays={name: str(array) for name, array in data["arrays"].items()},
+            files={
+                name: FileEntry(size=int(size), crc32=int(checksum, 16))
+                for name, (size, checksum) in data["files"].items()
+            },
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{NAME} cannot be read ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    return f"lacks {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+
+
+def find_damage(
+    folder: Path, manifest: Manifest, *, deep: bool, part: int = 0, parts: int = 1
+) -> list[str]:
+    """What is wrong with the files of a checkpoint; empty where they are as they were written.
+
+    Args:
+        folder: The checkpoint.
+        manifest: Its manifest.
+        deep: Whether to read every byte and compare checksums; sizes are always compared.
+        part: Which share of the checksums to compare, where several processes divide them.
+        parts: Number of shares.
+    """
+    problems, whole = [], []
+    for name, entry in manifest.files.items():
+        try:
+            size = (folder / name).stat().st_size
+        except OSError:
+            problems.append(f"{name} is missing")
+            continue
+        if size != entry.size:
+            problems.append(f"{name} has {size:,} bytes, not {entry.size:,}: it was cut or changed")
+        else:
+            whole.append(name)
+    if deep:
+        problems += _find_flips(folder, manifest, sorted(whole)[part::parts])
+    return problems
+
+
+def _find_flips(folder: Path, manifest: Manifest, names: Iterable[str]) -> list[str]:
+    def check(name: str) -> str | None:
+        wanted = manifest.files[name].crc32
+        try:
+            found = crc32(folder / name)
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+        if found != wanted:
+            return f"{name} has CRC-32 {found:08x}, not {wanted:08x}: its content changed"
+        return None
+
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+        return [problem for problem in pool.map(check, names) if problem]
+
+
+def array_table(arrays: dict[str, Any]) -> dict[str, str]:
+    """Dtype and shape of each array, as the manifest lists them."""
+    return {
+        name: f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]" for name, leaf in arrays.items()
+    }

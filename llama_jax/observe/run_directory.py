@@ -1,0 +1,161 @@
+"""The folder of a run: one process at a time, one config, and where each thing lies.
+
+    with RunDirectory(path) as run:                      # locked until the block ends
+        changed = run.adopt(config, resume_step=step)    # lines of permitted differences
+        run.checkpoints, run.metrics, run.tensorboard    # paths
+
+What may change when a run is continued: how it is computed, saved and watched (`compute`, `mesh`,
+`checkpoint`, `evaluate`, `log`, and the fields of `MAY_CHANGE`), for none of it changes what is
+computed beyond rounding. While a `WarmupStableDecay` schedule has not begun its cooldown, the
+length of the run and of the cooldown may change too. Everything else is refused by name.
+"""
+
+import fcntl
+import os
+import socket
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from llama_jax import recipe
+from llama_jax.config import RunConfig, WarmupStableDecay
+
+MAY_CHANGE = (
+    "checkpoint.",
+    "compute.",
+    "evaluate.",
+    "log.",
+    "mesh.",
+    "train.accumulation_steps",
+    "train.max_skipped_updates",
+)
+_LENGTH = ("schedule.decay_steps", "train.num_steps")
+
+
+class RunDirectory:
+    """Holds a run's folder for this process.
+
+    Args:
+        path: Folder of the run; made if it is missing.
+        lock: Whether to lock it; among the processes of one run, the first alone does.
+
+    Raises:
+        ValueError: If another process holds it, named by pid and host.
+    """
+
+    def __init__(self, path: Path, *, lock: bool = True):
+        self.path = path.absolute()
+        self.config = self.path / "config.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = self.path / "metrics.jsonl"
+        self.tensorboard = self.path / "tensorboard"
+        self._lock: int | None = None
+        self._primary = lock
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"run_dir={self.path} is a file; name a folder.")
+        self.path.mkdir(parents=True, exist_ok=True)
+        if lock:
+            self._lock = _take_lock(self.path)
+
+    def adopt(self, config: RunConfig, *, resume_step: int | None) -> list[str]:
+        """Makes `config` the folder's own, if it continues the run that is there.
+
+        Args:
+            config: What is about to run.
+            resume_step: Updates done by the checkpoint that it continues; None where there is
+                no checkpoint yet.
+
+        Returns:
+            Lines such as `log.every_steps: 10 -> 20`, one for each permitted difference.
+
+        Raises:
+            ValueError: If the folder belongs to a run of another config; names each difference.
+        """
+        changed: list[str] = []
+        if self.config.exists():
+            changed = self._compare(config, resume_step)
+        if self._primary and (changed or not self.config.exists()):
+            _write_atomically(self.config, recipe.to_json(config))
+        return changed
+
+    def _compare(self, config: RunConfig, resume_step: int | None) -> list[str]:
+        try:
+            old: RunConfig = recipe.from_json(self.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"run_dir={self.path}: config.json cannot be read ({error}). Restore it from a "
+                "checkpoint's meta.json, or name another folder."
+            ) from error
+        lines = recipe.differences(old, config)
+        may_change = MAY_CHANGE + (_LENGTH if _length_is_open(old, config, resume_step) else ())
+        refused = [line for line in lines if not line.startswith(may_change)]
+        if refused:
+            raise ValueError(
+                f"run_dir={self.path} belongs to a run of another config (there -> here):\n  "
+                + "\n  ".join(refused)
+                + "\nName another folder for this run, or continue the one that is there with "
+                f"`llama-jax train {self.config}`."
+            )
+        return lines
+
+    def close(self) -> None:
+        """Lets the next process in."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _length_is_open(old: RunConfig, new: RunConfig, resume_step: int | None) -> bool:
+    """Whether no update so far depended on how long the run is."""
+    if resume_step is None:
+        return False
+    schedules = (old.schedule, new.schedule)
+    if not all(isinstance(schedule, WarmupStableDecay) for schedule in schedules):
+        return False
+    return all(
+        resume_step <= config.train.num_steps - config.schedule.decay_steps
+        for config in (old, new)
+        if isinstance(config.schedule, WarmupStableDecay)
+    )
+
+
+def _take_lock(folder: Path) -> int:
+    # The kernel drops the lock with its process, however that ends: none is ever stale. The file
+    # stays, for another process may be waiting on the same one.
+    path = folder / "lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
+        os.close(descriptor)
+        raise ValueError(
+            f"run_dir={folder} is in use by {holder}. Wait for it, stop it, or name another folder."
+        ) from None
+    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    os.ftruncate(descriptor, 0)
+    os.pwrite(
+        descriptor, f"pid {os.getpid()} on {socket.gethostname()} since {since}\n".encode(), 0
+    )
+    return descriptor
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
