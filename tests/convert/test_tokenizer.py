@@ -75,7 +75,7 @@ def test_merges_make_every_piece_and_better_ones_come_first(train, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"model_type": "unigram", "vocab_size": 290}, "is not a BPE model"),
+        ({"model_type": "unigram", "vocab_size": 295}, "is not a BPE model"),
         ({"byte_fallback": False, "vocab_size": 60}, "has no byte fallback"),
         ({"normalization_rule_name": "nmt_nfkc"}, "normalises text"),
         ({"remove_extra_whitespaces": True}, "removes spaces"),
