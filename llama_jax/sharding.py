@@ -77,7 +77,10 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     Raises:
         ValueError: If an axis is not a field of `ShardingRules`.
     """
-    return jax.lax.with_sharding_constraint(x, partition_spec(*axes))
+    spec = partition_spec(*axes)
+    # One device needs no pin, and outside of `jit` could not take one.
+    alone = jax.sharding.get_abstract_mesh().size == 1
+    return x if alone else jax.lax.with_sharding_constraint(x, spec)
 
 
 def partition_spec(*axes: str | None) -> P:
@@ -90,6 +93,37 @@ def partition_spec(*axes: str | None) -> P:
     if unknown := [axis for axis in axes if axis is not None and axis not in rules]:
         raise ValueError(f"Unknown logical axes {unknown}; ShardingRules has {sorted(rules)}.")
     return P(*(rules[axis] if axis is not None else None for axis in axes))
+
+
+def num_shards(axis: str) -> int:
+    """Devices among which the current layout splits a logical axis; 1 outside of a mesh."""
+    sizes = jax.sharding.get_abstract_mesh().shape
+    return math.prod(sizes.get(name, 1) for name in _mesh_axes(axis)) if sizes else 1
+
+
+def check_split(axis: str, **fields: int) -> None:
+    """Refuses sizes that the current layout cannot split evenly along a logical axis.
+
+    Args:
+        axis: A field of `ShardingRules`.
+        **fields: Sizes by the name of their config field, `.` written `__`.
+
+    Raises:
+        ValueError: Naming the field, the mesh axes and their sizes.
+    """
+    shards = num_shards(axis)
+    for field, size in fields.items():
+        if size % shards:
+            sizes = jax.sharding.get_abstract_mesh().shape
+            split = " * ".join(f"mesh.{name}={sizes[name]}" for name in _mesh_axes(axis))
+            raise ValueError(
+                f"{field.replace('__', '.')}={size} must be a multiple of {split}, which splits it."
+            )
+
+
+def _mesh_axes(axis: str) -> tuple[str, ...]:
+    entry = partition_spec(axis)[0]
+    return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
 
 
 def batch_sharding(mesh: Mesh, rules: ShardingRules = ShardingRules()) -> NamedSharding:

@@ -1,0 +1,38 @@
+"""Parameters that come into being where they will live."""
+
+import jax
+from flax import nnx
+
+from llama_jax.config import ComputeConfig, ModelConfig
+from llama_jax.model.llama import Llama
+
+
+def init_params(
+    config: ModelConfig, compute: ComputeConfig, seed: int
+) -> tuple[nnx.GraphDef[Llama], nnx.State]:
+    """Random float32 parameters, each device holding only its own shards of the current layout.
+
+    The values depend on the seed alone, not on the mesh.
+
+    Raises:
+        ValueError: If the current mesh cannot split a size of the model evenly.
+    """
+    graphdef, abstract = abstract_params(config, compute)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+
+    def make(key: jax.Array) -> nnx.State:
+        return nnx.state(Llama(config, compute, rngs=nnx.Rngs(params=key)))
+
+    return graphdef, jax.jit(make, out_shardings=shardings)(jax.random.key(seed))
+
+
+def abstract_params(
+    config: ModelConfig, compute: ComputeConfig
+) -> tuple[nnx.GraphDef[Llama], nnx.State]:
+    """Shapes, dtypes and shardings of the parameters under the current layout; allocates nothing.
+
+    Raises:
+        ValueError: If the current mesh cannot split a size of the model evenly.
+    """
+    model = nnx.eval_shape(lambda: Llama(config, compute, rngs=nnx.Rngs(params=0)))
+    return nnx.split(nnx.as_abstract(model))

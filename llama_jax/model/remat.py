@@ -1,0 +1,60 @@
+"""What the backward pass finds saved, by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+# Named with `checkpoint_name` where they are computed.
+ATTENTION = ("attention",)
+MATMULS = ("query", "key", "value", "attention", "mlp_gate", "mlp_up")
+
+
+def rematerialize(block: Callable[..., Any], policy: str) -> Callable[..., Any]:
+    """Wraps one block of the model so that its backward pass saves what `policy` says.
+
+    Args:
+        block: Body of the scan over layers.
+        policy: As `ComputeConfig.remat` describes.
+
+    Raises:
+        ValueError: If the platform has no host memory to offload to.
+    """
+    if policy == "none":
+        return block
+    saved = jax.checkpoint_policies
+    match policy:
+        case "full":
+            keep = saved.nothing_saveable
+        case "attention":
+            keep = saved.save_only_these_names(*ATTENTION)
+        case "dots":
+            keep = saved.save_from_both_policies(
+                saved.dots_with_no_batch_dims_saveable, saved.save_only_these_names(*ATTENTION)
+            )
+        case "offload":
+            check_host_memory()
+            keep = saved.save_and_offload_only_these_names(
+                names_which_can_be_saved=[],
+                names_which_can_be_offloaded=list(MATMULS),
+                offload_src="device",
+                offload_dst="pinned_host",
+            )
+        case _:
+            raise AssertionError(policy)
+    # The scan itself keeps XLA from merging the recomputation with the forward pass.
+    return jax.checkpoint(block, policy=keep, prevent_cse=False)
+
+
+def check_host_memory() -> None:
+    """Refuses platforms on which device and host memory are not apart.
+
+    Raises:
+        ValueError: If compute.remat="offload" has nowhere to go.
+    """
+    kinds = {memory.kind for memory in jax.local_devices()[0].addressable_memories()}
+    if not {"device", "pinned_host"} <= kinds:
+        raise ValueError(
+            f"compute.remat='offload' needs device memory and pinned host memory; "
+            f"{jax.default_backend()} has {', '.join(sorted(kinds))}. Use 'full' or 'attention'."
+        )

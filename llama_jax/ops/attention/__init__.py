@@ -1,0 +1,63 @@
+"""Causal attention within documents; one file a backend."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from llama_jax.ops.attention.cudnn import attend_cudnn
+from llama_jax.ops.attention.splash import attend_splash
+from llama_jax.ops.attention.xla import attend_xla
+
+Backend = Literal["auto", "xla", "splash", "cudnn"]
+BACKEND_OF_PLATFORM: dict[str, Backend] = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}
+
+
+def attend(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B S K H"],
+    v: Float[Array, "B S K H"],
+    *,
+    q_segments: Int[Array, "B T"],
+    kv_segments: Int[Array, "B S"],
+    q_indices: Int[Array, "B T"] | None = None,
+    backend: Backend = "auto",
+) -> Float[Array, "B T N H"]:
+    """Mixes the values of a token's predecessors in its own document.
+
+    A query sees a key where the key's index in the row is not above its own and both carry the
+    same segment. Segment 0 is padding: it is never seen, and its own output is zero.
+
+    Args:
+        q: Queries, rotated; head `n` shares key/value head `n // (N / K)`.
+        k: Keys, rotated.
+        v: Values.
+        q_segments: Document of each query within its row.
+        kv_segments: Document of each key within its row.
+        q_indices: Place of each query among the keys; None where queries and keys are the same
+            tokens. Only the XLA backend takes them: the kernels need a mask known in advance.
+        backend: Kernel; "auto" is splash attention on TPU, cuDNN on GPU, and XLA elsewhere or
+            where `q_indices` are given.
+
+    Returns:
+        In the dtype of `q`; softmax is computed in float32.
+
+    Raises:
+        ValueError: If the backend cannot compute this.
+    """
+    if backend == "auto":
+        backend = BACKEND_OF_PLATFORM.get(jax.default_backend(), "xla")
+        backend = "xla" if q_indices is not None else backend
+    if backend != "xla" and q_indices is not None:
+        raise ValueError(
+            f"compute.attention={backend!r} cannot attend to a cache; use 'auto' or 'xla'."
+        )
+    match backend:
+        case "splash":
+            mixed = attend_splash(q, k, v, q_segments, kv_segments)
+        case "cudnn":
+            mixed = attend_cudnn(q, k, v, q_segments, kv_segments)
+        case _:
+            mixed = attend_xla(q, k, v, q_segments, kv_segments, q_indices)
+    return jnp.where((q_segments > 0)[..., None, None], mixed, 0).astype(q.dtype)

@@ -1,0 +1,33 @@
+"""Flash attention of cuDNN, for NVIDIA GPUs."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+def attend_cudnn(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B S K H"],
+    v: Float[Array, "B S K H"],
+    q_segments: Int[Array, "B T"],
+    kv_segments: Int[Array, "B S"],
+) -> Float[Array, "B T N H"]:
+    """Fused attention whose documents are kept apart by a mask over query and key positions.
+
+    Raises:
+        ValueError: If there is no GPU, or the dtype is not bfloat16 or float16.
+    """
+    if jax.default_backend() not in ("gpu", "cuda"):
+        raise ValueError(
+            f"compute.attention='cudnn' needs an NVIDIA GPU, not {jax.default_backend()}; "
+            "use 'auto'."
+        )
+    if q.dtype not in (jnp.bfloat16, jnp.float16):
+        raise ValueError(
+            f"compute.attention='cudnn' needs compute.dtype='bfloat16', not {q.dtype}; "
+            "use compute.attention='xla' for float32."
+        )
+    same_document = q_segments[:, None, :, None] == kv_segments[:, None, None, :]
+    return jax.nn.dot_product_attention(
+        q, k, v, mask=same_document, is_causal=True, implementation="cudnn"
+    )
