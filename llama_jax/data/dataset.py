@@ -1,0 +1,269 @@
+"""What every step sees, decided by one global sample counter."""
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from jaxtyping import Int64
+
+from llama_jax.config import DataConfig
+from llama_jax.data.batch import Batch
+from llama_jax.data.order import Mixture
+from llama_jax.data.packing import pack_rows
+from llama_jax.data.shards import Manifest, SplitReader, list_sources, read_manifest
+from llama_jax.data.streams import Source, Stream, StreamCache
+from llama_jax.data.tokenizer import file_sha256, find_tokenizer
+
+DEFAULT_CACHE_BYTES = 512 << 20
+
+
+class Document(NamedTuple):
+    """A document that a sample came from.
+
+    Attributes:
+        source: Name of its source.
+        number: Of the document in the order of the shards.
+        id: Under which it was collected.
+    """
+
+    source: str
+    number: int
+    id: str
+
+
+def open_dataset(
+    config: DataConfig,
+    *,
+    vocab_size: int,
+    batch_size: int,
+    rows: range | None = None,
+    split: str = "train",
+    cache_bytes: int = DEFAULT_CACHE_BYTES,
+) -> "Dataset":
+    """Opens the shards of a mixture; reads manifests and no tokens.
+
+    Args:
+        config: Directory, mixture, row length and seed.
+        vocab_size: Of the model; every token must be below it.
+        batch_size: Rows of a step, over all processes.
+        rows: Which rows of each step this process reads; all of them by default.
+        split: "train" or "heldout".
+        cache_bytes: Bound on decoded tokens that are kept.
+
+    Raises:
+        ValueError: If shards are missing, cut short, of another tokenizer or outside the
+            vocabulary, or the mixture names an unknown source.
+    """
+    manifests = open_manifests(config.directory, vocab_size=vocab_size)
+    mixture = config.mixture or tuple(
+        (name, float(manifest.splits[split].num_tokens)) for name, manifest in manifests.items()
+    )
+    for name, _ in mixture:
+        if name not in manifests:
+            raise ValueError(_unknown_source(name, config.directory, sorted(manifests)))
+        if not manifests[name].splits[split].num_documents:
+            raise ValueError(
+                f"data.mixture: source {name!r} of {config.directory} has no {split} documents; "
+                "leave it out, or build it from more text."
+            )
+    sources = [
+        Source(
+            SplitReader(Path(config.directory) / name, manifests[name], split),
+            config.seq_len,
+            config.shuffle_seed,
+        )
+        for name, _ in mixture
+    ]
+    return Dataset(
+        sources,
+        Mixture(tuple(weight for _, weight in mixture), config.shuffle_seed),
+        seq_len=config.seq_len,
+        vocab_size=vocab_size,
+        rows=range(batch_size) if rows is None else rows,
+        batch_size=batch_size,
+        cache_bytes=cache_bytes,
+    )
+
+
+def open_manifests(directory: str, *, vocab_size: int) -> dict[str, Manifest]:
+    """Manifests of a directory's sources, each checked against its tokenizer and the model.
+
+    Raises:
+        ValueError: As `open_dataset`.
+    """
+    names = list_sources(directory)
+    tokenizer = find_tokenizer(directory)
+    sha256 = file_sha256(tokenizer)
+    manifests = {name: read_manifest(Path(directory) / name) for name in names}
+    for name, manifest in manifests.items():
+        if manifest.tokenizer_sha256 != sha256:
+            raise ValueError(
+                f"data: the shards of {name!r} in {directory} were made with the tokenizer "
+                f"{manifest.tokenizer_sha256[:12]}, but {tokenizer.name} is {sha256[:12]}; "
+                "build the source again with this tokenizer."
+            )
+        if manifest.vocab_size > vocab_size:
+            raise ValueError(
+                f"model.vocab_size={vocab_size} is below the {manifest.vocab_size} ids of the "
+                f"tokenizer in {directory}; make it {manifest.vocab_size} or more."
+            )
+    return manifests
+
+
+def _unknown_source(name: str, directory: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known)}."
+    return f"data.mixture names {name!r}, which is no source of {directory}. {hint}"
+
+
+class Dataset:
+    """Batches by sample counter. Made by `open_dataset`; safe to share between threads.
+
+    Attributes:
+        sources: Names, in the order of the mixture.
+        weights: Share of samples that each source has, as dealt.
+        tokens_per_epoch: Of each source.
+        batch_size: Rows of a step, over all processes.
+    """
+
+    def __init__(
+        self,
+        sources: list[Source],
+        mixture: Mixture,
+        *,
+        seq_len: int,
+        vocab_size: int,
+        rows: range,
+        batch_size: int,
+        cache_bytes: int,
+    ):
+        self._sources, self._mixture = sources, mixture
+        self._seq_len, self._vocab_size = seq_len, vocab_size
+        self._rows = np.asarray(rows, np.int64)
+        self._streams = StreamCache(cache_bytes)
+        self.batch_size = batch_size
+        self.sources = tuple(source.name for source in sources)
+        self.weights = tuple((mixture.counts / mixture.counts.sum()).tolist())
+        self.tokens_per_epoch = {
+            source.name: int(source.reader.windows[-1, 1]) for source in sources
+        }
+
+    def batch(self, first_sample: int) -> Batch:
+        """This process's rows of the step that begins at a sample.
+
+        Raises:
+            ValueError: If a shard does not hold what its index says, or a token is outside the
+                vocabulary.
+        """
+        samples = first_sample + self._rows
+        parts: list[tuple[Int64[np.ndarray, " n"], Batch]] = []
+        for _, stream, where, rows in self._pieces(samples):
+            stream.load(rows, self._seq_len)
+            packed = pack_rows(stream.tokens, stream.starts, stream.num_tokens, rows, self._seq_len)
+            parts.append((where, packed))
+        batch = _merge(parts, len(samples), self._seq_len)
+        if (highest := int(batch.inputs.max(initial=0))) >= self._vocab_size:
+            raise ValueError(
+                f"data: samples {first_sample} to {first_sample + self.batch_size - 1} have token "
+                f"{highest}, outside model.vocab_size={self._vocab_size}; build the data anew."
+            )
+        return batch
+
+    def batches(self, first_sample: int, *, num_threads: int = 2, prefetch: int = 4) -> "Batches":
+        """Batches from a sample on, without end, read ahead by threads."""
+        return Batches(self, first_sample, num_threads=num_threads, prefetch=prefetch)
+
+    def documents_of(self, first_sample: int, num_samples: int) -> list[Document]:
+        """The documents in samples of the global order, each once, in order of appearance."""
+        samples = first_sample + np.arange(num_samples)
+        found: dict[tuple[int, int], tuple[Source, int]] = {}
+        for source, stream, where, rows in self._pieces(samples):
+            for sample, row in zip(where, rows, strict=True):
+                for nth, index in enumerate(stream.documents(row, self._seq_len)):
+                    found[int(sample), nth] = (source, int(index))
+        unique = dict.fromkeys(found[key] for key in sorted(found))
+        return [
+            Document(source.name, index, source.reader.document_id(index))
+            for source, index in unique
+        ]
+
+    def epochs(self, samples: int) -> dict[str, float]:
+        """Passes over each source that the first `samples` samples make up."""
+        drawn = self._mixture.drawn(samples)
+        return {
+            source.name: int(count) / source.order.rows_per_epoch
+            for source, count in zip(self._sources, drawn, strict=True)
+        }
+
+    def _pieces(
+        self, samples: Int64[np.ndarray, " n"]
+    ) -> Iterator[tuple[Source, Stream, Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]]:
+        """Samples grouped by stream: the source, the stream, indices of samples, their rows."""
+        source_of, ranks = self._mixture.locate(samples)
+        for i in np.unique(source_of):
+            where = np.flatnonzero(source_of == i)
+            source = self._sources[i]
+            place = source.order.locate(ranks[where])
+            pairs = np.stack([place.epoch, place.window], axis=1)
+            for epoch, window in np.unique(pairs, axis=0).tolist():
+                here = np.flatnonzero((pairs == (epoch, window)).all(axis=1))
+                stream = self._streams.get(source, epoch, window)
+                yield source, stream, where[here], place.row[here]
+
+
+class Batches:
+    """An iterator of batches without end, read ahead by Grain's threads.
+
+    Attributes:
+        next_sample: The global sample counter: where the next batch begins.
+    """
+
+    def __init__(self, dataset: Dataset, first_sample: int, *, num_threads: int, prefetch: int):
+        import grain
+
+        self._dataset = dataset
+        self.next_sample = first_sample
+        steps: Any = grain.MapDataset.source(_Steps(dataset, first_sample))
+        options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
+        self._iterator = iter(steps.to_iter_dataset(options))
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        batch = next(self._iterator)
+        self.next_sample += self._dataset.batch_size
+        return batch
+
+    def close(self) -> None:
+        """Stops reading ahead."""
+        if hasattr(self._iterator, "close"):
+            self._iterator.close()
+
+
+class _Steps:
+    """Batches by step, for Grain."""
+
+    def __init__(self, dataset: Dataset, first_sample: int):
+        self._dataset, self._first_sample = dataset, first_sample
+
+    def __len__(self) -> int:
+        return (2**62 - self._first_sample) // self._dataset.batch_size
+
+    def __getitem__(self, index: int) -> Batch:
+        return self._dataset.batch(self._first_sample + int(index) * self._dataset.batch_size)
+
+
+def _merge(
+    parts: list[tuple[Int64[np.ndarray, " n"], Batch]], num_rows: int, seq_len: int
+) -> Batch:
+    """Puts rows back in the order of their samples."""
+    if len(parts) == 1:
+        return parts[0][1]
+    arrays = [np.empty((num_rows, seq_len), field.dtype) for field in parts[0][1]]
+    for where, part in parts:
+        for array, field in zip(arrays, part, strict=True):
+            array[where] = field
+    return Batch(*arrays)
