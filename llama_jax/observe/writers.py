@@ -16,6 +16,7 @@ import importlib
 import json
 import math
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -110,8 +111,12 @@ class TensorBoardWriter:
         if self._events is None:
             from tensorboardX import SummaryWriter  # imported at the first line, not at the start
 
+            # The library names a file by its second; two of one second would be one.
             self._events = SummaryWriter(
-                str(self._folder), purge_step=self._purge_step, flush_secs=30
+                str(self._folder),
+                purge_step=self._purge_step,
+                flush_secs=30,
+                filename_suffix=f".{time.time_ns()}",
             )
         for name, value in metrics.items():
             self._events.add_scalar(name, float(value), step)
