@@ -55,7 +55,7 @@ class Attention(nnx.Module):
         k = constrain(k, "batch", None, "act_kv_heads", None)
         v = constrain(v, "batch", None, "act_kv_heads", None)
         mixed = attend(q, k, v, q_segments=segments, kv_segments=segments, backend=self.backend)
-        return self._leave_heads(checkpoint_name(mixed, "attention"))
+        return self._leave_heads(mixed)
 
     def decode(
         self,

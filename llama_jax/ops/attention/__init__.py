@@ -27,7 +27,8 @@ def attend(
     """Mixes the values of a token's predecessors in its own document.
 
     A query sees a key where the key's index in the row is not above its own and both carry the
-    same segment. Segment 0 is padding: it is never seen, and its own output is zero.
+    same segment. Segment 0 is padding: it is never seen, and its own output is zero. What the
+    backward pass needs beside queries, keys and values has the checkpoint name "attention".
 
     Args:
         q: Queries, rotated; head `n` shares key/value head `n // (N / K)`.

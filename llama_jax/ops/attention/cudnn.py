@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 
@@ -28,6 +29,7 @@ def attend_cudnn(
             "use compute.attention='xla' for float32."
         )
     same_document = q_segments[:, None, :, None] == kv_segments[:, None, None, :]
-    return jax.nn.dot_product_attention(
+    mixed = jax.nn.dot_product_attention(
         q, k, v, mask=same_document, is_causal=True, implementation="cudnn"
     )
+    return checkpoint_name(mixed, "attention")

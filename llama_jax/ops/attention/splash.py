@@ -1,6 +1,22 @@
 """Splash attention: the block-sparse Pallas kernel for TPUs."""
 
+import functools
+import math
+from typing import Any
+
+import jax
+from jax.experimental.pallas.ops.tpu.splash_attention import (
+    splash_attention_kernel as kernels,
+)
+from jax.experimental.pallas.ops.tpu.splash_attention import (
+    splash_attention_mask as masks,
+)
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int
+
+from llama_jax.sharding import num_shards, partition_spec
+
+BLOCK_SIZES = (1024, 512, 256, 128)
 
 
 def attend_splash(
@@ -9,6 +25,77 @@ def attend_splash(
     v: Float[Array, "B S K H"],
     q_segments: Int[Array, "B T"],
     kv_segments: Int[Array, "B S"],
+    *,
+    interpret: bool = False,
 ) -> Float[Array, "B T N H"]:
-    """Not there yet."""
-    raise ValueError("compute.attention='splash' is not there yet; use 'xla'.")
+    """Attention that skips the blocks above the diagonal and shares keys within a group.
+
+    Each device runs the kernel on its own rows, heads and queries; keys are whole along the row.
+    The output and the log-sum-exp that the backward pass needs carry the checkpoint name
+    "attention", so that a remat policy which saves them runs the forward kernel once.
+
+    Args:
+        q: Queries.
+        k: Keys.
+        v: Values.
+        q_segments: Document of each query.
+        kv_segments: Document of each key.
+        interpret: Whether to run the kernel in Python, to test it without a TPU.
+
+    Raises:
+        ValueError: If the queries that a device holds are not a multiple of 128.
+    """
+    kernel = _kernel(q.shape[1], q.shape[2], interpret)
+    q_spec = partition_spec("batch", "act_heads", "seq", None)
+    kv_spec = partition_spec("batch", "act_kv_heads", None, None)
+    mesh = jax.sharding.get_abstract_mesh()
+    kernel_spec = kernel.manual_sharding_spec(
+        NamedSharding(mesh, partition_spec("act_heads", "seq"))
+    )
+
+    @functools.partial(
+        jax.shard_map,
+        in_specs=(
+            kernel_spec,
+            q_spec,
+            kv_spec,
+            kv_spec,
+            partition_spec("batch", "seq"),
+            partition_spec("batch", None),
+        ),
+        out_specs=q_spec,
+        check_vma=False,
+    )
+    def run(kernel: Any, q: Array, k: Array, v: Array, q_ids: Array, kv_ids: Array) -> Array:
+        return jax.vmap(kernel)(q, k, v, kernels.SegmentIds(q_ids, kv_ids))
+
+    q = (q * (1 / math.sqrt(q.shape[-1]))).swapaxes(1, 2)
+    mixed = run(kernel, q, k.swapaxes(1, 2), v.swapaxes(1, 2), q_segments, kv_segments)
+    return mixed.swapaxes(1, 2)
+
+
+def _kernel(seq_len: int, num_heads: int, interpret: bool) -> kernels.SplashAttentionKernel:
+    per_device = seq_len // num_shards("seq")
+    fitting = [size for size in BLOCK_SIZES if per_device % size == 0]
+    if not fitting:
+        raise ValueError(
+            f"compute.attention='splash' needs a multiple of {BLOCK_SIZES[-1]} queries a device, "
+            f"got {per_device}; change data.seq_len, or use compute.attention='xla'."
+        )
+    block = fitting[0]
+    return kernels.make_splash_mha(
+        masks.MultiHeadMask([masks.CausalMask((seq_len, seq_len))] * num_heads),
+        block_sizes=kernels.BlockSizes(
+            block_q=block,
+            block_kv=block,
+            block_kv_compute=block,
+            block_q_dkv=block,
+            block_kv_dkv=block,
+            block_kv_dkv_compute=block,
+            use_fused_bwd_kernel=True,
+        ),
+        head_shards=num_shards("act_heads"),
+        q_seq_shards=num_shards("seq"),
+        residual_checkpoint_name="attention",
+        interpret=interpret,
+    )

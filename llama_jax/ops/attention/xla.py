@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)  # finite: a row of -inf would be NaN
@@ -22,7 +23,7 @@ def attend_xla(
         q_indices = jnp.arange(q.shape[1])[None]
     visible = q_indices[:, :, None] >= jnp.arange(k.shape[1])
     visible &= q_segments[:, :, None] == kv_segments[:, None, :]
-    return _dense(q, k, v, visible)
+    return checkpoint_name(_dense(q, k, v, visible), "attention")
 
 
 def _dense(
