@@ -1,6 +1,5 @@
 """SentencePiece: LLaMA-1's and LLaMA-2's tokenizer, loaded or trained anew."""
 
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,8 +115,7 @@ def train_sentencepiece(
     """
     import sentencepiece
 
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
-        temporary = Path(file.name)
+    temporary = path.with_name(f"{path.name}.partial")
     try:
         with temporary.open("wb") as model:
             sentencepiece.SentencePieceTrainer.train(

@@ -1,0 +1,83 @@
+"""The Python sources and documentation of this interpreter and its installed packages."""
+
+import os
+import re
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..document import Document, Dropped
+
+_SUFFIXES = frozenset({".py", ".pyi", ".rst", ".md", ".txt"})
+_MIN_BYTES = 200
+_MAX_BYTES = 1_000_000
+_MAX_MEAN_LINE = 160
+_HEAD_CHARS = 1000
+_GENERATED = re.compile(
+    r"(?im)\bdo not (edit|modify)\b|\bauto(matically)?[- ]?generated\b"
+    r"|^\W*(this file (is|was) )?generated (by|from|with|on)\b"
+)
+
+
+class PythonEnvironment:
+    """Text files below the standard library and site-packages.
+
+    Ids are paths below those two roots, "stdlib/asyncio/base_events.py" for instance, so that the
+    same packages give the same documents wherever the environment lies.
+    """
+
+    def size_bytes(self) -> int:
+        """Bytes of the files that are looked at."""
+        return sum(path.stat().st_size for _, path in self._files())
+
+    def documents(self, dropped: Dropped) -> Iterator[Document]:
+        """Every file that reads like something a person wrote; see `DocumentSource`."""
+        found = False
+        for name, path in self._files():
+            found = True
+            if (text := _read(name, path, dropped)) is not None:
+                yield Document(name, text)
+        if not found:
+            raise ValueError(
+                "sources.python is empty: no "
+                f"{', '.join(sorted(_SUFFIXES))} or METADATA file below "
+                f"{' or '.join(str(root) for _, root in _roots())}."
+            )
+
+    def _files(self) -> Iterator[tuple[str, Path]]:
+        for label, root in _roots():
+            for folder, subfolders, files in os.walk(root):
+                # A base installation keeps site-packages inside the standard library.
+                skipped = {"__pycache__", "site-packages", "dist-packages"}
+                subfolders[:] = sorted(set(subfolders) - skipped)
+                for file in sorted(files):
+                    path = Path(folder, file)
+                    wanted = path.suffix in _SUFFIXES or file == "METADATA"
+                    if wanted and path.is_file() and not path.is_symlink():
+                        yield f"{label}/{path.relative_to(root).as_posix()}", path
+
+
+def _roots() -> list[tuple[str, Path]]:
+    paths = [("stdlib", "stdlib"), ("site-packages", "purelib"), ("site-packages", "platlib")]
+    roots = {Path(sysconfig.get_path(key)).resolve(): label for label, key in reversed(paths)}
+    return [(label, root) for root, label in reversed(roots.items())]
+
+
+def _read(name: str, path: Path, dropped: Dropped) -> str | None:
+    """The file's text, or None, with the reason recorded."""
+    try:
+        size = path.stat().st_size
+        if size < _MIN_BYTES:
+            return dropped.add(f"shorter than {_MIN_BYTES} bytes", name)
+        if size > _MAX_BYTES:
+            return dropped.add(f"longer than {_MAX_BYTES:,} bytes", name)
+        text = path.read_bytes().decode("utf-8")
+    except OSError:
+        return dropped.add("cannot be read", name)
+    except UnicodeDecodeError:
+        return dropped.add("not UTF-8", name)
+    if len(text) / (text.count("\n") + 1) > _MAX_MEAN_LINE:
+        return dropped.add(f"lines of more than {_MAX_MEAN_LINE} characters on average", name)
+    if _GENERATED.search(text[:_HEAD_CHARS]):
+        return dropped.add("says that it is generated", name)
+    return text

@@ -1,0 +1,12 @@
+"""Finds the data pipelines: inside an installed wheel, or beside the package in a checkout."""
+
+import importlib
+import importlib.util
+from types import ModuleType
+
+
+def load_pipelines(module: str) -> ModuleType:
+    """Imports `module` of the data pipelines, "runner" for instance."""
+    in_wheel = importlib.util.find_spec("llama_jax._data_pipelines") is not None
+    package = "llama_jax._data_pipelines" if in_wheel else "data_pipelines"
+    return importlib.import_module(f"{package}.{module}")
