@@ -98,6 +98,5 @@ def _kind(path: tuple[Any, ...]) -> str:
 
 
 def _name(path: tuple[Any, ...]) -> str:
-    """Last name of a parameter's path; a variable's own key for its value does not count."""
-    names = [str(getattr(key, "key", getattr(key, "name", key))) for key in path]
-    return next(name for name in reversed(names) if name not in ("value", "raw_value"))
+    # Keys of dictionaries name modules and parameters; attributes, what a variable holds.
+    return next(key.key for key in reversed(path) if isinstance(key, jax.tree_util.DictKey))

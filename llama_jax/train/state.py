@@ -42,15 +42,17 @@ def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainSta
 
 
 def abstract_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """Shapes, dtypes and layout of the whole state.
+    """Shapes, dtypes and layout of the whole state under the current mesh.
 
     Args:
         params: Parameters, concrete or abstract, each with its `NamedSharding`.
         optimizer: The update rule.
     """
-    mesh = jax.tree.leaves(params)[0].sharding.mesh
+    mesh = jax.sharding.get_mesh()
     everywhere = replicated(mesh)
-    layout_of = {path: p.sharding for path, p in jax.tree.leaves_with_path(params)}
+    layout_of = {
+        path: NamedSharding(mesh, p.sharding.spec) for path, p in jax.tree.leaves_with_path(params)
+    }
 
     def place(path: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
         # A moment's path ends with the path of its parameter.
@@ -61,9 +63,7 @@ def abstract_state(params: Any, optimizer: optax.GradientTransformation) -> Trai
     opt_state = jax.tree.map_with_path(place, jax.eval_shape(optimizer.init, params))
     return TrainState(
         step=jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere),  # pyright: ignore[reportArgumentType]
-        params=jax.tree.map(
-            lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=p.sharding), params
-        ),
+        params=jax.tree.map_with_path(place, params),
         opt_state=opt_state,
     )
 

@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from llama_jax.config import RunConfig
+from llama_jax.config import ComputeConfig, RunConfig
 from llama_jax.data.batch import Batch
 from llama_jax.ops.cross_entropy import LossSums, cross_entropy
 from llama_jax.train.optimizer import make_optimizer
@@ -77,7 +77,7 @@ def make_train_step(
 
 
 def make_loss_sums(
-    graphdef: nnx.GraphDef[Any], config: RunConfig
+    graphdef: nnx.GraphDef[Any], compute: ComputeConfig, *, z_loss: float = 0.0
 ) -> Callable[[Any, Batch], LossSums]:
     """Builds `(params, batch) -> sums` of losses and weights over all tokens of a batch."""
 
@@ -89,7 +89,8 @@ def make_loss_sums(
             model.output_table,
             batch.targets,
             batch.loss_mask,
-            num_chunks=config.compute.loss_chunks,
+            num_chunks=compute.loss_chunks,
+            z_loss=z_loss,
         )
 
     return loss_sums
@@ -99,7 +100,7 @@ def _objective(
     graphdef: nnx.GraphDef[Any], config: RunConfig
 ) -> Callable[..., tuple[Float[Array, ""], Float[Array, ""]]]:
     """What is differentiated: a piece's share of the global batch's mean, and the loss alone."""
-    loss_sums = make_loss_sums(graphdef, config)
+    loss_sums = make_loss_sums(graphdef, config.compute, z_loss=config.train.z_loss)
 
     def objective(
         params: Any, piece: Batch, weight: Float[Array, ""]
@@ -107,9 +108,8 @@ def _objective(
         sums = loss_sums(params, piece)
         # Every real token of the global batch weighs the same, however documents were packed;
         # a batch of padding alone has loss 0.
-        nats = sums.nats / jnp.maximum(weight, 1.0)
-        z = sums.z / jnp.maximum(weight, 1.0)
-        return nats + config.train.z_loss * z, nats
+        share = jnp.maximum(weight, 1.0)
+        return (sums.nats + sums.z) / share, sums.nats / share
 
     return objective
 

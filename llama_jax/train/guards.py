@@ -1,0 +1,91 @@
+"""What stops a run early: updates that are not finite, and requests from outside."""
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import jax
+from jax.experimental import multihost_utils
+
+
+class TrainingFailed(RuntimeError):  # noqa: N818 (an outcome of a run, not a fault of a call)
+    """The run cannot go on; the message says at which step, and why."""
+
+
+class NonFiniteGuard:
+    """Stops the run after too many non-finite updates in a row, and names what they read.
+
+    Attributes:
+        total: Updates skipped since the start of this process.
+
+    Args:
+        max_in_a_row: Skipped updates in a row that end the run.
+        documents_of: Source documents of a step, for the message.
+    """
+
+    def __init__(self, max_in_a_row: int, documents_of: Callable[[int], list[str]]):
+        self.total = 0
+        self._in_a_row = 0
+        self._max_in_a_row = max_in_a_row
+        self._documents_of = documents_of
+
+    def see(self, step: int, metrics: dict[str, float]) -> None:
+        """Takes note of one update.
+
+        Args:
+            step: Number of the update, from 0.
+            metrics: Of `make_train_step`, on the host.
+
+        Raises:
+            TrainingFailed: If it is the last of too many skipped ones.
+        """
+        if not metrics["skipped"]:
+            self._in_a_row = 0
+            return
+        self.total += 1
+        self._in_a_row += 1
+        if self._in_a_row >= self._max_in_a_row:
+            documents = self._documents_of(step)
+            shown = "\n".join(f"  {name}" for name in documents[:20])
+            more = f"\n  ... and {len(documents) - 20} more" if len(documents) > 20 else ""
+            raise TrainingFailed(
+                f"step {step}: the loss ({metrics['loss_nats_per_token']}) or the gradient norm "
+                f"({metrics['grad_norm']}) is not finite, for the {self._in_a_row}th update in a "
+                f"row (train.max_skipped_updates={self._max_in_a_row}). Process "
+                f"{jax.process_index()} read these documents in that step:\n{shown}{more}"
+            )
+
+
+class StopRequest:
+    """Whether the run was asked to stop (SIGTERM or SIGINT), as all processes agree."""
+
+    def __init__(self) -> None:
+        self.signal_name = ""
+
+    def at(self, step: int) -> bool:
+        """Whether to stop now; every process gets the same answer for the same step."""
+        if jax.process_count() > 1:
+            # Only some hosts may have been told; JAX's service spreads the news.
+            return multihost_utils.reached_preemption_sync_point(step)
+        return bool(self.signal_name)
+
+
+@contextlib.contextmanager
+def stop_request() -> Iterator[StopRequest]:
+    """Turns SIGTERM and SIGINT into a request; a second signal acts as it would without us."""
+    request = StopRequest()
+    previous = {}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        del frame
+        request.signal_name = signal.Signals(number).name
+        signal.signal(number, previous[number])
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        previous[number] = signal.signal(number, note)
+    try:
+        yield request
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
