@@ -20,6 +20,8 @@ start. No other file or folder is ever touched.
 
 import dataclasses
 import json
+import logging
+import os
 import re
 import shutil
 import threading
@@ -37,6 +39,7 @@ from llama_jax.checkpoint.retention import human_bytes, kept_steps, tree_bytes
 from llama_jax.config import CheckpointConfig
 
 _STEP = re.compile(r"0|[1-9]\d*")
+_OS_ERROR = re.compile(r"os_error_code='(\d+)'")
 _LEFTOVER = re.compile(r"\d+\.(saving|deleting)")
 
 
@@ -322,7 +325,10 @@ class Checkpointer:
         files = manifests.scan_together(
             partial, part=jax.process_index(), parts=jax.process_count()
         )
-        if files is None:  # the first process collects and commits
+        if files is None:  # the first process collects and commits; the others see it done
+            manifests.wait_until_gone(partial)
+            if not self._folder(step).is_dir():
+                raise CheckpointError("the first process could not complete it")
             return
         manifests.write(partial, Manifest(step=step, arrays=arrays, files=files))
         for folder in [path for path in partial.rglob("*") if path.is_dir()]:
@@ -342,7 +348,7 @@ class Checkpointer:
     def _failed(self, step: int, partial: Path, needed: int, error: Exception) -> CheckpointError:
         shutil.rmtree(partial, ignore_errors=True)
         free = shutil.disk_usage(self.directory).free
-        return CheckpointError(self._full(step, needed, free, _first_line(error)))
+        return CheckpointError(self._full(step, needed, free, _reason(error)))
 
     def _full(self, step: int, needed: int, free: int, reason: str) -> str:
         last = self.latest_good_step()
@@ -366,9 +372,14 @@ class Checkpointer:
         return f"Checkpoint step={step} in {self.directory} is damaged: {shown}. {way_on}."
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
+    """What the system said, out of Orbax's and TensorStore's long messages."""
     text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300].rstrip(".")
+    if code := _OS_ERROR.search(text):
+        return os.strerror(int(code.group(1)))
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return text.splitlines()[0].rstrip(".")
 
 
 def _check_arrays(
@@ -396,6 +407,9 @@ def _check_arrays(
 def _async_checkpointer() -> Any:
     import orbax.checkpoint as ocp
 
+    # It logs the whole traceback of a failed save, which then is raised here in one line.
+    noisy = ("async_checkpointer", "future")
+    logging.getLogger("absl").addFilter(lambda record: record.module not in noisy)
     # Weights hardly compress: zstd saved 8% of the bytes and took 4 times as long.
     handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True, use_compression=False)
     return ocp.AsyncCheckpointer(handler)

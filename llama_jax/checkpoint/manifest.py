@@ -18,6 +18,7 @@ NAME = "manifest.json"
 FORMAT = 1
 _CHUNK_BYTES = 4 << 20
 _THREADS = 4
+_PATIENCE_SECONDS = 1200.0
 
 
 class CheckpointError(OSError):
@@ -75,7 +76,7 @@ def scan(folder: Path, paths: Iterable[Path]) -> dict[str, FileEntry]:
 
 
 def scan_together(
-    folder: Path, *, part: int, parts: int, timeout_seconds: float = 1200.0
+    folder: Path, *, part: int, parts: int, timeout_seconds: float = _PATIENCE_SECONDS
 ) -> dict[str, FileEntry] | None:
     """Entries of a folder's files, of which each process hashes its share.
 
@@ -110,6 +111,19 @@ def scan_together(
         files |= {name: FileEntry(size=size, crc32=crc) for name, (size, crc) in entries.items()}
         share.unlink()
     return files
+
+
+def wait_until_gone(folder: Path, *, timeout_seconds: float = _PATIENCE_SECONDS) -> None:
+    """Waits until another process has renamed or deleted a folder.
+
+    Raises:
+        CheckpointError: If it does not in time.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while folder.exists():
+        if time.monotonic() > deadline:
+            raise CheckpointError(f"{folder.name} was not completed within {timeout_seconds:.0f} s")
+        time.sleep(0.05)
 
 
 def _flush_and_enter(path: Path) -> FileEntry:
