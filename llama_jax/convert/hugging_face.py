@@ -70,7 +70,8 @@ def export_hugging_face(
         ValueError: If `out_dir` is in use, the parameters are not the config's, transformers
             cannot hold such a model, or the tokenizer cannot be exported.
     """
-    _check_request(params, config.model, out_dir, dtype, max_shard_bytes)
+    check_out_dir(out_dir)
+    _check_request(params, config.model, dtype, max_shard_bytes)
     tokenizer = None if tokenizer_file is None else read_sentencepiece(tokenizer_file)
     special = None if tokenizer is None else special_tokens(tokenizer)
     tensors = {tensor.name: tensor for tensor in mapping.tensors_of(config.model)}
@@ -117,6 +118,19 @@ def export_hugging_face(
         num_params=sum(int(np.prod(tensor.shape)) for tensor in tensors.values()),
         num_bytes=num_bytes,
     )
+
+
+def check_out_dir(out_dir: Path) -> None:
+    """Refuses a folder that holds anything.
+
+    Raises:
+        ValueError: If it does, or is a file.
+    """
+    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+        raise ValueError(
+            f"OUT_DIR={str(out_dir)!r} is already in use; name an empty or a new folder: an "
+            "export never overwrites."
+        )
 
 
 def model_config(
@@ -185,7 +199,6 @@ def _generation_config(special: SpecialTokens | None) -> dict[str, Any]:
 def _check_request(
     params: Mapping[str, Any],
     model: ModelConfig,
-    out_dir: Path,
     dtype: str,
     max_shard_bytes: int,
 ) -> None:
@@ -193,11 +206,6 @@ def _check_request(
         raise ValueError(f"dtype={dtype!r} must be one of {', '.join(safetensors.DTYPES)}.")
     if max_shard_bytes <= 0:
         raise ValueError(f"max_shard_bytes={max_shard_bytes} must be positive.")
-    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise ValueError(
-            f"OUT_DIR={str(out_dir)!r} is already in use; name an empty or a new folder: an "
-            "export never overwrites."
-        )
     if model.embed_dim % model.num_heads:
         raise ValueError(
             f"model.embed_dim={model.embed_dim} is no multiple of "

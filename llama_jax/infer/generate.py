@@ -86,7 +86,8 @@ def generate(
     config = model.config
     num_ids = config.vocab_size if num_ids is None else num_ids
     seeds = [0] * len(prompts) if seeds is None else seeds
-    _check(config, prompts, max_new_tokens, seeds, num_ids)
+    check_prompts(config, prompts)
+    _check_request(config, len(prompts), max_new_tokens, seeds, num_ids)
     if not prompts:
         return []
     graphdef, params = nnx.split(model)
@@ -197,9 +198,9 @@ def _finish(
     return "length" if len(ids) == max_new_tokens else "context"
 
 
-def _check(
+def _check_request(
     config: ModelConfig,
-    prompts: Sequence[Sequence[int]],
+    num_prompts: int,
     max_new_tokens: int,
     seeds: Sequence[int],
     num_ids: int,
@@ -211,10 +212,18 @@ def _check(
             f"the tokenizer knows {num_ids} ids; model.vocab_size={config.vocab_size} must be that "
             "many or more: use the tokenizer that the model was trained with."
         )
-    if len(seeds) != len(prompts):
-        raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts; give one a prompt.")
+    if len(seeds) != num_prompts:
+        raise ValueError(f"{len(seeds)} seeds for {num_prompts} prompts; give one a prompt.")
     if wrong := [seed for seed in seeds if not 0 <= seed < 1 << 32]:
         raise ValueError(f"seed={wrong[0]} must be in [0, 2**32).")
+
+
+def check_prompts(config: ModelConfig, prompts: Sequence[Sequence[int]]) -> None:
+    """Refuses prompts that a model cannot continue.
+
+    Raises:
+        ValueError: If one is empty, has an id outside the vocabulary, or fills the context.
+    """
     for number, prompt in enumerate(prompts):
         name = "prompt" if len(prompts) == 1 else f"prompt {number}"
         if not prompt:

@@ -1,0 +1,188 @@
+"""Continue prompts with a checkpoint."""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+from tyro.conf import Positional, UseAppendAction
+
+from llama_jax.cli.run_reader import find_run_tokenizer, read_config, read_model
+from llama_jax.config import MeshConfig, RunConfig
+
+_DESCRIPTION = """Continues prompts with the newest checkpoint of a run.
+
+A single completion is printed as it is drawn, several when all are done. Sample n of each
+prompt has the seed `--seed` + n, and does not depend on the others beside it.
+
+example:
+  llama-jax generate demo_run/model --prompt "def main(" --temperature 0.7
+  echo -n "import " | llama-jax generate demo_run/model --num-samples 3 --json"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to continue, and how.
+
+    Attributes:
+        run_dir: Folder that `llama-jax train` wrote.
+        prompt: Text to continue; give it again for more prompts. Without any, stdin is read.
+        step: Of the checkpoint; the newest by default.
+        max_new_tokens: For each completion, at most.
+        temperature: Divides the logits; 0 always takes the most probable token.
+        top_k: Only the most probable tokens, this many; 0 allows all.
+        top_p: Only the fewest tokens whose probabilities reach this sum; 1 allows all.
+        seed: Of the first sample of each prompt.
+        num_samples: Completions of each prompt.
+        stop_id: A token id that ends a completion, beside the end of the document.
+        tensor: Devices that split the model.
+        json: Whether to print one JSON document instead of text.
+    """
+
+    run_dir: Positional[Path]
+    prompt: UseAppendAction[tuple[str, ...]] = ()
+    step: int | None = None
+    max_new_tokens: int = 128
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    num_samples: int = 1
+    stop_id: UseAppendAction[tuple[int, ...]] = ()
+    tensor: int = 1
+    json: bool = False
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Clock:
+    """When the command began, when its first tokens came, and how many came after them."""
+
+    began: float
+    first: float = 0.0
+    num_first: int = 0
+    num_tokens: int = 0
+
+    def count(self, tokens: Sequence[int]) -> None:
+        now = time.perf_counter()
+        self.first = self.first or now
+        # The other rows' first tokens come in the same moment.
+        if now - self.first < 1e-3:
+            self.num_first += len(tokens)
+        self.num_tokens += len(tokens)
+
+    def report(self) -> dict[str, float]:
+        rate = (self.num_tokens - self.num_first) / (time.perf_counter() - self.first)
+        return {
+            "seconds_to_first_token": round(self.first - self.began, 3),
+            "tokens_per_second": round(rate, 1),
+            "new_tokens": self.num_tokens,
+        }
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; see `--help`."""
+    clock = _Clock(began=time.perf_counter())
+    options = tyro.cli(Options, prog="llama-jax generate", description=_DESCRIPTION, args=argv)
+    # Refused before JAX is imported: what is wrong with a request should be said at once.
+    config = read_config(options.run_dir)
+    if options.num_samples < 1:
+        raise ValueError(f"--num-samples={options.num_samples} must be positive.")
+    if options.tensor < 1:
+        raise ValueError(f"--tensor={options.tensor} must be positive.")
+    prompts = list(options.prompt) or [_read_stdin()]
+    step, results = _generate(options, config, prompts, clock)
+    timing = clock.report()
+    if options.json:
+        document = {
+            "run_dir": str(options.run_dir),
+            "name": config.name,
+            "step": step,
+            "completions": results,
+        }
+        print(json.dumps(document | timing, ensure_ascii=False))
+    elif len(results) > 1:
+        for result in results:
+            print(f"--- seed {result['seed']}, {result['finish']}\n{result['prompt']}", end="")
+            print(result["text"])
+    print(
+        f"{config.name} at step {step}: first token after "
+        f"{timing['seconds_to_first_token']:.2f} s, then "
+        f"{timing['tokens_per_second']:,.0f} tokens/s; {timing['new_tokens']} tokens",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _generate(
+    options: Options, config: RunConfig, prompts: list[str], clock: _Clock
+) -> tuple[int, list[dict[str, Any]]]:
+    import jax
+    from flax import nnx
+
+    from llama_jax.data.tokenizer import load_tokenizer
+    from llama_jax.infer.generate import check_prompts, generate
+    from llama_jax.infer.sampling import Sampling
+    from llama_jax.infer.text_stream import TextStream
+    from llama_jax.sharding import make_mesh, use_layout
+
+    sampling = Sampling(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
+    tokenizer = load_tokenizer(find_run_tokenizer(options.run_dir, config))
+    encoded = [tokenizer.encode(prompt, bos=True).tolist() for prompt in prompts]
+    check_prompts(config.model, encoded)
+    rows = [(prompt, ids) for prompt, ids in zip(prompts, encoded, strict=True)]
+    rows = [row for row in rows for _ in range(options.num_samples)]
+    seeds = [options.seed + n for _ in prompts for n in range(options.num_samples)]
+    streams = [TextStream(tokenizer.decode, ids) for _, ids in rows]
+    texts = [""] * len(rows)
+    aloud = len(rows) == 1 and not options.json
+    if aloud:
+        print(rows[0][0], end="", flush=True)
+
+    def say(row: int, text: str) -> None:
+        texts[row] += text
+        if aloud:
+            print(text, end="", flush=True)
+
+    def on_tokens(row: int, tokens: list[int]) -> None:
+        clock.count(tokens)
+        ends = tokens[-1] == tokenizer.eos_id
+        say(row, streams[row].push(tokens[:-1] if ends else tokens))
+
+    devices = jax.local_devices()[: options.tensor]
+    with use_layout(make_mesh(MeshConfig(fsdp=1, tensor=options.tensor), devices=devices)):
+        saved = read_model(options.run_dir, config, options.step, verify=False)
+        completions = generate(
+            nnx.merge(saved.graphdef, saved.params),
+            [ids for _, ids in rows],
+            max_new_tokens=options.max_new_tokens,
+            sampling=sampling,
+            seeds=seeds,
+            stop_ids=[tokenizer.eos_id, *options.stop_id],
+            num_ids=tokenizer.vocab_size,
+            on_tokens=on_tokens,
+        )
+    for row, stream in enumerate(streams):
+        say(row, stream.flush())
+    if aloud:
+        print()
+    results = [
+        {
+            "prompt": prompt,
+            "seed": seed,
+            "text": text,
+            "tokens": completion.tokens,
+            "finish": completion.finish,
+        }
+        for (prompt, _), seed, text, completion in zip(rows, seeds, texts, completions, strict=True)
+    ]
+    return saved.step, results
+
+
+def _read_stdin() -> str:
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ValueError('name a text to continue: --prompt "TEXT", or give it on stdin.')
+    return sys.stdin.read().removesuffix("\n")
