@@ -20,8 +20,6 @@ start. No other file or folder is ever touched.
 
 import dataclasses
 import json
-import logging
-import os
 import re
 import shutil
 import threading
@@ -33,13 +31,13 @@ from typing import Any, Self
 import jax
 
 from llama_jax.checkpoint import manifest as manifests
+from llama_jax.checkpoint import storage
 from llama_jax.checkpoint.manifest import CheckpointError, Manifest
 from llama_jax.checkpoint.names import named_arrays
 from llama_jax.checkpoint.retention import human_bytes, kept_steps, tree_bytes
 from llama_jax.config import CheckpointConfig
 
 _STEP = re.compile(r"0|[1-9]\d*")
-_OS_ERROR = re.compile(r"os_error_code='(\d+)'")
 _LEFTOVER = re.compile(r"\d+\.(saving|deleting)")
 
 
@@ -149,7 +147,7 @@ class Checkpointer:
             if jax.process_index() == 0:
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir()
-            self._open_orbax().save(partial / "state", args=_save_args(arrays))
+            self._open_orbax().save(partial / "state", args=storage.save_args(arrays))
         except Exception as error:
             raise self._failed(step, partial, needed, error) from error
         blocked = time.perf_counter() - started
@@ -261,9 +259,9 @@ class Checkpointer:
         self.wait()
         manifest = self.verify(step, deep=deep)
         wanted = named_arrays(abstract_state)
-        _check_arrays(step, manifest.arrays, manifests.array_table(wanted), partial=partial)
+        storage.check_arrays(step, manifest.arrays, manifests.array_table(wanted), partial=partial)
         restored = self._open_orbax().restore(
-            self._folder(step) / "state", args=_restore_args(wanted, partial)
+            self._folder(step) / "state", args=storage.restore_args(wanted, partial)
         )
         leaves = [restored[name] for name in wanted]
         return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves), self.meta(step)
@@ -309,7 +307,7 @@ class Checkpointer:
 
     def _open_orbax(self) -> Any:
         if self._orbax is None:
-            self._orbax = _async_checkpointer()
+            self._orbax = storage.open_orbax()
         return self._orbax
 
     def _commit(
@@ -348,7 +346,7 @@ class Checkpointer:
     def _failed(self, step: int, partial: Path, needed: int, error: Exception) -> CheckpointError:
         shutil.rmtree(partial, ignore_errors=True)
         free = shutil.disk_usage(self.directory).free
-        return CheckpointError(self._full(step, needed, free, _reason(error)))
+        return CheckpointError(self._full(step, needed, free, storage.system_reason(error)))
 
     def _full(self, step: int, needed: int, free: int, reason: str) -> str:
         last = self.latest_good_step()
@@ -370,67 +368,3 @@ class Checkpointer:
             else "There is no earlier good one"
         )
         return f"Checkpoint step={step} in {self.directory} is damaged: {shown}. {way_on}."
-
-
-def _reason(error: Exception) -> str:
-    """What the system said, out of Orbax's and TensorStore's long messages."""
-    text = str(error).strip() or type(error).__name__
-    if code := _OS_ERROR.search(text):
-        return os.strerror(int(code.group(1)))
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return text.splitlines()[0].rstrip(".")
-
-
-def _check_arrays(
-    step: int,
-    saved: dict[str, str],
-    wanted: dict[str, str],
-    *,
-    partial: bool,
-) -> None:
-    """Refuses to restore arrays into a state that has others."""
-    lines = [
-        f"{name}: {saved.get(name, '(absent)')} -> {wanted.get(name, '(absent)')}"
-        for name in saved | wanted
-        if saved.get(name) != wanted.get(name) and not (partial and name not in wanted)
-    ]
-    if lines:
-        more = f"\n  ... and {len(lines) - 10} more" if len(lines) > 10 else ""
-        raise ValueError(
-            f"checkpoint step={step} holds other arrays than this run (checkpoint -> run); use "
-            "the config that it was saved with:\n  " + "\n  ".join(lines[:10]) + more
-        )
-
-
-# Orbax is imported when it is first used: looking at a run's checkpoints does not need it.
-def _async_checkpointer() -> Any:
-    import orbax.checkpoint as ocp
-
-    # It logs the whole traceback of a failed save, which then is raised here in one line.
-    noisy = ("async_checkpointer", "future")
-    logging.getLogger("absl").addFilter(lambda record: record.module not in noisy)
-    # Weights hardly compress: zstd saved 8% of the bytes and took 4 times as long.
-    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True, use_compression=False)
-    return ocp.AsyncCheckpointer(handler)
-
-
-def _save_args(arrays: dict[str, Any]) -> Any:
-    import orbax.checkpoint as ocp
-
-    return ocp.args.PyTreeSave(arrays)
-
-
-def _restore_args(wanted: dict[str, Any], partial: bool) -> Any:
-    import orbax.checkpoint as ocp
-
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    args = {
-        name: ocp.ArrayRestoreArgs(
-            sharding=getattr(leaf, "sharding", None) or here,
-            global_shape=leaf.shape,
-            dtype=leaf.dtype,
-        )
-        for name, leaf in wanted.items()
-    }
-    return ocp.args.PyTreeRestore(item=wanted, restore_args=args, partial_restore=partial)
