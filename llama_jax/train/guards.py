@@ -8,6 +8,10 @@ from types import FrameType
 import jax
 from jax.experimental import multihost_utils
 
+from llama_jax.data.dataset import Document
+
+_DOCUMENTS_NAMED = 20
+
 
 class TrainingFailed(RuntimeError):  # noqa: N818 (an outcome of a run, not a fault of a call)
     """The run cannot go on; the message says at which step, and why."""
@@ -21,10 +25,10 @@ class NonFiniteGuard:
 
     Args:
         max_in_a_row: Skipped updates in a row that end the run.
-        documents_of: Source documents of a step, for the message.
+        documents_of: Source documents of an update, for the message.
     """
 
-    def __init__(self, max_in_a_row: int, documents_of: Callable[[int], list[str]]):
+    def __init__(self, max_in_a_row: int, documents_of: Callable[[int], list[Document]]):
         self.total = 0
         self._in_a_row = 0
         self._max_in_a_row = max_in_a_row
@@ -34,7 +38,7 @@ class NonFiniteGuard:
         """Takes note of one update.
 
         Args:
-            step: Number of the update, from 0.
+            step: Number of the update, from 1.
             metrics: Of `make_train_step`, on the host.
 
         Raises:
@@ -46,29 +50,37 @@ class NonFiniteGuard:
         self.total += 1
         self._in_a_row += 1
         if self._in_a_row >= self._max_in_a_row:
-            documents = self._documents_of(step)
-            shown = "\n".join(f"  {name}" for name in documents[:20])
-            more = f"\n  ... and {len(documents) - 20} more" if len(documents) > 20 else ""
-            raise TrainingFailed(
-                f"step {step}: the loss ({metrics['loss_nats_per_token']}) or the gradient norm "
-                f"({metrics['grad_norm']}) is not finite, for the {self._in_a_row}th update in a "
-                f"row (train.max_skipped_updates={self._max_in_a_row}). Process "
-                f"{jax.process_index()} read these documents in that step:\n{shown}{more}"
-            )
+            raise TrainingFailed(self._explain(step, metrics))
+
+    def _explain(self, step: int, metrics: dict[str, float]) -> str:
+        names = [f"  {document.source}: {document.id}" for document in self._documents_of(step)]
+        if len(names) > _DOCUMENTS_NAMED:
+            names[_DOCUMENTS_NAMED:] = [f"  ... and {len(names) - _DOCUMENTS_NAMED} more"]
+        return (
+            f"step {step}: the loss ({metrics['loss_nats_per_token']}) or the norm of the gradient "
+            f"({metrics['grad_norm']}) is not finite; updates skipped in a row: {self._in_a_row} "
+            f"(train.max_skipped_updates={self._max_in_a_row}). The step read these documents:\n"
+            + "\n".join(names)
+        )
 
 
 class StopRequest:
-    """Whether the run was asked to stop (SIGTERM or SIGINT), as all processes agree."""
+    """Whether the run was asked to stop, as all processes agree.
+
+    Attributes:
+        name: Of what asked: "SIGTERM", "SIGINT", or "preemption" where another host was told.
+    """
 
     def __init__(self) -> None:
-        self.signal_name = ""
+        self.name = "preemption"
+        self.heard = False
 
     def at(self, step: int) -> bool:
         """Whether to stop now; every process gets the same answer for the same step."""
         if jax.process_count() > 1:
             # Only some hosts may have been told; JAX's service spreads the news.
             return multihost_utils.reached_preemption_sync_point(step)
-        return bool(self.signal_name)
+        return self.heard
 
 
 @contextlib.contextmanager
@@ -79,7 +91,7 @@ def stop_request() -> Iterator[StopRequest]:
 
     def note(number: int, frame: FrameType | None) -> None:
         del frame
-        request.signal_name = signal.Signals(number).name
+        request.name, request.heard = signal.Signals(number).name, True
         signal.signal(number, previous[number])
 
     for number in (signal.SIGTERM, signal.SIGINT):

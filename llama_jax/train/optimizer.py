@@ -10,16 +10,16 @@ from optax import contrib
 from llama_jax.config import AdamW, Optimizer
 
 # Every parameter is one of three kinds, by the last name of its path. Hidden matrices come with
-# the axes that they contract and the axes that they make; the others of their axes (layers) are
-# a batch of matrices.
+# the axes that they contract and the axes that they make; the axis that is left, of layers, is a
+# batch of matrices.
 _HIDDEN_MATRICES = {
-    "query": contrib.MuonDimensionNumbers((1,), (2, 3)),
-    "key": contrib.MuonDimensionNumbers((1,), (2, 3)),
-    "value": contrib.MuonDimensionNumbers((1,), (2, 3)),
-    "out": contrib.MuonDimensionNumbers((1, 2), (3,)),
-    "gate": contrib.MuonDimensionNumbers((1,), (2,)),
-    "up": contrib.MuonDimensionNumbers((1,), (2,)),
-    "down": contrib.MuonDimensionNumbers((1,), (2,)),
+    "query": ((1,), (2, 3)),
+    "key": ((1,), (2, 3)),
+    "value": ((1,), (2, 3)),
+    "out": ((1, 2), (3,)),
+    "gate": ((1,), (2,)),
+    "up": ((1,), (2,)),
+    "down": ((1,), (2,)),
 }
 _TABLES = ("table",)
 _NORMS = ("scale",)
@@ -64,7 +64,11 @@ def decay_mask(params: Any) -> Any:
 
 def matrix_axes(params: Any) -> Any:
     """Contracted and made axes of every hidden matrix, in the structure of `params`."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: _HIDDEN_MATRICES[_name(path)], params)
+
+    def axes(path: tuple[Any, ...], _: Any) -> contrib.MuonDimensionNumbers:
+        return contrib.MuonDimensionNumbers(*_HIDDEN_MATRICES[_name(path)])
+
+    return jax.tree_util.tree_map_with_path(axes, params)
 
 
 def _scale_to_adams_size(updates: Any, params: Any = None) -> Any:
@@ -72,9 +76,9 @@ def _scale_to_adams_size(updates: Any, params: Any = None) -> Any:
     del params
 
     def scale(path: tuple[Any, ...], update: jax.Array) -> jax.Array:
-        axes = _HIDDEN_MATRICES[_name(path)]
-        rows = math.prod(update.shape[axis] for axis in axes.reduction_axis)
-        columns = math.prod(update.shape[axis] for axis in axes.output_axis)
+        contracted, made = _HIDDEN_MATRICES[_name(path)]
+        rows = math.prod(update.shape[axis] for axis in contracted)
+        columns = math.prod(update.shape[axis] for axis in made)
         return 0.2 * math.sqrt(max(rows, columns)) * update
 
     return jax.tree_util.tree_map_with_path(scale, updates)

@@ -87,8 +87,8 @@ def make_loss_sums(
         return cross_entropy(
             hidden,
             model.output_table,
-            batch.targets,
-            batch.loss_mask,
+            jnp.asarray(batch.targets),
+            jnp.asarray(batch.loss_mask),
             num_chunks=compute.loss_chunks,
             z_loss=z_loss,
         )

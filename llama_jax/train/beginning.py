@@ -1,0 +1,142 @@
+"""Where a run begins: at nothing, at its own last checkpoint, or at another run's."""
+
+import dataclasses
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from llama_jax.checkpoint import Checkpointer
+from llama_jax.config import RunConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """The checkpoint of another run from which a run branches off.
+
+    Attributes:
+        run_dir: Folder of that run.
+        step: Of the checkpoint.
+    """
+
+    run_dir: str
+    step: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Beginning:
+    """Where the next update stands.
+
+    Attributes:
+        step: Updates made so far.
+        samples: Global sample counter: rows that those updates consumed.
+        tokens: Tokens of those rows, padding included.
+        first_sample: Counter at which this run's own updates began; above 0 after a branch.
+        checkpoints: Folder to restore from; None to start from the seed.
+        resumed: Whether that folder is this run's own.
+        origin: Where the run branched off; None where it did not.
+    """
+
+    step: int = 0
+    samples: int = 0
+    tokens: int = 0
+    first_sample: int = 0
+    checkpoints: Path | None = None
+    resumed: bool = False
+    origin: Origin | None = None
+
+    def samples_at(self, step: int, config: RunConfig) -> int:
+        """The sample counter after `step` updates."""
+        return self.samples + (step - self.step) * config.train.batch_size
+
+    def tokens_at(self, step: int, config: RunConfig) -> int:
+        """Tokens consumed after `step` updates, padding included."""
+        return self.tokens + (step - self.step) * config.tokens_per_step
+
+
+def parse_origin(reference: str) -> Origin:
+    """Reads `RUN` or `RUN@STEP`; without a step, the newest checkpoint that is good.
+
+    Raises:
+        ValueError: If there is no such run or checkpoint.
+    """
+    match = re.fullmatch(r"(.+?)(?:@(\d+))?", reference)
+    assert match, "any text is a path, with or without a step"
+    folder = Path(match[1])
+    checkpoints = Checkpointer(folder / "checkpoints", read_only=True)
+    steps = checkpoints.steps()
+    if not steps:
+        raise ValueError(f"init_from={reference!r}: {folder} has no checkpoint.")
+    step = checkpoints.latest_good_step() if match[2] is None else int(match[2])
+    if step not in steps:
+        there_are = ", ".join(map(str, steps))
+        raise ValueError(
+            f"init_from={reference!r}: {folder} has no good checkpoint of that step; "
+            f"there are: {there_are}."
+        )
+    return Origin(run_dir=str(folder.absolute()), step=step)
+
+
+def find_beginning(run_dir: Path, config: RunConfig, origin: Origin | None) -> Beginning:
+    """Decides where a run begins; changes nothing.
+
+    A run that has a checkpoint goes on from its newest one. A run that branched off and was
+    killed before its first checkpoint branches off again, even if it is not told where from.
+
+    Raises:
+        ValueError: If the run in the folder branched off elsewhere, or there is nothing to do.
+    """
+    known = _read_origin(run_dir)
+    own = Checkpointer(run_dir / "checkpoints", config.checkpoint, read_only=True)
+    step = own.latest_step()
+    if origin is not None and origin != (known if known or step is not None else origin):
+        began = f"{known.run_dir}@{known.step}" if known else "its seed"
+        raise ValueError(
+            f"init_from={origin.run_dir}@{origin.step}: the run in {run_dir} began from {began}. "
+            "Name another folder with --run-dir, or leave --init-from out to continue it."
+        )
+    origin = origin or known
+    if step is not None:
+        meta = own.meta(step)
+        return _from_meta(meta, origin, own.directory, resumed=True)
+    if origin is None:
+        return Beginning()
+    theirs = Checkpointer(Path(origin.run_dir) / "checkpoints", read_only=True)
+    if config.train.num_steps <= origin.step:
+        raise ValueError(
+            f"train.num_steps={config.train.num_steps} must exceed step {origin.step} of "
+            f"init_from={origin.run_dir}: it counts that run's updates too."
+        )
+    return _from_meta(theirs.meta(origin.step), origin, theirs.directory, resumed=False)
+
+
+def _from_meta(
+    meta: dict[str, Any], origin: Origin | None, checkpoints: Path, *, resumed: bool
+) -> Beginning:
+    return Beginning(
+        step=meta["step"],
+        samples=meta["samples"],
+        tokens=meta["tokens"],
+        first_sample=meta["first_sample"] if resumed else meta["samples"],
+        checkpoints=checkpoints,
+        resumed=resumed,
+        origin=origin,
+    )
+
+
+def _read_origin(run_dir: Path) -> Origin | None:
+    path = run_dir / "origin.json"
+    return Origin(**json.loads(path.read_text())) if path.is_file() else None
+
+
+def keep_origin(run_dir: Path, origin: Origin | None) -> None:
+    """Notes in a run's folder where it branched off, before its first checkpoint does."""
+    if origin is None:
+        return
+    partial = run_dir / "origin.json.partial"
+    with partial.open("w") as file:
+        file.write(json.dumps(dataclasses.asdict(origin), indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(run_dir / "origin.json")

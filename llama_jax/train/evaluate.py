@@ -1,0 +1,116 @@
+"""Held-out loss of every source, per token and per byte of text."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from flax import nnx
+
+from llama_jax.config import RunConfig
+from llama_jax.data.batch import Batch
+from llama_jax.data.held_out import HeldOut, held_out_batches
+from llama_jax.train.step import make_loss_sums
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """Held-out loss over whole documents.
+
+    Attributes:
+        nats: Summed over all scored tokens.
+        tokens: Scored: all of the documents but the first of each.
+        text_bytes: UTF-8 bytes of the documents' text.
+        documents: Number of them.
+    """
+
+    nats: float
+    tokens: int
+    text_bytes: int
+    documents: int
+
+    @property
+    def loss_nats_per_token(self) -> float:
+        """Mean over tokens; depends on the tokenizer."""
+        return self.nats / max(self.tokens, 1)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Mean over bytes of text; comparable between tokenizers."""
+        return self.nats / math.log(2) / max(self.text_bytes, 1)
+
+
+class Evaluator:
+    """Scores parameters on held-out documents; the compiled program is kept between calls.
+
+    Args:
+        graphdef: Of the model.
+        config: Of the run.
+        sources: Names of the sources to score; those without held-out documents are left out.
+        rows: Rows of each batch that this process reads.
+        to_devices: Lays this process's rows out over the mesh.
+
+    Raises:
+        ValueError: If the shards are not what they should be.
+    """
+
+    def __init__(
+        self,
+        graphdef: nnx.GraphDef[Any],
+        config: RunConfig,
+        sources: tuple[str, ...],
+        *,
+        rows: range,
+        to_devices: Callable[[Batch], Batch],
+    ):
+        self._held_out: dict[str, HeldOut] = {}
+        for source in sources:
+            held_out = held_out_batches(
+                config.data.directory,
+                source,
+                seq_len=config.data.seq_len,
+                batch_size=config.train.batch_size,
+                vocab_size=config.model.vocab_size,
+                max_batches=config.evaluate.num_batches,
+                rows=rows,
+            )
+            if held_out is not None:
+                self._held_out[source] = held_out
+        self._to_devices = to_devices
+        self._loss_sums = jax.jit(make_loss_sums(graphdef, config.compute))
+
+    def __call__(self, params: Any) -> dict[str, Score]:
+        """Scores of each source."""
+        return {source: self._score(params, held) for source, held in self._held_out.items()}
+
+    def _score(self, params: Any, held_out: HeldOut) -> Score:
+        sums = [self._loss_sums(params, self._to_devices(batch)) for batch in held_out]
+        return Score(
+            # Summed on the host, in float64.
+            nats=sum(float(part.nats) for part in sums),
+            tokens=held_out.scored_tokens,
+            text_bytes=held_out.text_bytes,
+            documents=held_out.num_documents,
+        )
+
+
+def total(scores: Mapping[str, Score]) -> Score:
+    """All sources as one, each by its share of the scored text."""
+    return Score(
+        nats=sum(score.nats for score in scores.values()),
+        tokens=sum(score.tokens for score in scores.values()),
+        text_bytes=sum(score.text_bytes for score in scores.values()),
+        documents=sum(score.documents for score in scores.values()),
+    )
+
+
+def held_out_metrics(scores: Mapping[str, Score]) -> dict[str, float]:
+    """Scores under the names that the metric writers use; empty where nothing was scored."""
+    named = {"heldout": total(scores)} if scores else {}
+    named |= {f"heldout/{source}": score for source, score in scores.items()}
+    metrics = {}
+    for name, score in named.items():
+        metrics[f"{name}/loss_nats_per_token"] = score.loss_nats_per_token
+        metrics[f"{name}/bits_per_byte"] = score.bits_per_byte
+    return metrics

@@ -1,0 +1,65 @@
+"""From this process's rows to a batch that lies over the whole mesh."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from llama_jax.config import RunConfig
+from llama_jax.data.batch import Batch
+from llama_jax.sharding import batch_sharding, check_split, num_shards
+
+
+def local_rows(config: RunConfig, mesh: Mesh) -> range:
+    """Rows of each global batch that this process's devices need.
+
+    Raises:
+        ValueError: If the mesh cannot split the batch, its pieces or its rows evenly.
+    """
+    pieces, shards = config.train.accumulation_steps, num_shards("batch")
+    if (config.train.batch_size // pieces) % shards:
+        raise ValueError(
+            f"train.batch_size={config.train.batch_size} in train.accumulation_steps={pieces} "
+            f"pieces cannot be split over {shards} devices (mesh.replica * mesh.fsdp): make it a "
+            f"multiple of {pieces * shards}."
+        )
+    check_split("seq", data__seq_len=config.data.seq_len)
+    shape = (config.train.batch_size, config.data.seq_len)
+    indices = batch_sharding(mesh).addressable_devices_indices_map(shape).values()
+    spans = [index[0].indices(shape[0]) for index in indices if index is not None]
+    return range(min(start for start, _, _ in spans), max(stop for _, stop, _ in spans))
+
+
+def make_to_devices(config: RunConfig, mesh: Mesh, rows: range) -> Callable[[Batch], Batch]:
+    """Builds the function that lays this process's rows out over the mesh, without waiting.
+
+    Args:
+        config: Of the run.
+        mesh: All devices.
+        rows: From `local_rows`.
+    """
+    sharding = batch_sharding(mesh)
+    shape = (config.train.batch_size, config.data.seq_len)
+
+    def spread(local: np.ndarray) -> jax.Array:
+        def piece(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None, "every device of ours holds a part of the batch"
+            # Where the mesh splits rows too, a process holds whole rows and gives parts of them.
+            start, stop, _ = index[0].indices(shape[0])
+            return local[start - rows.start : stop - rows.start, index[1]]
+
+        return jax.make_array_from_callback(shape, sharding, piece)
+
+    return lambda batch: jax.tree.map(spread, batch)
+
+
+def abstract_batch(config: RunConfig, mesh: Mesh) -> Batch:
+    """Shapes, dtypes and layout of a global batch."""
+    shape = (config.train.batch_size, config.data.seq_len)
+
+    def rows(dtype: type) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh))
+
+    ids = rows(np.int32)
+    return Batch(ids, ids, rows(np.float32), ids, ids)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,147 @@
+"""All that a run says of itself: the plan before, a line at intervals, scores and the end."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from llama_jax.checkpoint import forecast
+from llama_jax.config import RunConfig
+from llama_jax.data.dataset import Dataset
+from llama_jax.flops import count_params, train_flops_per_token
+from llama_jax.model import resolve_dtype
+from llama_jax.observe.progress import Progress, describe
+from llama_jax.observe.throughput import ThroughputMeter, count_chips, find_peak
+from llama_jax.observe.writers import MetricWriter, read_metrics
+from llama_jax.train.beginning import Beginning
+from llama_jax.train.evaluate import Score, held_out_metrics, total
+
+
+class Journal:
+    """Tells people and metric writers how a run goes; only the first process tells people.
+
+    Attributes:
+        loss_nats_per_token: Of the last report; NaN before the first.
+
+    Args:
+        config: Of the run.
+        dataset: What it reads.
+        beginning: Where it began.
+        mesh: Devices that train.
+        progress: For people.
+        writer: For the numbers.
+        metrics: File in which they are kept.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        dataset: Dataset,
+        beginning: Beginning,
+        mesh: Mesh,
+        progress: Progress,
+        writer: MetricWriter,
+        metrics: Path,
+    ):
+        self.loss_nats_per_token = float("nan")
+        self._config, self._dataset, self._beginning = config, dataset, beginning
+        self._mesh, self._progress, self._writer = mesh, progress, writer
+        self._metrics = metrics
+        self._meter = ThroughputMeter(
+            config.model,
+            config.data.seq_len,
+            find_peak(jax.local_devices()[0], resolve_dtype(config.compute)),
+            num_chips=count_chips(list(mesh.devices.flat)),
+        )
+
+    def say(self, text: str) -> None:
+        """Prints a line that stays."""
+        self._progress.say(text)
+
+    def announce(self, abstract_state: Any, changed: list[str]) -> None:
+        """Prints the plan: what will be trained, on what, how far, and what it will take."""
+        for line in plan_lines(self._config, self._dataset, self._beginning):
+            self.say(line)
+        sizes = " x ".join(f"{axis} {size}" for axis, size in self._mesh.shape.items() if size > 1)
+        devices = f"{self._mesh.size} {jax.devices()[0].device_kind} devices"
+        dtype = resolve_dtype(self._config.compute).name
+        self.say(f"mesh: {devices}{f' as {sizes}' if sizes else ''}")
+        self.say(f"compute: {dtype} over float32 masters; MFU against {self._meter.peak} a chip")
+        num_steps = self._config.train.num_steps
+        plan = forecast(abstract_state, self._config.checkpoint, num_steps=num_steps)
+        self.say(f"checkpoints: {plan}")
+        for line in changed:
+            self.say(f"changed since the last start: {line}")
+
+    def advance(self, step: int) -> None:
+        """Moves the progress bar."""
+        self._progress.advance(step)
+
+    def report(self, step: int, metrics: dict[str, float], updates: int, seconds: float) -> None:
+        """Shows and writes the metrics of an interval that ends with update `step`."""
+        self.loss_nats_per_token = metrics["loss_nats_per_token"]
+        throughput = self._meter(updates * self._config.tokens_per_step, seconds)
+        status = describe(self.loss_nats_per_token, throughput)
+        if skipped := int(metrics["skipped_updates"]):
+            status += f" · {skipped} updates skipped"
+        self._progress.report(step, status)
+        samples = self._beginning.samples_at(step, self._config)
+        seen = {
+            "samples_seen": samples,
+            "tokens_seen": self._beginning.tokens_at(step, self._config),
+            "step_seconds": seconds / updates,
+        }
+        epochs = {f"epochs/{name}": e for name, e in self._dataset.epochs(samples).items()}
+        self._writer.write(step, metrics | seen | throughput.metrics() | epochs)
+
+    def has_scores(self, step: int) -> bool:
+        """Whether held-out scores of `step` are on file, of an earlier start perhaps."""
+        records = read_metrics(self._metrics)
+        return any(r["step"] == step and "heldout/bits_per_byte" in r for r in records)
+
+    def score(self, step: int, scores: Mapping[str, Score]) -> None:
+        """Shows and writes held-out scores."""
+        if not scores:
+            return
+        self._writer.write(step, held_out_metrics(scores))
+        self.say(f"held out after step {step}: {describe_scores(scores)}")
+
+
+def describe_scores(scores: Mapping[str, Score]) -> str:
+    """Scores in one line: all sources, then each where there are several."""
+    named = {"": total(scores)} | (dict(scores) if len(scores) > 1 else {})
+    return "; ".join(
+        f"{name}{': ' if name else ''}{score.loss_nats_per_token:.4f} nats/token, "
+        f"{score.bits_per_byte:.4f} bits/byte"
+        for name, score in named.items()
+    )
+
+
+def plan_lines(config: RunConfig, dataset: Dataset, beginning: Beginning) -> list[str]:
+    """What a run will train, on what, and how far; one fact a line."""
+    params = count_params(config.model)
+    tokens = config.train.num_steps * config.tokens_per_step
+    causal = train_flops_per_token(config.model, config.data.seq_len, "causal")
+    full = train_flops_per_token(config.model, config.data.seq_len, "full")
+    epochs = dataset.epochs(beginning.samples_at(config.train.num_steps, config))
+    sources = ", ".join(
+        f"{name} {weight:.1%} ({epochs[name]:.2f} epochs at the end)"
+        for name, weight in zip(dataset.sources, dataset.weights, strict=True)
+    )
+    size = f"{params.total:,} parameters, {params.non_embedding:,} without embedding and output"
+    batch = f"{config.train.batch_size} rows of {config.data.seq_len}"
+    lines = [
+        f"{config.name}: {size}",
+        f"train: {tokens:,} tokens in {config.train.num_steps:,} steps of {batch}",
+        f"FLOPs a token: {causal:.4g} with causal attention, {full:.4g} with full",
+        f"FLOPs in all: {causal * tokens:.4g} with causal attention, {full * tokens:.4g} with full",
+        f"data: {sources}",
+    ]
+    if beginning.resumed:
+        lines.append(f"resumed at step {beginning.step:,}, sample {beginning.samples:,}")
+    elif beginning.origin:
+        where = f"{beginning.origin.run_dir} at step {beginning.origin.step:,}"
+        lines.append(f"branched off {where}, sample {beginning.samples:,}")
+    return lines

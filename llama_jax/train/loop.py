@@ -1,0 +1,232 @@
+"""A whole run: begins or resumes, updates, reports, evaluates, saves, and ends or is stopped."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from llama_jax import recipe
+from llama_jax.checkpoint import Checkpointer
+from llama_jax.config import RunConfig
+from llama_jax.data.batch import Batch
+from llama_jax.data.dataset import Dataset, Document, open_dataset
+from llama_jax.data.tokenizer import find_tokenizer
+from llama_jax.observe.progress import Progress
+from llama_jax.observe.run_directory import RunDirectory
+from llama_jax.observe.writers import open_writer
+from llama_jax.sharding import make_mesh, use_layout
+from llama_jax.train.beginning import Beginning, Origin, find_beginning, keep_origin
+from llama_jax.train.evaluate import Evaluator, Score
+from llama_jax.train.feed import local_rows, make_to_devices
+from llama_jax.train.guards import NonFiniteGuard, StopRequest, stop_request
+from llama_jax.train.journal import Journal
+from llama_jax.train.ledger import Ledger
+from llama_jax.train.program import Program, begin_compiling
+from llama_jax.train.state import TrainState
+from llama_jax.train.step import Metrics, TrainStep
+
+_LIBRARIES = ("llama-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        step: Updates made.
+        samples: Global sample counter: rows consumed.
+        tokens: Tokens of those rows, padding included.
+        skipped_updates: Of this process, for being not finite.
+        stopped_by: Signal that stopped it early after saving; empty where it is complete.
+        held_out: Scores of each source at the end of a complete run.
+        loss_nats_per_token: Mean over the last interval of the log; NaN where there was none.
+        seconds_to_first_step: From the call until the first update was made.
+        seconds: From the call to the end.
+    """
+
+    step: int
+    samples: int
+    tokens: int
+    skipped_updates: int
+    stopped_by: str
+    held_out: dict[str, Score]
+    loss_nats_per_token: float
+    seconds_to_first_step: float
+    seconds: float
+
+
+def train(config: RunConfig, run_dir: Path, *, origin: Origin | None = None) -> Outcome:
+    """Trains to the end, or until asked to stop; started again, it resumes by itself.
+
+    Args:
+        config: Of the run.
+        run_dir: Folder of the run; made if it is missing.
+        origin: Checkpoint of another run to branch off from, where this one has none yet.
+
+    Raises:
+        ValueError: If the request is wrong; nothing was computed.
+        TrainingFailed: If too many updates in a row were not finite.
+        CheckpointError: If a checkpoint could not be written or read.
+    """
+    started = time.monotonic()
+    primary = jax.process_index() == 0
+    with (
+        RunDirectory(run_dir, lock=primary) as folder,
+        stop_request() as stop,
+        use_layout(mesh := make_mesh(config.mesh)),
+        contextlib.ExitStack() as stack,
+    ):
+        # What can be refused is refused before anything is compiled.
+        beginning = find_beginning(folder.path, config, origin)
+        resume_step = beginning.step if beginning.resumed else None
+        changed = folder.adopt(config, resume_step=resume_step)
+        rows = local_rows(config, mesh)
+        dataset = open_dataset(
+            config.data,
+            vocab_size=config.model.vocab_size,
+            batch_size=config.train.batch_size,
+            rows=rows,
+        )
+        to_devices = make_to_devices(config, mesh, rows)
+        program = begin_compiling(config, mesh)
+        evaluator = Evaluator(
+            program.graphdef, config, dataset.sources, rows=rows, to_devices=to_devices
+        )
+        # While the step compiles: the first state, the first batches, the files of the run.
+        if primary:
+            keep_origin(folder.path, beginning.origin)
+            _keep_tokenizer(config, folder.path)
+        batches = stack.enter_context(contextlib.closing(dataset.batches(beginning.samples)))
+        checkpointer = stack.enter_context(Checkpointer(folder.checkpoints, config.checkpoint))
+        state = _first_state(program, beginning)
+        writer = stack.enter_context(open_writer(folder, config, resume_step=resume_step))
+        train_step = program.step.result()
+        progress = stack.enter_context(_open_progress(config, beginning, primary))
+        journal = Journal(config, dataset, beginning, mesh, progress, writer, folder.metrics)
+        journal.announce(program.abstract, changed)
+        run = _Run(
+            config=config,
+            beginning=beginning,
+            dataset=dataset,
+            journal=journal,
+            evaluator=evaluator,
+            checkpointer=checkpointer,
+            stop=stop,
+            started=started,
+        )
+        return run.to_the_end(state, train_step, map(to_devices, batches))
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Run:
+    """The parts of a run that is under way."""
+
+    config: RunConfig
+    beginning: Beginning
+    dataset: Dataset
+    journal: Journal
+    evaluator: Evaluator
+    checkpointer: Checkpointer
+    stop: StopRequest
+    started: float
+    seconds_to_first_step: float = 0.0
+
+    def to_the_end(
+        self, state: TrainState, train_step: TrainStep, batches: Iterator[Batch]
+    ) -> Outcome:
+        """Updates until the last step, or until asked to stop."""
+        train, evaluate = self.config.train, self.config.evaluate
+        guard = NonFiniteGuard(train.max_skipped_updates, self._documents_of)
+        ledger = Ledger(guard, self.config.log.every_steps, self.journal.report)
+        done, stopping = self.beginning.step, False
+        while done < train.num_steps and not stopping:
+            state, metrics = train_step(state, next(batches))
+            done += 1
+            ledger.add(done, metrics)
+            self._note_first_step(done, metrics)
+            self.journal.advance(done)
+            stopping = self.stop.at(done)
+            last = done == train.num_steps
+            if evaluate.every_steps and done % evaluate.every_steps == 0 and not (stopping or last):
+                with ledger.paused():
+                    self.journal.score(done, self.evaluator(state.params))
+            if stopping or last or done % self.config.checkpoint.every_steps == 0:
+                ledger.flush()
+                self.checkpointer.save(done, state, self._meta(done))
+            self.checkpointer.poll()
+        held_out = {} if stopping else self.evaluator(state.params)
+        if not stopping and not self.journal.has_scores(done):
+            self.journal.score(done, held_out)
+        self.checkpointer.wait()
+        return Outcome(
+            step=done,
+            samples=self.beginning.samples_at(done, self.config),
+            tokens=self.beginning.tokens_at(done, self.config),
+            skipped_updates=guard.total,
+            stopped_by=self.stop.name if stopping else "",
+            held_out=held_out,
+            loss_nats_per_token=self.journal.loss_nats_per_token,
+            seconds_to_first_step=self.seconds_to_first_step,
+            seconds=time.monotonic() - self.started,
+        )
+
+    def _note_first_step(self, done: int, metrics: Metrics) -> None:
+        if done == self.beginning.step + 1:
+            jax.block_until_ready(metrics)
+            self.seconds_to_first_step = time.monotonic() - self.started
+            self.journal.say(f"first step after {self.seconds_to_first_step:.1f} s")
+
+    def _meta(self, done: int) -> dict[str, Any]:
+        """What a checkpoint says beside its arrays: enough to go on, and to run again."""
+        samples = self.beginning.samples_at(done, self.config)
+        origin = self.beginning.origin
+        return {
+            "step": done,
+            "samples": samples,
+            "first_sample": self.beginning.first_sample,
+            "tokens": self.beginning.tokens_at(done, self.config),
+            "seed": self.config.train.seed,
+            "epochs": self.dataset.epochs(samples),
+            "origin": dataclasses.asdict(origin) if origin else None,
+            "config": json.loads(recipe.to_json(self.config)),
+            "versions": {name: version(name) for name in _LIBRARIES},
+        }
+
+    def _documents_of(self, step: int) -> list[Document]:
+        batch_size = self.config.train.batch_size
+        end = self.beginning.samples_at(step, self.config)
+        return self.dataset.documents_of(end - batch_size, batch_size)
+
+
+def _first_state(program: Program, beginning: Beginning) -> TrainState:
+    """The state that the first update of this process reads."""
+    if beginning.checkpoints is None:
+        return program.first_state()
+    with Checkpointer(beginning.checkpoints, read_only=True) as checkpointer:
+        state, _ = checkpointer.restore(beginning.step, program.abstract)
+    return state
+
+
+def _open_progress(config: RunConfig, beginning: Beginning, primary: bool) -> Progress:
+    # Only the first process has somebody to talk to.
+    file = sys.stderr if primary else io.StringIO()
+    return Progress("train", total=config.train.num_steps, done=beginning.step, file=file)
+
+
+def _keep_tokenizer(config: RunConfig, run_dir: Path) -> None:
+    """Copies the tokenizer beside the checkpoints, which are of no use without it."""
+    theirs = find_tokenizer(config.data.directory)
+    ours = run_dir / theirs.name
+    if not ours.is_file():
+        partial = ours.with_name(f"{ours.name}.partial")
+        shutil.copyfile(theirs, partial)
+        partial.replace(ours)
