@@ -1,7 +1,8 @@
 """A SentencePiece tokenizer in the files that transformers' `AutoTokenizer` reads.
 
 `tokenizer.json` is written here, from the pieces and their order, so that transformers has
-nothing to guess: its own reading of a bare `tokenizer.model` differs between its releases.
+nothing to guess: its own reading of a bare `tokenizer.model` differs between its releases. Ids are
+those of `llama_jax.data`, but for a literal U+2581 in a text: transformers reads it as a space.
 """
 
 import dataclasses
