@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
@@ -158,7 +158,7 @@ class Dataset:
                 vocabulary.
         """
         samples = first_sample + self._rows
-        parts: list[tuple[Int64[np.ndarray, " n"], Batch]] = []
+        parts: list[tuple[Int64[np.ndarray, " _"], Batch]] = []
         for _, stream, where, rows in self._pieces(samples):
             stream.load(rows, self._seq_len)
             packed = pack_rows(stream.tokens, stream.starts, stream.num_tokens, rows, self._seq_len)
@@ -180,9 +180,9 @@ class Dataset:
         samples = first_sample + np.arange(num_samples)
         found: dict[tuple[int, int], tuple[Source, int]] = {}
         for source, stream, where, rows in self._pieces(samples):
-            for sample, row in zip(where, rows, strict=True):
+            for sample, row in zip(where.tolist(), rows.tolist(), strict=True):
                 for nth, index in enumerate(stream.documents(row, self._seq_len)):
-                    found[int(sample), nth] = (source, int(index))
+                    found[sample, nth] = (source, int(index))
         unique = dict.fromkeys(found[key] for key in sorted(found))
         return [
             Document(source.name, index, source.reader.document_id(index))
@@ -229,7 +229,7 @@ class Batches:
         options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
         self._iterator = iter(steps.to_iter_dataset(options))
 
-    def __iter__(self) -> Self:
+    def __iter__(self) -> "Batches":
         return self
 
     def __next__(self) -> Batch:
@@ -257,7 +257,7 @@ class _Steps:
 
 
 def _merge(
-    parts: list[tuple[Int64[np.ndarray, " n"], Batch]], num_rows: int, seq_len: int
+    parts: list[tuple[Int64[np.ndarray, " _"], Batch]], num_rows: int, seq_len: int
 ) -> Batch:
     """Puts rows back in the order of their samples."""
     if len(parts) == 1:

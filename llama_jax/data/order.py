@@ -80,11 +80,14 @@ class Mixture:
 def _apportion(weights: tuple[float, ...], slots: int) -> Int64[np.ndarray, " sources"]:
     """Whole counts that sum to `slots`, by largest remainder, none below one."""
     share = np.asarray(weights, np.float64)
-    share = share / share.sum() * (slots - len(share))
+    share = share / share.sum() * slots
     counts = np.floor(share).astype(np.int64)
     by_remainder = np.argsort(counts - share, kind="stable")
-    counts[by_remainder[: slots - len(share) - counts.sum()]] += 1
-    return counts + 1
+    counts[by_remainder[: slots - counts.sum()]] += 1
+    none = counts == 0
+    counts[none] = 1
+    counts[np.argmax(counts)] -= none.sum()
+    return counts
 
 
 class Place(NamedTuple):

@@ -6,7 +6,9 @@ from jaxtyping import Int64, Integer
 from llama_jax.data.batch import Batch
 
 
-def count_rows(num_tokens: np.ndarray, seq_len: int) -> np.ndarray:
+def count_rows(
+    num_tokens: Int64[np.ndarray, " streams"], seq_len: int
+) -> Int64[np.ndarray, " streams"]:
     """Rows of `seq_len` inputs that give every token of a stream but its first as a target."""
     return -(-(num_tokens - 1) // seq_len)
 

@@ -10,7 +10,7 @@ from jaxtyping import Int32
 from llama_jax.data.tokenizer import file_sha256
 
 # SentencePiece writes a space as this character, and so cannot tell the two apart in a text.
-_META_SPACE = "\u2581"
+_META_SPACE = "\u2581".encode()
 _LINE_BYTES = 4192
 
 
@@ -52,7 +52,7 @@ class SentencePieceTokenizer:
                 f"tokenizer.path={str(path)!r} has no id for the beginning or the end of a "
                 "document; LLaMA's shards need both."
             )
-        bytes_of = [self._processor.piece_to_id(f"<0x{b:02X}>") for b in _META_SPACE.encode()]
+        bytes_of = [self._processor.piece_to_id(f"<0x{b:02X}>") for b in _META_SPACE]
         byte_fallback = bool(model.trainer_spec.byte_fallback)
         self._meta_space = bytes_of if byte_fallback else None
         self.lossless = (
@@ -71,10 +71,10 @@ class SentencePieceTokenizer:
         self, texts: Sequence[str], *, bos: bool = False, eos: bool = False, num_threads: int = 1
     ) -> list[Int32[np.ndarray, " tokens"]]:
         """Ids of each text; see `Tokenizer.encode_batch`."""
-        parts: list[str] = []
+        parts: list[bytes] = []
         parts_of: list[int] = []
         for text in texts:
-            prefixed = self._prefix + text if text else ""
+            prefixed = (self._prefix + text if text else "").encode()
             split = [prefixed] if self._meta_space is None else prefixed.split(_META_SPACE)
             parts += split
             parts_of.append(len(split))
@@ -138,7 +138,7 @@ def train_sentencepiece(
                 minloglevel=2,
             )
         temporary.rename(path)
-    except (RuntimeError, OSError) as error:
+    except RuntimeError as error:
         raise ValueError(
             f"tokenizer.vocab_size={vocab_size} could not be trained: {error}. A vocabulary must "
             "be smaller than what the sample of text can fill: lower it, or give more text."

@@ -240,32 +240,31 @@ class SplitReader:
 
     def _read(self, shard: int, documents: Sequence[int]) -> list[bytes]:
         first, records = self._firsts[shard], []
-        with self._locks[shard]:
-            reader = self._open(shard)
-            # Seeking is 2 to 5 times faster than the reader's own batched read, which starts
-            # threads for each call.
-            position = -1
-            for document in documents:
-                if document != position:
-                    reader.seek(document - first)
-                records.append(reader.read())
-                position = document + 1
+        try:
+            with self._locks[shard]:
+                reader = self._open(shard)
+                # Seeking is 2 to 5 times faster than the reader's own batched read, which starts
+                # threads for each call.
+                position = -1
+                for document in documents:
+                    if document != position:
+                        reader.seek(document - first)
+                    records.append(reader.read())
+                    position = document + 1
+        except (RuntimeError, IndexError) as error:
+            raise ValueError(
+                f"data: shard {self._paths[shard]} is damaged ({error}); copy it again, or build "
+                "the data anew."
+            ) from error
         return records
 
     def _open(self, shard: int) -> Any:
         if self._readers[shard] is None:
             from array_record.python.array_record_module import ArrayRecordReader
 
-            path = self._paths[shard]
-            try:
-                self._readers[shard] = ArrayRecordReader(
-                    str(path), options=_READER_OPTIONS, file_reader_buffer_size=1 << 15
-                )
-            except (RuntimeError, ValueError, IndexError) as error:
-                raise ValueError(
-                    f"data: shard {path} cannot be read ({error}); copy it again, or build the "
-                    "data anew."
-                ) from error
+            self._readers[shard] = ArrayRecordReader(
+                str(self._paths[shard]), options=_READER_OPTIONS, file_reader_buffer_size=1 << 15
+            )
         return self._readers[shard]
 
     def _tokens_of(

@@ -5,7 +5,7 @@ import binascii
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int32
@@ -14,6 +14,7 @@ SENTENCEPIECE_NAME = "tokenizer.model"
 TIKTOKEN_NAME = "tokenizer.tiktoken"
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """A vocabulary and its rules.
 
