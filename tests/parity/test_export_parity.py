@@ -153,7 +153,7 @@ def test_a_bfloat16_export_loads_as_rounded_weights(tmp_path):
     weights = random_weights(MODEL)
     arguments = {"origin": Origin(step=1), "tokenizer_file": None, "dtype": "bfloat16"}
     export_hugging_face(weights, run_config(MODEL), tmp_path / "out", **arguments)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
     assert theirs.dtype == torch.bfloat16
     loaded = theirs.lm_head.weight.detach().float().numpy()
     np.testing.assert_array_equal(
