@@ -3,15 +3,17 @@
 import dataclasses
 import json
 import math
-import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_jax.cli.recipe_args import parse_recipe
 from llama_jax.config import RunConfig
 
-_DESCRIPTION = """Pretrains a model; started again with the same folder, it goes on from the last checkpoint.
+if TYPE_CHECKING:
+    from llama_jax.train.loop import Outcome
+
+_DESCRIPTION = """Pretrains a model; started again with the same folder, it goes on where it was.
 
 Ctrl-C and SIGTERM finish the update, save, and exit with 75; start again to go on.
 
@@ -42,6 +44,8 @@ def main(argv: list[str]) -> int:
         argv, prog="llama-jax train", description=_DESCRIPTION, extra=Options
     )
     run_dir = options.run_dir or Path("runs") / config.name
+    from llama_jax.cli.compilation_cache import enable_compilation_cache
+
     enable_compilation_cache()
     from llama_jax.train.beginning import parse_origin
     from llama_jax.train.guards import TrainingFailed
@@ -53,26 +57,13 @@ def main(argv: list[str]) -> int:
     except TrainingFailed as failure:
         print(f"llama-jax train: failed: {failure}", file=sys.stderr)
         return 1
-    document = _document(config, run_dir, outcome)
-    _print_table(document)
+    _print_table(config, run_dir, outcome)
     if options.json:
-        print(json.dumps(document))
+        print(json.dumps(_document(config, run_dir, outcome)))
     return 75 if outcome.stopped_by else 0
 
 
-def enable_compilation_cache() -> None:
-    """Keeps compiled programs for the next start, unless JAX's own variable says where."""
-    import jax
-
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(Path(base) / "llama_jax" / "xla"))
-    # Small programs too: there are many of them, and on CPU each takes its time.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-def _document(config: RunConfig, run_dir: Path, outcome: Any) -> dict[str, Any]:
+def _document(config: RunConfig, run_dir: Path, outcome: "Outcome") -> dict[str, Any]:
     return {
         "name": config.name,
         "run_dir": str(run_dir),
@@ -82,43 +73,25 @@ def _document(config: RunConfig, run_dir: Path, outcome: Any) -> dict[str, Any]:
         "tokens": outcome.tokens,
         "skipped_updates": outcome.skipped_updates,
         "stopped_by": outcome.stopped_by or None,
-        "loss_nats_per_token": _finite(outcome.loss_nats_per_token),
-        "held_out": {
-            source: {
-                "loss_nats_per_token": score.loss_nats_per_token,
-                "bits_per_byte": score.bits_per_byte,
-                "tokens": score.tokens,
-                "documents": score.documents,
-            }
-            for source, score in outcome.held_out.items()
-        },
+        "loss_nats_per_token": loss if math.isfinite(loss := outcome.loss_nats_per_token) else None,
+        "held_out": {source: score.to_json() for source, score in outcome.held_out.items()},
         "seconds_to_first_step": round(outcome.seconds_to_first_step, 3),
         "seconds": round(outcome.seconds, 3),
     }
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _print_table(document: dict[str, Any]) -> None:
-    stopped = f", stopped by {document['stopped_by']}" if document["stopped_by"] else ""
-    rows = [
-        ("steps", f"{document['step']:,} of {document['num_steps']:,}{stopped}"),
-        ("tokens", f"{document['tokens']:,}"),
-        ("time", f"{document['seconds']:,.1f} s"),
-    ]
-    if document["loss_nats_per_token"] is not None:
-        rows.insert(2, ("training loss", f"{document['loss_nats_per_token']:.4f} nats/token"))
-    if document["skipped_updates"]:
-        rows.append(("skipped updates", str(document["skipped_updates"])))
-    for source, score in document["held_out"].items():
-        loss = f"{score['loss_nats_per_token']:.4f} nats/token"
-        bits = f"{score['bits_per_byte']:.4f} bits/byte"
-        rows.append((f"held out: {source}", f"{loss}, {bits}, {score['documents']:,} documents"))
-    rows.append(("run", document["run_dir"]))
+def _print_table(config: RunConfig, run_dir: Path, outcome: "Outcome") -> None:
+    stopped = f", stopped by {outcome.stopped_by}" if outcome.stopped_by else ""
+    rows = [("steps", f"{outcome.step:,} of {config.train.num_steps:,}{stopped}")]
+    if outcome.skipped_updates:
+        rows.append(("skipped updates", f"{outcome.skipped_updates:,}"))
+    rows.append(("tokens", f"{outcome.tokens:,}"))
+    if math.isfinite(outcome.loss_nats_per_token):
+        rows.append(("training loss", f"{outcome.loss_nats_per_token:.4f} nats/token"))
+    rows += [(f"held out: {source}", str(score)) for source, score in outcome.held_out.items()]
+    rows += [("time", f"{outcome.seconds:,.1f} s"), ("run", str(run_dir))]
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name:<{width}}  {value}", file=sys.stderr)
-    if document["stopped_by"]:
-        print("start again to go on from here", file=sys.stderr)
+    if outcome.stopped_by:
+        print("saved; start again to go on from here", file=sys.stderr)

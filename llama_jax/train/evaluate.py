@@ -40,6 +40,22 @@ class Score:
         """Mean over bytes of text; comparable between tokenizers."""
         return self.nats / math.log(2) / max(self.text_bytes, 1)
 
+    def __str__(self) -> str:
+        return (
+            f"{self.loss_nats_per_token:.4f} nats/token, {self.bits_per_byte:.4f} bits/byte, "
+            f"{self.documents:,} documents"
+        )
+
+    def to_json(self) -> dict[str, float]:
+        """For machines."""
+        return {
+            "loss_nats_per_token": self.loss_nats_per_token,
+            "bits_per_byte": self.bits_per_byte,
+            "tokens": self.tokens,
+            "text_bytes": self.text_bytes,
+            "documents": self.documents,
+        }
+
 
 class Evaluator:
     """Scores parameters on held-out documents; the compiled program is kept between calls.

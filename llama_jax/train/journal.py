@@ -112,11 +112,7 @@ class Journal:
 def describe_scores(scores: Mapping[str, Score]) -> str:
     """Scores in one line: all sources, then each where there are several."""
     named = {"": total(scores)} | (dict(scores) if len(scores) > 1 else {})
-    return "; ".join(
-        f"{name}{': ' if name else ''}{score.loss_nats_per_token:.4f} nats/token, "
-        f"{score.bits_per_byte:.4f} bits/byte"
-        for name, score in named.items()
-    )
+    return "; ".join(f"{name}: {score}" if name else str(score) for name, score in named.items())
 
 
 def plan_lines(config: RunConfig, dataset: Dataset, beginning: Beginning) -> list[str]:

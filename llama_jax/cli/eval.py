@@ -1,0 +1,109 @@
+"""Score a checkpoint on held-out documents, source by source."""
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+from tyro.conf import Positional
+
+from llama_jax.cli.run_reader import read_config, read_model
+from llama_jax.config import MeshConfig, RunConfig
+
+if TYPE_CHECKING:
+    from llama_jax.train.evaluate import Score
+
+_DESCRIPTION = """Scores a checkpoint on the held-out documents of its dataset, source by source.
+
+Loss is in nats per token, which depends on the tokenizer, and in bits per byte of text, which
+does not.
+
+example:
+  llama-jax eval demo_run/model
+  llama-jax eval demo_run/model --step 200 --num-batches 0 --json"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to score, and how much.
+
+    Attributes:
+        run_dir: Folder that `llama-jax train` wrote.
+        step: Of the checkpoint; the newest by default.
+        num_batches: Batches of the run's size scored a source; 0 scores all there are. As in the
+            run's config by default.
+        data_directory: Dataset to score on; the run's own by default. It must have the same
+            tokenizer.
+        mesh: Devices along each axis.
+        json: Whether to print the scores as JSON on stdout.
+    """
+
+    run_dir: Positional[Path]
+    step: int | None = None
+    num_batches: int | None = None
+    data_directory: str = ""
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    json: bool = False
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; see `--help`."""
+    options = tyro.cli(Options, prog="llama-jax eval", description=_DESCRIPTION, args=argv)
+    config = _resolve(read_config(options.run_dir), options)
+    started = time.monotonic()
+    step, scores = _evaluate(options, config)
+    document = {
+        "run_dir": str(options.run_dir),
+        "name": config.name,
+        "step": step,
+        "held_out": {source: score.to_json() for source, score in scores.items()},
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    print(f"{config.name} at step {step:,}, held-out documents:", file=sys.stderr)
+    for source, score in scores.items():
+        print(f"  {source}: {score}", file=sys.stderr)
+    if options.json:
+        print(json.dumps(document))
+    return 0
+
+
+def _resolve(config: RunConfig, options: Options) -> RunConfig:
+    """The run's config with the command's own choices in it, checked again."""
+    evaluate, data = config.evaluate, config.data
+    if options.num_batches is not None:
+        evaluate = dataclasses.replace(evaluate, num_batches=options.num_batches)
+    if options.data_directory:
+        # Other data has other sources: all of them are scored.
+        data = dataclasses.replace(data, directory=options.data_directory, mixture=())
+    return dataclasses.replace(config, evaluate=evaluate, data=data, mesh=options.mesh)
+
+
+def _evaluate(options: Options, config: RunConfig) -> tuple[int, dict[str, "Score"]]:
+    from llama_jax.cli.compilation_cache import enable_compilation_cache
+
+    enable_compilation_cache()
+    from llama_jax.data.dataset import open_dataset
+    from llama_jax.sharding import make_mesh, use_layout
+    from llama_jax.train.evaluate import Evaluator
+    from llama_jax.train.feed import local_rows, make_to_devices
+
+    with use_layout(mesh := make_mesh(config.mesh)):
+        rows = local_rows(config, mesh)
+        dataset = open_dataset(
+            config.data,
+            vocab_size=config.model.vocab_size,
+            batch_size=config.train.batch_size,
+            rows=rows,
+        )
+        model = read_model(options.run_dir, config, options.step)
+        evaluator = Evaluator(
+            model.graphdef,
+            config,
+            dataset.sources,
+            rows=rows,
+            to_devices=make_to_devices(config, mesh, rows),
+        )
+        return model.step, evaluator(model.params)

@@ -1,0 +1,52 @@
+"""What a run has seen so far, from its checkpoints alone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from llama_jax import recipe
+from llama_jax.checkpoint import Checkpointer
+from llama_jax.config import RunConfig
+from llama_jax.data.dataset import Document, open_dataset
+
+_SAMPLES_AT_ONCE = 1024
+
+
+def samples_seen(run_dir: Path, step: int | None = None) -> range:
+    """Samples of the global order that a run's own updates consumed up to a checkpoint.
+
+    A run that branched off another begins where that one stood.
+
+    Args:
+        run_dir: Folder of the run.
+        step: Of the checkpoint; the newest by default.
+
+    Raises:
+        ValueError: If the run has no checkpoint.
+        CheckpointError: If there is none of that step.
+    """
+    checkpoints = Checkpointer(run_dir / "checkpoints", read_only=True)
+    step = checkpoints.latest_step() if step is None else step
+    if step is None:
+        raise ValueError(f"RUN_DIR={str(run_dir)!r} has no checkpoint yet.")
+    meta = checkpoints.meta(step)
+    return range(meta["first_sample"], meta["samples"])
+
+
+def documents_seen(run_dir: Path, step: int | None = None) -> Iterator[Document]:
+    """Documents that a run saw up to a checkpoint, in order; one seen again is named again.
+
+    Args:
+        run_dir: Folder of the run; its dataset must be where it was.
+        step: Of the checkpoint; the newest by default.
+
+    Raises:
+        ValueError: As `samples_seen` and `open_dataset`.
+    """
+    config: RunConfig = recipe.from_json((run_dir / "config.json").read_text())
+    dataset = open_dataset(
+        config.data, vocab_size=config.model.vocab_size, batch_size=config.train.batch_size
+    )
+    seen = samples_seen(run_dir, step)
+    for first in range(seen.start, seen.stop, _SAMPLES_AT_ONCE):
+        count = min(_SAMPLES_AT_ONCE, seen.stop - first)
+        yield from dataset.documents_of(first, count)
