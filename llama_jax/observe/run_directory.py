@@ -36,6 +36,14 @@ _LENGTH = ("schedule.decay_steps", "train.num_steps")
 class RunDirectory:
     """Holds a run's folder for this process.
 
+    Attributes:
+        path: The folder, absolute.
+        config: Its `config.json`, which is a recipe.
+        checkpoints: Folder of the checkpoints.
+        metrics: Its `metrics.jsonl`.
+        tensorboard: Folder of the event files.
+        primary: Whether this process is the one that writes here.
+
     Args:
         path: Folder of the run; made if it is missing.
         lock: Whether to lock it; among the processes of one run, the first alone does.
@@ -50,8 +58,8 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
+        self.primary = lock
         self._lock: int | None = None
-        self._primary = lock
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"run_dir={self.path} is a file; name a folder.")
         self.path.mkdir(parents=True, exist_ok=True)
@@ -75,7 +83,7 @@ class RunDirectory:
         changed: list[str] = []
         if self.config.exists():
             changed = self._compare(config, resume_step)
-        if self._primary and (changed or not self.config.exists()):
+        if self.primary and (changed or not self.config.exists()):
             _write_atomically(self.config, recipe.to_json(config))
         return changed
 

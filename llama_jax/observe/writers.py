@@ -203,7 +203,7 @@ class Writers:
 def open_writer(
     run: RunDirectory, config: RunConfig, *, resume_step: int | None
 ) -> Iterator[MetricWriter]:
-    """All the writers that `config.log` asks for.
+    """All the writers that `config.log` asks for; none in a process that does not hold the folder.
 
     Args:
         run: Folder of the run.
@@ -215,11 +215,12 @@ def open_writer(
         ValueError: If Weights & Biases is asked for and not installed.
     """
     writers: list[MetricWriter] = []
-    if config.log.wandb_project:  # first, for it may refuse
-        writers.append(WandbWriter(config.log.wandb_project, config, run.path))
-    writers.append(JsonlWriter(run.metrics))
-    if config.log.tensorboard:
-        writers.append(TensorBoardWriter(run.tensorboard))
+    if run.primary:  # of the processes of one run, one writes
+        if config.log.wandb_project:  # first, for it may refuse
+            writers.append(WandbWriter(config.log.wandb_project, config, run.path))
+        writers.append(JsonlWriter(run.metrics))
+        if config.log.tensorboard:
+            writers.append(TensorBoardWriter(run.tensorboard))
     writer = Writers(*writers)
     try:
         writer.resume(-1 if resume_step is None else resume_step)

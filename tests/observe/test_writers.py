@@ -137,6 +137,15 @@ def test_a_config_chooses_the_writers(tmp_path):
         assert read_events(run.tensorboard) == [(1, "loss", 1.0)]
 
 
+def test_one_process_of_a_run_writes(tmp_path):
+    with (
+        RunDirectory(tmp_path, lock=False) as run,
+        open_writer(run, config_with(wandb_project="study"), resume_step=None) as writer,
+    ):
+        writer.write(1, {"loss": 1.0})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_new_run_forgets_what_was_written_without_a_checkpoint(tmp_path):
     with RunDirectory(tmp_path) as run:
         write_steps(run.metrics, 0, 1, 2)
