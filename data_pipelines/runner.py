@@ -81,6 +81,8 @@ def _build_into(config: BuildConfig, work: Path, reporter: Reporter) -> dict[str
         shuffles[source.name] = Shuffle(work / f"{source.name}.documents", size_bytes=size)
         for num_bytes in shuffles[source.name].write(opened.documents(dropped[source.name])):
             reporter.advance(num_bytes)
+        if not shuffles[source.name].num_documents:
+            raise ValueError(_empty(source.name, dropped[source.name]))
     tokenizer = _tokenizer(config, work, shuffles, reporter)
     sources = {}
     for source in config.sources:

@@ -4,7 +4,6 @@ import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, cast
 
 from llama_jax.config import FilesSource
 
@@ -77,20 +76,19 @@ class Files:
                 yield Document(record, text)
 
     def _json_lines(self, name: str, path: Path, dropped: Dropped) -> Iterator[tuple[str, object]]:
-        with _open(path) as lines:
-            for number, line in enumerate(lines, 1):
-                record = f"{name}:{number}"
-                if not line.strip():
-                    continue
-                try:
-                    value = json.loads(line)
-                except ValueError:
-                    dropped.add("no valid JSON", record)
-                    continue
-                if not isinstance(value, dict) or self._config.text_field not in value:
-                    dropped.add(f"no field {self._config.text_field!r}", record)
-                    continue
-                yield record, value[self._config.text_field]
+        for number, line in enumerate(_lines(path), 1):
+            record = f"{name}:{number}"
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except ValueError:
+                dropped.add("no valid JSON", record)
+                continue
+            if not isinstance(value, dict) or self._config.text_field not in value:
+                dropped.add(f"no field {self._config.text_field!r}", record)
+                continue
+            yield record, value[self._config.text_field]
 
     def _parquet(self, name: str, path: Path, dropped: Dropped) -> Iterator[tuple[str, object]]:
         import pyarrow.parquet
@@ -106,14 +104,34 @@ class Files:
                     yield f"{name}:{number}", text
 
 
-def _open(path: Path) -> IO[bytes]:
-    if path.suffix == ".gz":
-        return cast(IO[bytes], gzip.open(path))
+def _lines(path: Path) -> Iterator[bytes]:
     if path.suffix == ".zst":
-        import zstandard
+        rest = b""
+        for chunk in _decompress_zstandard(path):
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from lines
+        yield rest
+    else:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            yield from file
 
-        return zstandard.open(path)
-    return path.open("rb")
+
+def _decompress_zstandard(path: Path) -> Iterator[bytes]:
+    """Contents of every frame; the library's own reader takes a cut file for a whole one."""
+    import zstandard
+
+    # Published dumps are compressed with windows of up to 2 GiB.
+    decompressor, frame = zstandard.ZstdDecompressor(max_window_size=1 << 31), None
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            while chunk:
+                frame = frame or decompressor.decompressobj()
+                yield frame.decompress(chunk)
+                chunk = b""
+                if frame.eof:
+                    chunk, frame = frame.unused_data, None
+    if frame is not None:
+        raise EOFError("the last frame is cut short")
 
 
 def _damage() -> tuple[type[Exception], ...]:
