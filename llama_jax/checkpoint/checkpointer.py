@@ -59,6 +59,12 @@ class SaveTiming:
     hash_seconds: float
     num_bytes: int
 
+    def __str__(self) -> str:
+        return (
+            f"checkpoint {self.step:,}: {human_bytes(self.num_bytes)} in "
+            f"{self.total_seconds:.1f} s, of which training waited {self.blocked_seconds:.2f} s"
+        )
+
 
 class Checkpointer:
     """Checkpoints of one run in one folder that all processes share.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from llama_jax import recipe
 from llama_jax.config import RunConfig
@@ -45,11 +46,11 @@ def plot_loss(run_dir: Path, out: Path) -> None:
     figure.savefig(out, dpi=200, facecolor="white")
 
 
-def smooth(values: np.ndarray, half_life: float) -> np.ndarray:
+def smooth(values: Float[np.ndarray, "P"], half_life: float) -> Float[np.ndarray, "P"]:
     """Mean of the neighbours on both sides, in which one `half_life` points away weighs half.
 
     Args:
-        values: One-dimensional and finite.
+        values: Finite, at points of equal distance.
         half_life: In points, positive.
     """
     decay = 0.5 ** (1.0 / half_life)
@@ -58,7 +59,9 @@ def smooth(values: np.ndarray, half_life: float) -> np.ndarray:
     return (past + future - values) / (past_weight + future_weight - 1.0)  # each point once
 
 
-def _decayed_sums(values: np.ndarray, decay: float) -> tuple[np.ndarray, np.ndarray]:
+def _decayed_sums(
+    values: Float[np.ndarray, "P"], decay: float
+) -> tuple[Float[np.ndarray, "P"], Float[np.ndarray, "P"]]:
     sums, weights = np.empty(len(values)), np.empty(len(values))
     total = weight = 0.0
     for i, value in enumerate(values):
@@ -67,13 +70,15 @@ def _decayed_sums(values: np.ndarray, decay: float) -> tuple[np.ndarray, np.ndar
     return sums, weights
 
 
-def _curve(records: Sequence[dict[str, float]], key: str) -> np.ndarray:
+def _curve(records: Sequence[dict[str, float]], key: str) -> Float[np.ndarray, "P 2"]:
     """Rows of (step, value), finite values alone."""
     points = [(record["step"], record[key]) for record in records if key in record]
     return np.array([p for p in points if math.isfinite(p[1])], dtype=float).reshape(-1, 2)
 
 
-def _draw(config: RunConfig, train: np.ndarray, held_out: np.ndarray) -> Any:
+def _draw(
+    config: RunConfig, train: Float[np.ndarray, "P 2"], held_out: Float[np.ndarray, "Q 2"]
+) -> Any:
     from matplotlib.figure import Figure  # no pyplot: nothing global, and no display is needed
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")

@@ -104,6 +104,15 @@ def test_training_on_does_not_change_what_is_being_saved(checkpointer):
     np.testing.assert_array_equal(saved["w"], 0.0)
 
 
+def test_a_save_says_what_it_cost(checkpointer):
+    save(checkpointer, 3)
+    timing = checkpointer.last_timing
+    assert 0 < timing.blocked_seconds < timing.total_seconds
+    assert timing.hash_seconds < timing.total_seconds
+    assert timing.num_bytes == sum(leaf.nbytes for leaf in jax.tree.leaves(make_state(3)))
+    assert str(timing).startswith("checkpoint 3: 5 kB in ")
+
+
 def test_parameters_are_read_without_the_optimizer(checkpointer):
     save(checkpointer, 3)
     wanted = {"params": abstract(make_state(3))["params"]}
