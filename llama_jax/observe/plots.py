@@ -18,6 +18,7 @@ from llama_jax.observe.writers import read_metrics
 
 TRAIN_KEY = "loss_nats_per_token"
 HELD_OUT_KEY = "heldout/loss_nats_per_token"
+TOKENS_KEY = "tokens_seen"
 
 _INK, _FAINT, _GRID = "#1f2937", "#6b7280", "#e5e7eb"
 _TRAIN, _HELD_OUT = "#2563eb", "#ea580c"
@@ -41,7 +42,7 @@ def plot_loss(run_dir: Path, out: Path) -> None:
     train = _curve(records, TRAIN_KEY)
     if not len(train):
         raise ValueError(f"run_dir={run_dir}: metrics.jsonl has no {TRAIN_KEY!r} yet.")
-    figure = _draw(config, train, _curve(records, HELD_OUT_KEY))
+    figure = _draw(config, train, _curve(records, HELD_OUT_KEY), _curve(records, TOKENS_KEY))
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=200, facecolor="white")
 
@@ -77,25 +78,33 @@ def _curve(records: Sequence[dict[str, float]], key: str) -> Float[np.ndarray, "
 
 
 def _draw(
-    config: RunConfig, train: Float[np.ndarray, "P 2"], held_out: Float[np.ndarray, "Q 2"]
+    config: RunConfig,
+    train: Float[np.ndarray, "P 2"],
+    held_out: Float[np.ndarray, "Q 2"],
+    tokens: Float[np.ndarray, "R 2"],
 ) -> Any:
     from matplotlib.figure import Figure  # no pyplot: nothing global, and no display is needed
 
+    def tokens_at(steps: Float[np.ndarray, "S"]) -> Float[np.ndarray, "S"]:
+        # A run that branched off another one did not consume the same tokens at each step.
+        return np.interp(steps, *tokens.T) if len(tokens) else steps * config.tokens_per_step
+
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    per_step = config.tokens_per_step
     steps, loss = train.T
-    axes.plot(steps * per_step, loss, color=_TRAIN, alpha=0.22, linewidth=0.8)
+    seen = tokens_at(steps)
+    axes.plot(seen, loss, color=_TRAIN, alpha=0.22, linewidth=0.8)
     axes.plot(
-        steps * per_step,
-        smooth(loss, half_life=max(0.5, len(loss) / 80)),
+        seen,
+        smooth(loss, half_life=max(0.2, len(loss) / 80)),
         color=_TRAIN,
         linewidth=2,
         label="training",
     )
     if len(held_out):
+        at = tokens_at(held_out[:, 0])
         axes.plot(
-            held_out[:, 0] * per_step,
+            at,
             held_out[:, 1],
             color=_HELD_OUT,
             linewidth=1.2,
@@ -106,21 +115,21 @@ def _draw(
         )
         axes.annotate(
             f"{held_out[-1, 1]:.2f}",
-            (held_out[-1, 0] * per_step, held_out[-1, 1]),
+            (at[-1], held_out[-1, 1]),
             xytext=(0, 9),
             textcoords="offset points",
             ha="center",
             color=_HELD_OUT,
             weight="bold",
         )
-    _dress(axes, config, float(steps[-1]))
+    _dress(axes, config, float(steps[-1]), float(seen[-1]))
     return figure
 
 
-def _dress(axes: Any, config: RunConfig, last_step: float) -> None:
+def _dress(axes: Any, config: RunConfig, last_step: float, last_token: float) -> None:
     """Title, axes and grid."""
     size = _human_count(count_params(config.model).total)
-    tokens = _human_count(last_step * config.tokens_per_step)
+    tokens = _human_count(last_token)
     axes.set_title(
         f"A LLaMA of {size} parameters on {tokens} tokens",
         loc="left",

@@ -188,7 +188,10 @@ class Writers:
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Gives each writer the metrics of a step; device arrays are fetched once."""
-        numbers = {name: float(value) for name, value in metrics.items()}
+        numbers = {
+            name: value if isinstance(value, int) else float(value)
+            for name, value in metrics.items()
+        }
         for writer in self._writers:
             writer.write(step, numbers)
 
@@ -259,5 +262,7 @@ def _records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
 
 
 def _json_number(value: float) -> float | None:
+    if isinstance(value, int):
+        return value
     number = float(value)
     return number if math.isfinite(number) else None

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 from llama_jax import recipe
 from llama_jax.observe.plots import plot_loss, smooth
@@ -25,6 +26,29 @@ def test_a_run_becomes_a_picture(tmp_path):
     )
     plot_loss(tmp_path, tmp_path / "pictures" / "loss.png")
     assert (tmp_path / "pictures" / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_branched_run_is_drawn_over_the_tokens_that_it_saw(tmp_path, monkeypatch):
+    records = [
+        {"step": s, "loss_nats_per_token": 8 / s, "tokens_seen": 1_000_000 + 7 * s}
+        for s in (100, 200, 300)
+    ]
+    write_run(tmp_path, [*records, {"step": 200, "heldout/loss_nats_per_token": 0.5}])
+    drawn = {}
+    monkeypatch.setattr(Axes, "plot", spy_on(Axes.plot, drawn))
+    plot_loss(tmp_path, tmp_path / "loss.png")
+    np.testing.assert_array_equal(drawn["training"], [1_000_700, 1_001_400, 1_002_100])
+    np.testing.assert_array_equal(drawn["held-out documents"], [1_001_400])
+
+
+def spy_on(plot, drawn):
+    """Keeps what is drawn along x, by label."""
+
+    def spy(axes, x, y, **style):
+        drawn[style.get("label")] = x
+        return plot(axes, x, y, **style)
+
+    return spy
 
 
 def test_a_run_of_one_step_becomes_a_picture(tmp_path):

@@ -34,9 +34,9 @@ def steps_of(path):
 
 def test_a_line_is_on_disk_as_soon_as_it_is_written(tmp_path):
     writer = JsonlWriter(tmp_path / "metrics.jsonl")
-    writer.write(5, {"loss": 1.5, "learning_rate": 3e-4})
+    writer.write(5, {"loss": 1.5, "tokens_seen": 10**17 + 1})
     assert (tmp_path / "metrics.jsonl").read_text() == (
-        '{"step": 5, "loss": 1.5, "learning_rate": 0.0003}\n'
+        '{"step": 5, "loss": 1.5, "tokens_seen": 100000000000000001}\n'
     )
     writer.close()
 
