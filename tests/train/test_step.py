@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.train.tiny_run import MODEL, on_mesh, random_batch, start, tiny_config
 
 from llama_jax.config import AdamW, MeshConfig, Muon
 from llama_jax.sharding import make_mesh, use_layout
+from tests.train.tiny_run import MODEL, on_mesh, random_batch, start, tiny_config
 
 
 def assert_trees_close(a, b, **tolerance):

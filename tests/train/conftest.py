@@ -1,0 +1,104 @@
+"""A small dataset, and `llama-jax` started as a person starts it, over a shared compile cache."""
+
+import dataclasses
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from llama_jax import recipe
+from llama_jax.config import RunConfig
+from llama_jax.data.shard_writer import SplitWriter, write_manifest
+from llama_jax.data.shards import Manifest
+
+VOCAB_SIZE = 64
+
+
+@pytest.fixture(scope="session")
+def compile_cache(tmp_path_factory) -> Path:
+    """Folder in which the commands of this session share compiled programs."""
+    return tmp_path_factory.mktemp("xla")
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """Two sources of documents that count up or down, so that there is something to learn."""
+    directory = tmp_path_factory.mktemp("corpus")
+    tokenizer = b"stands for a tokenizer"
+    (directory / "tokenizer.model").write_bytes(tokenizer)
+    rng = np.random.default_rng(0)
+    for source, step in (("up", 1), ("down", -1)):
+        folder = directory / source
+        folder.mkdir()
+        splits = {}
+        for split, count in (("train", 400), ("heldout", 40)):
+            writer = SplitWriter(folder, source, split, vocab_size=VOCAB_SIZE, shard_tokens=2000)
+            for number in range(count):
+                start, length = rng.integers(0, 61), rng.integers(4, 30)
+                inner = 3 + (start + step * np.arange(length)) % 61
+                tokens = np.array([1, *inner, 2])
+                writer.add(f"{split}/{number}", tokens, text_bytes=2 * int(length))
+            splits[split] = writer.close()
+        manifest = Manifest(
+            name=source,
+            tokenizer_sha256=hashlib.sha256(tokenizer).hexdigest(),
+            vocab_size=VOCAB_SIZE,
+            splits=splits,
+        )
+        write_manifest(folder, manifest)
+    return directory
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """Starts `llama-jax` in processes of its own, with one CPU device."""
+
+    folder: Path
+    cache: Path
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        """Starts it and does not wait."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "llama_jax.cli.main", *map(str, arguments)],
+            cwd=self.folder,
+            env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(self.cache), "JAX_PLATFORMS": "cpu"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str | Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
+        """Starts it, waits, and checks its exit code."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == expect, err
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def recipe(self, config: RunConfig, name: str = "recipe") -> Path:
+        """Saves a config as a recipe."""
+        path = self.folder / f"{name}.json"
+        path.write_text(recipe.to_json(config))
+        return path
+
+
+@pytest.fixture
+def llama_jax(tmp_path: Path, compile_cache: Path) -> Command:
+    """The command, in a folder of the test's own."""
+    return Command(tmp_path, compile_cache)
+
+
+@pytest.fixture
+def cached_programs(compile_cache: Path):
+    """Compiles in this process over the shared cache too."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update(names[0], str(compile_cache))
+    jax.config.update(names[1], 0)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
