@@ -171,9 +171,16 @@ class Checkpointer:
                     hash_seconds=done - hashing,
                     num_bytes=needed,
                 )
-                self._retire()
             except Exception as error:
                 self._error = self._failed(step, partial, needed, error)
+                return
+            try:
+                self._retire()
+            except OSError as error:
+                self._error = CheckpointError(
+                    f"Checkpoint {final} is complete, but an older one could not be deleted: "
+                    f"{error}."
+                )
 
         arrays_table = manifests.array_table(arrays)
         # Not a daemon: leaving the program normally waits for the checkpoint.
@@ -351,7 +358,8 @@ class Checkpointer:
 
     def _failed(self, step: int, partial: Path, needed: int, error: Exception) -> CheckpointError:
         shutil.rmtree(partial, ignore_errors=True)
-        free = shutil.disk_usage(self.directory).free
+        there = next(path for path in (self.directory, *self.directory.parents) if path.exists())
+        free = shutil.disk_usage(there).free
         return CheckpointError(self._full(step, needed, free, storage.system_reason(error)))
 
     def _full(self, step: int, needed: int, free: int, reason: str) -> str:

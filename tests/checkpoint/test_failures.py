@@ -85,6 +85,31 @@ def test_a_disk_that_fills_during_a_save_keeps_the_last_good_one(small_disk, mon
     assert_good(directory, 2, 3, 5)
 
 
+def test_a_folder_deleted_during_a_save_is_told(tmp_path, monkeypatch):
+    directory = tmp_path / "run" / "checkpoints"
+    checkpointer = Checkpointer(directory, KEEP_ALL)
+    commit = Checkpointer._commit
+
+    def delete_then_commit(self, *args):
+        shutil.rmtree(tmp_path / "run")
+        commit(self, *args)
+
+    monkeypatch.setattr(Checkpointer, "_commit", delete_then_commit)
+    checkpointer.save(1, make_state(1), {"step": 1})
+    with pytest.raises(CheckpointError, match=r"No such file or directory.*There is no earlier"):
+        checkpointer.close()
+
+
+def test_a_checkpoint_that_cannot_be_deleted_is_named_and_the_new_one_stays(tmp_path):
+    (tmp_path / "1.deleting").write_text("in the way")
+    with Checkpointer(tmp_path, CheckpointConfig(keep_last=1)) as checkpointer:
+        checkpointer.save(1, make_state(1), {"step": 1})
+        checkpointer.save(2, make_state(2), {"step": 2})
+        with pytest.raises(CheckpointError, match=r"2 is complete, but an older one .*1\.deleting"):
+            checkpointer.wait()
+        assert checkpointer.steps() == [1, 2]
+
+
 SAVE_FOREVER = """
     import pathlib, sys
     import jax.numpy as jnp
