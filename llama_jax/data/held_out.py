@@ -65,7 +65,8 @@ class HeldOut:
         T, rows = self._seq_len, batch * self._batch_size + self._rows
         low, high = int(rows.min()) * T, (int(rows.max()) + 1) * T + 1
         stream = np.zeros((int(np.ptp(rows)) + 1) * T + 1, self._reader.dtype)
-        lo = int(np.searchsorted(self._ends, low, side="right"))
+        # Rows of padding alone come after the last document.
+        lo = min(int(np.searchsorted(self._ends, low, side="right")), len(self._ends) - 1)
         hi = int(np.searchsorted(self._starts, high, side="left"))
         place_of = {int(self._documents[i]): i for i in range(lo, hi)}
         for document, tokens in self._reader.read_tokens(place_of):

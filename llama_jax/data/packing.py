@@ -27,7 +27,7 @@ def pack_rows(
 
     Args:
         stream: Documents end to end; it reaches one token past the last row wanted, padded.
-        starts: Where each document starts in it, ascending.
+        starts: Where each document starts in it, ascending; at least one.
         num_tokens: Tokens in it before the padding.
         rows: Which rows to cut.
         seq_len: `T`.
@@ -37,33 +37,31 @@ def pack_rows(
     windows = np.lib.stride_tricks.as_strided(
         stream, ((len(stream) - 1) // T, T + 1), (T * step, step), writeable=False
     )
-    tokens = windows[rows].astype(np.int32)
+    tokens = windows[rows]
+    inputs, targets = tokens[:, :-1].astype(np.int32), tokens[:, 1:].astype(np.int32)
+
+    # A piece is what one row has of one document: the first of a row starts at column 0.
     first = rows * T
     lo = np.searchsorted(starts, first, side="right")
     hi = np.searchsorted(starts, first + T, side="left")
-    counts = hi - lo
-    row = np.repeat(np.arange(B), counts)
-    into_starts = np.arange(counts.sum()) + np.repeat(lo - np.cumsum(counts) + counts, counts)
-    column = starts[into_starts] - first[row]
+    num_pieces = hi - lo + 1
+    row = np.repeat(np.arange(B), num_pieces)
+    segment = np.arange(len(row)) - np.repeat(np.cumsum(num_pieces) - num_pieces, num_pieces) + 1
+    opens_row = segment == 1
+    column = np.where(opens_row, 0, starts[np.repeat(lo, num_pieces) + segment - 2] - first[row])
+    flat = (row * T + column).astype(np.int32)
+    lengths = np.diff(flat, append=B * T)
+    segments = np.repeat(segment.astype(np.int32), lengths).reshape(B, T)
+    positions = (np.arange(B * T, dtype=np.int32) - np.repeat(flat, lengths)).reshape(B, T)
 
-    segments = np.zeros((B, T), np.int32)
-    segments[:, 0] = 1
-    segments[row, column] = 1
-    np.cumsum(segments, axis=1, out=segments)
-    positions = np.zeros((B, T), np.int32)
-    positions[row, column] = column
-    np.maximum.accumulate(positions, axis=1, out=positions)
-    np.subtract(np.arange(T, dtype=np.int32), positions, out=positions)
     loss_mask = np.ones((B, T), np.float32)
-    loss_mask[row, column - 1] = 0
-    # The target of the last column may be the first token of a document too.
     begins_after = np.searchsorted(starts, first + T, side="right") > hi
-    loss_mask[begins_after, -1] = 0
-
-    inputs, targets = tokens[:, :-1], tokens[:, 1:].copy()
-    targets[loss_mask == 0] = 0
+    row, column = row[~opens_row], column[~opens_row]
+    for array in (loss_mask, targets):
+        array[row, column - 1] = 0
+        array[begins_after, -1] = 0
     for r in np.flatnonzero(first + T >= num_tokens):
         valid = max(int(num_tokens - first[r]), 0)
         inputs[r, valid:] = segments[r, valid:] = positions[r, valid:] = 0
         targets[r, max(valid - 1, 0) :] = loss_mask[r, max(valid - 1, 0) :] = 0
-    return Batch(np.ascontiguousarray(inputs), targets, loss_mask, positions, segments)
+    return Batch(inputs, targets, loss_mask, positions, segments)
