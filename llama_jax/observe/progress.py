@@ -19,7 +19,9 @@ from typing import IO, Any, Self
 
 from llama_jax.observe.throughput import Throughput
 
+# Lines of a job that reports nothing itself, and of one that does but has been silent.
 PLAIN_INTERVAL_SECONDS = 10.0
+SILENCE_SECONDS = 60.0
 _RATE_WINDOW = 64
 
 
@@ -54,23 +56,26 @@ class Progress:
         self._bar = _Bar(self._file, label, total, done) if _is_live(self._file, live) else None
 
     def advance(self, done: int) -> None:
-        """Moves on to `done`; without a terminal, prints a line every ten seconds."""
-        self._done = done
+        """Moves on to `done`; without a terminal, prints a line where none came for a while."""
+        self._done = max(self._done, done)
         self._clock.tick(done)
         if self._bar:
-            self._bar.update(done, self._counts(), self._times(), self._status)
-        elif time.monotonic() - self._last_plain >= PLAIN_INTERVAL_SECONDS:
-            self._print_line()
+            self._bar.update(self._done, self._counts(self._done), self._times(), self._status)
+        elif time.monotonic() - self._last_plain >= self._patience():
+            self._print_line(self._done)
 
     def report(self, done: int, status: str) -> None:
-        """Moves on to `done` and shows `status`; without a terminal, prints a line at once."""
+        """Shows the `status` that the job had at `done`; without a terminal, as a line at once.
+
+        A status may come after the job has moved on: it then stands beside its own count.
+        """
         self._status = status
         if self._bar:
             self.advance(done)
         else:
-            self._done = done
+            self._done = max(self._done, done)
             self._clock.tick(done)
-            self._print_line()
+            self._print_line(done)
 
     def say(self, text: str) -> None:
         """Prints a line that stays, above the bar where there is one."""
@@ -85,7 +90,7 @@ class Progress:
             self._bar.close()
             self._bar = None
         elif self._printed != self._done:
-            self._print_line()
+            self._print_line(self._done)
 
     def __enter__(self) -> Self:
         return self
@@ -98,14 +103,17 @@ class Progress:
     ) -> None:
         self.close()
 
-    def _print_line(self) -> None:
+    def _patience(self) -> float:
+        return SILENCE_SECONDS if self._status else PLAIN_INTERVAL_SECONDS
+
+    def _print_line(self, done: int) -> None:
         self._last_plain = time.monotonic()
-        self._printed = self._done
-        parts = [f"{self._label} {self._counts()}", self._status, self._times()]
+        self._printed = done
+        parts = [f"{self._label} {self._counts(done)}", self._status, self._times()]
         print(" · ".join(part for part in parts if part), file=self._file, flush=True)
 
-    def _counts(self) -> str:
-        counts = f"{self._done:,}" if self._total is None else f"{self._done:,}/{self._total:,}"
+    def _counts(self, done: int) -> str:
+        counts = f"{done:,}" if self._total is None else f"{done:,}/{self._total:,}"
         return f"{counts} {self._unit}".strip()
 
     def _times(self) -> str:

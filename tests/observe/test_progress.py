@@ -90,3 +90,13 @@ def test_a_failure_leaves_the_terminal_usable():
 )
 def test_times_are_short(seconds, text):
     assert human_seconds(seconds) == text
+
+
+def test_a_status_that_comes_late_stands_beside_its_own_count():
+    out = io.StringIO()
+    with Progress("train", total=10, file=out) as progress:
+        progress.advance(6)
+        progress.report(5, "loss 1.000")
+    first, last = out.getvalue().splitlines()
+    assert first.startswith("train 5/10 · loss 1.000")
+    assert last.startswith("train 6/10")
