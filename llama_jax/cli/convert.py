@@ -75,10 +75,14 @@ def _to_hugging_face(argv: list[str]) -> int:
     from llama_jax.convert.hugging_face import check_out_dir, export_hugging_face
     from llama_jax.convert.mapping import tensors_of
     from llama_jax.convert.model_card import Origin
+    from llama_jax.convert.tokenizer import read_sentencepiece
     from llama_jax.observe.progress import Progress
     from llama_jax.sharding import make_mesh, use_layout
 
+    # What would be refused at the end is refused before anything is read.
     check_out_dir(options.out_dir)
+    if tokenizer is not None:
+        read_sentencepiece(tokenizer)
     with use_layout(make_mesh(MeshConfig(), devices=jax.local_devices()[:1])):
         saved = read_model(options.run_dir, config, options.step)
     params = {".".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(saved.params)}

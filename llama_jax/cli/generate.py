@@ -91,8 +91,8 @@ def main(argv: list[str]) -> int:
     config = read_config(options.run_dir)
     if options.num_samples < 1:
         raise ValueError(f"--num-samples={options.num_samples} must be positive.")
-    if options.tensor < 1:
-        raise ValueError(f"--tensor={options.tensor} must be positive.")
+    if not 0 <= options.seed < 1 << 32:
+        raise ValueError(f"--seed={options.seed} must be in [0, 2**32).")
     prompts = list(options.prompt) or [_read_stdin()]
     step, results = _generate(options, config, prompts, clock)
     timing = clock.report()
@@ -120,7 +120,9 @@ def main(argv: list[str]) -> int:
 def _generate(
     options: Options, config: RunConfig, prompts: list[str], clock: _Clock
 ) -> tuple[int, list[dict[str, Any]]]:
-    import jax
+    from llama_jax.cli.compilation_cache import enable_compilation_cache
+
+    enable_compilation_cache()
     from flax import nnx
 
     from llama_jax.data.tokenizer import load_tokenizer
@@ -133,14 +135,11 @@ def _generate(
     tokenizer = load_tokenizer(find_run_tokenizer(options.run_dir, config))
     encoded = [tokenizer.encode(prompt, bos=True).tolist() for prompt in prompts]
     check_prompts(config.model, encoded)
-    rows = [(prompt, ids) for prompt, ids in zip(prompts, encoded, strict=True)]
-    rows = [row for row in rows for _ in range(options.num_samples)]
-    seeds = [options.seed + n for _ in prompts for n in range(options.num_samples)]
+    rows = [row for row in zip(prompts, encoded, strict=True) for _ in range(options.num_samples)]
+    seeds = [(options.seed + n) % (1 << 32) for _ in prompts for n in range(options.num_samples)]
     streams = [TextStream(tokenizer.decode, ids) for _, ids in rows]
     texts = [""] * len(rows)
     aloud = len(rows) == 1 and not options.json
-    if aloud:
-        print(rows[0][0], end="", flush=True)
 
     def say(row: int, text: str) -> None:
         texts[row] += text
@@ -152,9 +151,11 @@ def _generate(
         ends = tokens[-1] == tokenizer.eos_id
         say(row, streams[row].push(tokens[:-1] if ends else tokens))
 
-    devices = jax.local_devices()[: options.tensor]
+    devices = _devices(options.tensor)
     with use_layout(make_mesh(MeshConfig(fsdp=1, tensor=options.tensor), devices=devices)):
         saved = read_model(options.run_dir, config, options.step, verify=False)
+        if aloud:
+            print(rows[0][0], end="", flush=True)
         completions = generate(
             nnx.merge(saved.graphdef, saved.params),
             [ids for _, ids in rows],
@@ -180,6 +181,15 @@ def _generate(
         for (prompt, _), seed, text, completion in zip(rows, seeds, texts, completions, strict=True)
     ]
     return saved.step, results
+
+
+def _devices(count: int) -> list[Any]:
+    import jax
+
+    devices = jax.local_devices()
+    if not 1 <= count <= len(devices):
+        raise ValueError(f"--tensor={count} must be in [1, {len(devices)}]: the devices there are.")
+    return devices[:count]
 
 
 def _read_stdin() -> str:

@@ -1,0 +1,75 @@
+"""`llama-jax convert to-hf` on a run's folder."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from llama_jax.cli.main import main
+from tests.infer.saved_run import CONFIG, write_run
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("saved") / "run")
+
+
+def test_the_newest_checkpoint_is_exported_with_its_tokenizer(run_dir, tmp_path, capfd):
+    assert main(["convert", "to-hf", str(run_dir), str(tmp_path / "out"), "--json"]) == 0
+    facts = json.loads(capfd.readouterr().out)
+    assert facts["step"] == 10
+    assert facts["files"] == sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert {"model.safetensors", "config.json", "tokenizer.json", "README.md"} <= {*facts["files"]}
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["bos_token_id"], config["eos_token_id"]) == (1, 2)
+    assert "| tokens | 1,280 in rows" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_step_can_be_chosen(run_dir, tmp_path, capfd):
+    for step in ("5", "10"):
+        out = str(tmp_path / step)
+        assert main(["convert", "to-hf", str(run_dir), out, "--step", step]) == 0
+    first, second = (
+        load_file(tmp_path / step / "model.safetensors")["lm_head.weight"] for step in ("5", "10")
+    )
+    assert first.shape == (CONFIG.model.vocab_size, CONFIG.model.embed_dim)
+    np.testing.assert_allclose(second, 2 * first, rtol=1e-6)
+
+
+def test_the_held_out_loss_of_that_step_is_told(run_dir, tmp_path):
+    lines = [
+        {"step": 5, "heldout/python/loss_nats_per_token": 4.0},
+        {"step": 10, "heldout/python/loss_nats_per_token": 2.5, "loss_nats_per_token": 2.0},
+    ]
+    metrics = run_dir / "metrics.jsonl"
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    main(["convert", "to-hf", str(run_dir), str(tmp_path / "out")])
+    metrics.unlink()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| held-out loss, python | 2.5000 nats a token |" in card
+    assert "4.0000" not in card
+
+
+def test_a_tokenizer_that_cannot_be_exported_can_be_left_out(run_dir, tmp_path, capfd):
+    tokenizer = run_dir / "tokenizer.model"
+    tokenizer.rename(run_dir / "kept")
+    (run_dir / "tokenizer.tiktoken").write_bytes(b"YQ== 0\n")
+    try:
+        assert main(["convert", "to-hf", str(run_dir), str(tmp_path / "out")]) == 2
+        assert "--without-tokenizer" in capfd.readouterr().err
+        assert list(tmp_path.iterdir()) == []
+        arguments = [str(run_dir), str(tmp_path / "out"), "--without-tokenizer"]
+        assert main(["convert", "to-hf", *arguments]) == 0
+        assert not (tmp_path / "out" / "tokenizer.json").exists()
+    finally:
+        (run_dir / "tokenizer.tiktoken").unlink()
+        (run_dir / "kept").rename(tokenizer)
+
+
+def test_wrong_requests_are_refused(run_dir, tmp_path, capfd):
+    assert main(["convert", "to-onnx"]) == 2
+    assert "FORMAT='to-onnx' is no format; there is: to-hf" in capfd.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert main(["convert", "to-hf", str(run_dir), str(tmp_path)]) == 2
+    assert "is already in use" in capfd.readouterr().err
