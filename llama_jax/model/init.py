@@ -23,7 +23,10 @@ def init_params(
     def make(key: jax.Array) -> nnx.State:
         return nnx.state(Llama(config, compute, rngs=nnx.Rngs(params=key)))
 
-    return graphdef, jax.jit(make, out_shardings=shardings)(jax.random.key(seed))
+    # On CPU, LLVM would spend seconds on each random draw and make it no faster.
+    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    make_sharded = jax.jit(make, out_shardings=shardings, compiler_options=options)
+    return graphdef, make_sharded(jax.random.key(seed))
 
 
 def abstract_params(
