@@ -2,6 +2,7 @@
 
 import jax
 from flax import nnx
+from jax.sharding import NamedSharding
 
 from llama_jax.config import ComputeConfig, ModelConfig
 from llama_jax.model.llama import Llama
@@ -38,4 +39,11 @@ def abstract_params(
         ValueError: If the current mesh cannot split a size of the model evenly.
     """
     model = nnx.eval_shape(lambda: Llama(config, compute, rngs=nnx.Rngs(params=0)))
-    return nnx.split(nnx.as_abstract(model))
+    graphdef, params = nnx.split(nnx.as_abstract(model))
+    mesh = jax.sharding.get_mesh()  # of devices, where Flax names an abstract one
+
+    def place(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        sharding = NamedSharding(mesh, leaf.sharding.spec)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return graphdef, jax.tree.map(place, params)
