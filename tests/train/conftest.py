@@ -92,13 +92,16 @@ def llama_jax(tmp_path: Path, compile_cache: Path) -> Command:
     return Command(tmp_path, compile_cache)
 
 
-@pytest.fixture
-def cached_programs(compile_cache: Path):
-    """Compiles in this process over the shared cache too."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    jax.config.update(names[0], str(compile_cache))
-    jax.config.update(names[1], 0)
+@pytest.fixture(autouse=True)
+def compiles_once(compile_cache: Path):
+    """Has this process use the shared cache too."""
+    settings = {
+        "jax_compilation_cache_dir": str(compile_cache),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
     yield
     for name, value in before.items():
         jax.config.update(name, value)

@@ -12,7 +12,8 @@ import pytest
 
 from llama_jax.checkpoint import Checkpointer
 from llama_jax.checkpoint.names import named_arrays
-from llama_jax.config import CheckpointConfig, EvaluateConfig, RunConfig
+from llama_jax.config import CheckpointConfig, EvaluateConfig, RunConfig, WarmupStableDecay
+from llama_jax.data.dataset import open_dataset
 from llama_jax.model import abstract_params
 from llama_jax.observe.writers import read_metrics
 from llama_jax.train.history import documents_seen, samples_seen
@@ -46,8 +47,7 @@ def assert_same_run(one: Path, other: Path, config: RunConfig, step: int) -> Non
     """Bit for bit: parameters, optimizer state, documents, and metrics but for the times."""
     expected, got = saved_arrays(one, config, step), saved_arrays(other, config, step)
     assert expected.keys() == got.keys() and any("nu" in name for name in got)
-    for name, array in expected.items():
-        np.testing.assert_array_equal(array, got[name], err_msg=name)
+    assert_equal(expected, got)
     assert list(documents_seen(one, step)) == list(documents_seen(other, step))
     exact = ("step", "loss_nats_per_token", "samples_seen", "heldout/bits_per_byte")
     rows = [
@@ -58,6 +58,11 @@ def assert_same_run(one: Path, other: Path, config: RunConfig, step: int) -> Non
         for run in (one, other)
     ]
     assert rows[0] == rows[1]
+
+
+def assert_equal(expected: dict[str, np.ndarray], got: dict[str, np.ndarray]) -> None:
+    for name, array in expected.items():
+        np.testing.assert_array_equal(array, got[name], err_msg=name)
 
 
 def wait_for_step(run_dir: Path, step: int, process) -> None:
@@ -134,29 +139,63 @@ def test_a_preempted_run_saves_and_goes_on(llama_jax, config, one_device):
 
 def test_a_branch_is_the_straight_run_with_another_end(llama_jax, config, one_device):
     """A plateau can be continued to any length, or cooled down from where it stands."""
-    plateau = dataclasses.replace(
-        config, schedule=dataclasses.replace(config.schedule, decay_steps=0)
+    config = dataclasses.replace(config, checkpoint=CheckpointConfig(every_steps=10, keep_last=9))
+    recipes = {
+        name: llama_jax.recipe(
+            dataclasses.replace(config, schedule=WarmupStableDecay(warmup_steps=2, decay_steps=n)),
+            name,
+        )
+        for name, n in {"plateau": 0, "cooled": 10}.items()
+    }
+    for name, path in recipes.items():
+        llama_jax.run("train", path, "--run-dir", name)
+        branch = ("--run-dir", f"{name}_branch", "--init-from", "plateau@30")
+        llama_jax.run("train", path, *branch)
+
+    def saved(name: str, step: int) -> dict[str, np.ndarray]:
+        return saved_arrays(llama_jax.folder / name, config, step)
+
+    assert_equal(saved("plateau", 30), saved("cooled", 30))
+    assert_equal(saved("plateau", 40), saved("plateau_branch", 40))
+    assert_equal(saved("cooled", 40), saved("cooled_branch", 40))
+    assert not np.array_equal(
+        saved("plateau", 40)["params.embed.table"], saved("cooled", 40)["params.embed.table"]
     )
-    llama_jax.run("train", llama_jax.recipe(plateau, "plateau"), "--run-dir", "plateau",
-                  "--train.num-steps", "20")  # fmt: skip
-    # The straight run cools down over steps 20 to 30.
-    straight = llama_jax.recipe(config, "straight")
-    end = ("--train.num-steps", "30", "--schedule.decay-steps", "10")
-    llama_jax.run("train", straight, "--run-dir", "straight", *end)
-    llama_jax.run("train", straight, "--run-dir", "branch", "--init-from", "plateau@20", *end)
-    folder = llama_jax.folder
-    expected = saved_arrays(folder / "straight", config, 30)
-    got = saved_arrays(folder / "branch", config, 30)
-    for name, array in expected.items():
-        np.testing.assert_array_equal(array, got[name], err_msg=name)
-    assert samples_seen(folder / "branch") == range(20 * 8, 30 * 8)
-    # The plateau continued is the longer plateau.
-    llama_jax.run(
-        "train", folder / "plateau.json", "--run-dir", "longer", "--train.num-steps", "30"
+    folder = llama_jax.folder / "cooled_branch"
+    assert samples_seen(folder) == range(30 * 8, 40 * 8)
+
+    # Where it came from is kept: another origin is refused, and so is a step that is not there.
+    asked = ("train", recipes["cooled"], "--run-dir", folder, "--init-from")
+    assert "began from" in llama_jax.run(*asked, "cooled@20", expect=2).stderr
+    assert "there are: 10, 20, 30, 40" in llama_jax.run(*asked, "plateau@35", expect=2).stderr
+
+
+def test_a_folder_belongs_to_one_process_and_one_config(llama_jax, config):
+    path = llama_jax.recipe(config)
+    process = llama_jax.start("train", path, "--run-dir", "run", "--train.num-steps", "100000")
+    try:
+        wait_for_step(llama_jax.folder / "run", 1, process)
+        second = llama_jax.run("train", path, "--run-dir", "run", expect=2)
+        assert f"pid {process.pid}" in second.stderr
+    finally:
+        process.kill()
+        process.communicate()
+    other = llama_jax.run("train", path, "--run-dir", "run", "--optimizer.peak-lr", "0.5", expect=2)
+    assert "optimizer.peak_lr: 0.01 -> 0.5" in other.stderr
+    assert "train.num_steps: 100000 -> 40" in other.stderr
+
+
+def test_a_run_that_is_not_finite_ends_with_its_step_and_documents(llama_jax, config):
+    # A z-loss beyond float32 makes every gradient infinite.
+    recipe_path = llama_jax.recipe(
+        dataclasses.replace(
+            config,
+            train=dataclasses.replace(config.train, z_loss=3e38, max_skipped_updates=3),
+        )
     )
-    llama_jax.run("train", folder / "plateau.json", "--run-dir", "continued", "--init-from",
-                  "plateau", "--train.num-steps", "30")  # fmt: skip
-    longer = saved_arrays(folder / "longer", config, 30)
-    for name, array in saved_arrays(folder / "continued", config, 30).items():
-        np.testing.assert_array_equal(array, longer[name], err_msg=name)
-    assert any((longer[name] != expected[name]).any() for name in longer)
+    failed = llama_jax.run("train", recipe_path, "--run-dir", "run", expect=1)
+    assert "step 3: the loss" in failed.stderr and "in a row: 3" in failed.stderr
+    dataset = open_dataset(config.data, vocab_size=64, batch_size=8)
+    read = dataset.documents_of(16, 8)
+    assert f"{read[0].source}: {read[0].id}" in failed.stderr
+    assert "Traceback" not in failed.stderr

@@ -23,8 +23,8 @@ SHAPES = {
 
 def normal_tree(seed):
     leaves, structure = jax.tree.flatten(SHAPES, is_leaf=lambda x: isinstance(x, tuple))
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    arrays = [jax.random.normal(k, s) for k, s in zip(keys, leaves, strict=True)]
+    rng = np.random.default_rng(seed)
+    arrays = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in leaves]
     return jax.tree.unflatten(structure, arrays)
 
 

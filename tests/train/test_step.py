@@ -40,10 +40,9 @@ def test_metrics_describe_the_update(one_device):
     assert metrics["skipped"] == 0
 
 
-@pytest.mark.parametrize("pieces", [2, 4])
-def test_accumulation_gives_the_update_of_the_large_batch(one_device, pieces):
+def test_accumulation_gives_the_update_of_the_large_batch(one_device):
     results = []
-    for accumulation_steps in (1, pieces):
+    for accumulation_steps in (1, 4):
         # With a large eps, the update follows the gradient instead of its sign.
         config = tiny_config(
             train__accumulation_steps=accumulation_steps, optimizer=AdamW(peak_lr=0.1, eps=1.0)
@@ -67,13 +66,23 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("rule", [AdamW, Muon])
-def test_a_run_is_the_same_under_every_layout(rule):
+SOME = ["1 device", "fsdp 2 x context 2 x tensor 2"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "names"),
+    [
+        pytest.param(AdamW, SOME, id="AdamW, some layouts"),
+        pytest.param(AdamW, list(LAYOUTS), id="AdamW, every layout", marks=pytest.mark.slow),
+        pytest.param(Muon, SOME, id="Muon, some layouts", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_is_the_same_under_every_layout(rule, names):
     # Under AdamW a coordinate of almost no gradient moves by its sign: a large eps tames it.
     config = tiny_config(optimizer=rule(peak_lr=1e-2, eps=1e-3))
-    layouts = LAYOUTS if rule is AdamW else dict(list(LAYOUTS.items())[::4])
     losses = {}
-    for name, (num_devices, sizes) in layouts.items():
+    for name in names:
+        num_devices, sizes = LAYOUTS[name]
         mesh = make_mesh(sizes, devices=jax.devices()[:num_devices])
         with use_layout(mesh):
             state, step = start(config)

@@ -1,11 +1,13 @@
 """A model and batches small enough that a step compiles in a second or two."""
 
 import dataclasses
+import functools
 import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from llama_jax.config import (
     AdamW,
@@ -77,11 +79,16 @@ def on_mesh(batch: Batch, mesh) -> Batch:
 
 def start(config: RunConfig):
     """First state and jitted step under the current layout."""
-    graphdef, abstract = abstract_params(config.model, config.compute)
-    optimizer = make_optimizer(config.optimizer)
-    abstract = abstract_state(abstract, optimizer)
-    state = init_state(fill(abstract.params), optimizer)
-    return state, make_train_step(graphdef, config, abstract)
+    abstract, step = _program(config, jax.sharding.get_mesh())
+    return init_state(fill(abstract.params), make_optimizer(config.optimizer)), step
+
+
+@functools.cache
+def _program(config: RunConfig, mesh: Mesh):
+    del mesh  # part of the key: the layout is the current one
+    graphdef, params = abstract_params(config.model, config.compute)
+    abstract = abstract_state(params, make_optimizer(config.optimizer))
+    return abstract, make_train_step(graphdef, config, abstract)
 
 
 def fill(abstract):
