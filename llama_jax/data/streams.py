@@ -29,12 +29,12 @@ class Stream:
 
     def documents(self, row: int, seq_len: int) -> Int64[np.ndarray, " m"]:
         """Indices of the documents whose tokens are inputs of a row."""
-        lo, hi = self._span(np.array([row]), seq_len, targets=0)
+        lo, hi = self._span(np.array([row]), seq_len)
         return self._documents[lo[0] : hi[0]]
 
     def load(self, rows: Int64[np.ndarray, " B"], seq_len: int) -> None:
         """Reads what rows need and is not there yet."""
-        lo, hi = self._span(rows, seq_len, targets=1)
+        lo, hi = self._span(rows, seq_len)
         counts = hi - lo
         needed = np.arange(counts.sum()) + np.repeat(lo - np.cumsum(counts) + counts, counts)
         with self._lock:
@@ -46,11 +46,12 @@ class Stream:
             self._loaded[missing] = True
 
     def _span(
-        self, rows: Int64[np.ndarray, " B"], seq_len: int, *, targets: int
+        self, rows: Int64[np.ndarray, " B"], seq_len: int
     ) -> tuple[Int64[np.ndarray, " B"], Int64[np.ndarray, " B"]]:
+        # A document that begins right after a row gives it no target.
         first = rows * seq_len
         lo = np.searchsorted(self.starts, first, side="right") - 1
-        return lo, np.searchsorted(self.starts, first + seq_len + targets, side="left")
+        return lo, np.searchsorted(self.starts, first + seq_len, side="left")
 
 
 class Source:

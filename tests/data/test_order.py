@@ -74,6 +74,17 @@ def test_every_epoch_has_each_row_once_and_another_order():
     assert epochs[0] != epochs[1] != epochs[2]
 
 
+def test_windows_and_the_rows_inside_them_are_shuffled_anew_each_epoch():
+    order = RowOrder(np.full(12, 10), 0, "source")
+    epochs = [order.locate(epoch * 120 + np.arange(120)) for epoch in range(2)]
+    windows = [place.window.reshape(12, 10) for place in epochs]
+    assert all((window == window[:, :1]).all() for window in windows)
+    assert (windows[0] != windows[1]).any()
+    turns = [(place.window[::10].tolist(), place.row.reshape(12, 10).tolist()) for place in epochs]
+    rows = [dict(zip(*turn, strict=True)) for turn in turns]
+    assert all(rows[0][window] != rows[1][window] for window in range(12))
+
+
 def test_a_row_is_found_without_those_before_it():
     order = RowOrder(np.array([50, 20, 90]), 7, "source")
     together = order.locate(np.arange(500))

@@ -158,6 +158,7 @@ def test_a_limit_on_bytes_takes_the_first_documents_by_hash(config, tmp_path):
     summary, _ = build(limited, tmp_path / "some", Quiet())
     splits = summary["sources"]["files"]["splits"]
     assert 7500 < sum(split["text_bytes"] for split in splits.values()) <= 8000
+    assert splits["heldout"]["documents"] < splits["train"]["documents"]
     for split in ("train", "heldout"):
         some = read_split(tmp_path / "some", "files", split)
         assert some == read_split(tmp_path / "all", "files", split)[: len(some)]
@@ -216,7 +217,7 @@ def test_two_builds_into_one_folder_are_refused(config, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     with (out / ".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_SH)
         with pytest.raises(ValueError, match="another build is writing there"):
             build(config, out, Quiet())
 
