@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from llama_jax.config import BuildConfig, TokenizerFile, TokenizerTraining
 from llama_jax.data.sentencepiece import train_sentencepiece
-from llama_jax.data.shards import MANIFEST, Manifest
+from llama_jax.data.shards import BUILD, MANIFEST, Manifest
 from llama_jax.data.tokenizer import SENTENCEPIECE_NAME, TIKTOKEN_NAME, Tokenizer, load_tokenizer
 from llama_jax.recipe import differences, from_json, to_json
 
@@ -21,7 +21,6 @@ from .stages.shuffle import Shuffle
 from .stages.tokenize import tokenize
 from .stages.write import write_shards
 
-BUILD = "build.json"
 _WORK = ".build"
 
 
@@ -58,14 +57,14 @@ def build(config: BuildConfig, out: Path, reporter: Reporter) -> tuple[dict[str,
         _refuse_foreign(out)
         work.mkdir()
         summary = _build_into(config, work, reporter)
-        for name in [source.name for source in config.sources]:
-            shutil.rmtree(out / name, ignore_errors=True)
-            (work / name).rename(out / name)
+        (work / BUILD).write_text(json.dumps(summary, indent=2) + "\n")
+        # Shards cannot be opened without a tokenizer: it goes first and comes after them.
         for name in (SENTENCEPIECE_NAME, TIKTOKEN_NAME):
             (out / name).unlink(missing_ok=True)
-            if (work / name).exists():
-                (work / name).rename(out / name)
-        (work / BUILD).write_text(json.dumps(summary, indent=2) + "\n")
+        for name in summary["sources"]:
+            shutil.rmtree(out / name, ignore_errors=True)
+            (work / name).rename(out / name)
+        (work / summary["tokenizer"]["file"]).rename(out / summary["tokenizer"]["file"])
         (work / BUILD).rename(out / BUILD)
         shutil.rmtree(work)
         return summary, False

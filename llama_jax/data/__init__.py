@@ -8,7 +8,7 @@ Public signatures:
     from llama_jax.data.tokenizer import Tokenizer, load_tokenizer, find_tokenizer
         load_tokenizer(path) -> Tokenizer
         find_tokenizer(data_directory) -> Path
-        # .kind .vocab_size .bos_id .eos_id .sha256 .lossless
+        # .kind .path .vocab_size .bos_id .eos_id .sha256 .lossless
         # .encode(text, *, bos=False, eos=False) -> Int32 array; .encode_batch(texts, ...);
         # .decode(ids) -> str; .piece(token) -> str
     from llama_jax.data.dataset import Dataset, open_dataset
@@ -17,12 +17,12 @@ Public signatures:
         dataset.batch(first_sample) -> Batch                     # rows of one step, by value
         dataset.batches(first_sample, *, num_threads=2, prefetch=4) -> Batches
             # an iterator of Batch without end, prefetched by Grain; .close()
-        dataset.documents_of(first_sample, num_samples) -> list[Document]
+        dataset.documents_of(first_sample, num_samples) -> list[Document]  # .source .number .id
         dataset.epochs(samples) -> dict[str, float]
         dataset.sources -> tuple[str, ...]; .weights; .tokens_per_epoch -> dict[str, int]
     from llama_jax.data.held_out import HeldOut, held_out_batches
         held_out_batches(directory, source, *, seq_len, batch_size, vocab_size, max_batches=0,
-                         rows: range | None = None) -> HeldOut
+                         rows: range | None = None) -> HeldOut | None
             # iterable of Batch; .num_batches .num_documents .text_bytes .scored_tokens
     from llama_jax.data.shards import list_sources
         list_sources(directory) -> list[str]

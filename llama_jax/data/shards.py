@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, Integer, UInt32
 
+BUILD = "build.json"
 MANIFEST = "source.json"
 FORMAT = 1
 WINDOW_DOCUMENTS = 8192
@@ -125,16 +126,21 @@ def _check_shard(path: Path, shard: Shard) -> None:
 def list_sources(directory: str | Path) -> list[str]:
     """Names of the sources in a folder that `llama-jax data build` wrote.
 
+    Those that the build made are named even where their folder is gone, so that opening them
+    fails: a source is never left out without a word.
+
     Raises:
         ValueError: If there is none.
     """
-    names = sorted(path.parent.name for path in Path(directory).glob(f"*/{MANIFEST}"))
+    names = {path.parent.name for path in Path(directory).glob(f"*/{MANIFEST}")}
+    if (build := Path(directory) / BUILD).is_file():
+        names |= set(json.loads(build.read_text())["sources"])
     if not names:
         raise ValueError(
             f"data.directory={str(directory)!r} holds no source of token shards; write it with "
             "`llama-jax data build RECIPE --out DIRECTORY`."
         )
-    return names
+    return sorted(names)
 
 
 def encode_record(document_id: str, tokens: Integer[np.ndarray, " tokens"]) -> bytes:

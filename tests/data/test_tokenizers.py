@@ -111,6 +111,15 @@ def test_llama3_has_the_published_ids(corpus_file):
     assert tokenizer.encode("Hello world").tolist() == [9906, 1917]
 
 
+def test_llama3_cuts_long_runs_where_metas_tokenizer_does(corpus_file):
+    tokenizer = load_tokenizer(corpus_file("tokenizers/llama3.tiktoken"))
+    text = "x" + " " * 60_000 + "y" * 30_000
+    parts = ["x" + " " * 25_000, " " * 25_000, " " * 10_000 + "y" * 25_000, "y" * 5_000]
+    assert "".join(parts) == text
+    together = [token for part in parts for token in tokenizer.encode(part).tolist()]
+    assert tokenizer.encode(text).tolist() == together
+
+
 def test_training_uses_the_settings_of_llama2(trained, corpus_file):
     from sentencepiece import sentencepiece_model_pb2
 

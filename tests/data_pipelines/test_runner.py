@@ -4,6 +4,7 @@ import dataclasses
 import fcntl
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -247,6 +248,43 @@ def test_several_sources_share_a_tokenizer(config, tmp_path):
     assert list(summary["sources"]) == ["files", "more"]
     data = DataConfig(directory=str(tmp_path / "out"), seq_len=32)
     assert set(open_dataset(data, vocab_size=330, batch_size=1).sources) == {"files", "more"}
+
+
+def test_a_source_whose_folder_is_gone_is_refused_by_name(config, tmp_path):
+    out = tmp_path / "out"
+    build(config, out, Quiet())
+    shutil.copytree(out / "files", out / "other")
+    shutil.rmtree(out / "files")
+    with pytest.raises(ValueError, match=r"out/files lacks source\.json"):
+        open_dataset(DataConfig(directory=str(out), seq_len=32), vocab_size=330, batch_size=1)
+
+
+def test_a_build_killed_at_any_rename_cannot_be_opened(config, tmp_path, monkeypatch):
+    """Each rename in turn is the last thing that a build does; the next build repairs it."""
+    out, data = tmp_path / "out", DataConfig(directory=str(tmp_path / "out"), seq_len=32)
+    rename, done = Path.rename, []
+
+    def die_after(count):
+        def renamed(self, target):
+            if Path(target).parent == out:
+                if len(done) >= count:
+                    raise KeyboardInterrupt
+                done.append(target)
+            return rename(self, target)
+
+        return renamed
+
+    for count in range(2):
+        done.clear()
+        monkeypatch.setattr(Path, "rename", die_after(count))
+        with pytest.raises(KeyboardInterrupt):
+            build(config, out, Quiet())
+        with pytest.raises(ValueError, match="data build"):
+            open_dataset(data, vocab_size=330, batch_size=1)
+    monkeypatch.setattr(Path, "rename", rename)
+    _, before = build(config, out, Quiet())
+    assert not before
+    open_dataset(data, vocab_size=330, batch_size=1)
 
 
 def test_the_shuffle_is_the_same_through_any_number_of_buckets(tmp_path):
