@@ -69,9 +69,6 @@ def read_model(
         ValueError: If there is no such checkpoint.
         CheckpointError: If it is damaged; names the newest good one.
     """
-    import jax
-    from jax.sharding import NamedSharding
-
     from llama_jax.checkpoint.checkpointer import Checkpointer
     from llama_jax.model.init import abstract_params
 
@@ -89,13 +86,7 @@ def read_model(
             )
         step = steps[-1] if step is None else step
         graphdef, abstract = abstract_params(config.model, config.compute)
-        mesh = jax.sharding.get_mesh()
-
-        def on_devices(leaf: Any) -> jax.ShapeDtypeStruct:
-            sharding = NamedSharding(mesh, leaf.sharding.spec)
-            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-        wanted = {"params": jax.tree.map(on_devices, abstract)}
+        wanted = {"params": abstract}
         state, meta = checkpointer.restore(step, wanted, partial=True, deep=verify)
     return SavedModel(step=step, graphdef=graphdef, params=state["params"], meta=meta)
 

@@ -100,8 +100,8 @@ def _write_file(
             tensor = read(name)
             # A wrong shape would shift every tensor behind it.
             assert tensor.shape == shape, f"{name}: {tensor.shape} is not {shape}"
-            data = np.ascontiguousarray(tensor.astype(wanted, copy=False))
-            file.write(data.reshape(-1).view(np.uint8).data)
+            data = tensor.astype(wanted, copy=False).reshape(-1)  # row-major, whatever it was
+            file.write(data.view(np.uint8).data)
             yield name, data.nbytes
         file.flush()
         os.fsync(file.fileno())

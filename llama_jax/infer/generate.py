@@ -92,7 +92,8 @@ def generate(
         return []
     graphdef, params = nnx.split(model)
     limit = [min(len(prompt) + max_new_tokens, config.max_seq_len) for prompt in prompts]
-    stops = [*stop_ids, *[-1] * (-len(stop_ids) % _STOP_SLOTS)]
+    num_stops = -(-max(len(stop_ids), 1) // _STOP_SLOTS) * _STOP_SLOTS
+    stops = [*stop_ids, *[-1] * (num_stops - len(stop_ids))]
     rules = _Rules(
         limit=jnp.asarray(limit, jnp.int32),
         keys=jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32)),

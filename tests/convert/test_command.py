@@ -44,11 +44,11 @@ def test_the_held_out_loss_of_that_step_is_told(run_dir, tmp_path):
     ]
     metrics = run_dir / "metrics.jsonl"
     metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    main(["convert", "to-hf", str(run_dir), str(tmp_path / "out")])
+    main(["convert", "to-hf", str(run_dir), str(tmp_path / "out"), "--step", "5"])
     metrics.unlink()
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "| held-out loss, python | 2.5000 nats a token |" in card
-    assert "4.0000" not in card
+    assert "| held-out loss, python | 4.0000 nats a token |" in card
+    assert "| updates | 5 of 10 |" in card
 
 
 def test_a_tokenizer_that_cannot_be_exported_can_be_left_out(run_dir, tmp_path, capfd):

@@ -117,12 +117,21 @@ def test_seeds_decide(model):
     assert first not in others
 
 
+def test_every_place_draws_anew(model):
+    graphdef, params = nnx.split(model)
+    # All tokens are equally probable everywhere: only the draws differ.
+    flat = nnx.merge(graphdef, jax.tree.map(jnp.zeros_like, params))
+    for completion in generate(flat, [PROMPTS[0]] * MANY, max_new_tokens=20, seeds=range(MANY)):
+        assert len(set(completion.tokens)) > 8
+
+
 def test_prompts_of_other_lengths_compile_nothing_new(model):
     generate(model, [PROMPTS[0]], max_new_tokens=10, sampling=GREEDY)
     programs = [generate_module._start, generate_module._advance]
     before = [program._cache_size() for program in programs]
     for length in (3, 9, 20):
-        arguments = {"max_new_tokens": length % 7 + 2, "seeds": [length], "stop_ids": [length]}
+        stop_ids = list(range(length % 8))
+        arguments = {"max_new_tokens": length % 7 + 2, "seeds": [length], "stop_ids": stop_ids}
         generate(model, [list(range(length))], sampling=GREEDY, **arguments)
     assert [program._cache_size() for program in programs] == before
 

@@ -48,6 +48,12 @@ def test_a_character_waits_for_all_of_its_bytes():
     assert [stream.push([token]) for token in ids[-4:]] == ["", "", "漢", "y"]
 
 
+def test_a_prompt_may_end_inside_a_character():
+    ids = TOKENIZER.EncodeAsIds("x漢y")
+    stream = TextStream(TOKENIZER.DecodeIds, ids[:-2])
+    assert [stream.push([token]) for token in ids[-2:]] == ["漢", "y"]
+
+
 def test_what_never_becomes_a_character_comes_at_the_end():
     first_byte = TOKENIZER.EncodeAsIds("漢")[-3]
     stream = TextStream(TOKENIZER.DecodeIds, TOKENIZER.EncodeAsIds("x"))
