@@ -1,6 +1,7 @@
 """How raw documents become token shards."""
 
 import dataclasses
+import re
 
 from llama_jax.config import checks
 
@@ -102,3 +103,9 @@ class BuildConfig:
         names = [source.name for source in self.sources]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"build.sources has {', '.join(twice)} twice; give each its own name.")
+        for name in names:
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                raise ValueError(
+                    f"sources.name={name!r} must be lower-case letters, digits and underscores, a "
+                    "letter first: TensorFlow Datasets finds shards by it."
+                )

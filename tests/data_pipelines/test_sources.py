@@ -11,7 +11,12 @@ import zstandard
 
 from data_pipelines.document import Dropped
 from data_pipelines.sources import open_source
-from llama_jax.config import FilesSource, PythonEnvironmentSource
+from llama_jax.config import (
+    BuildConfig,
+    FilesSource,
+    PythonEnvironmentSource,
+    TokenizerFile,
+)
 
 
 def collect(path, **options):
@@ -171,3 +176,11 @@ def test_an_environment_without_sources_is_refused(environment, monkeypatch, tmp
     monkeypatch.setattr(sysconfig, "get_path", lambda _: str(empty))
     with pytest.raises(ValueError, match=rf"sources\.python is empty: no \.md.* below {empty}"):
         list(open_source(PythonEnvironmentSource()).documents(Dropped()))
+
+
+@pytest.mark.parametrize("name", ["c4-en", "a.b", "../up", "9a", "C4", ""])
+def test_names_that_tensorflow_datasets_would_not_find_are_refused(name):
+    with pytest.raises(ValueError, match=r"must be lower-case letters, digits and underscores"):
+        BuildConfig(
+            name="x", sources=(FilesSource(name=name, path="x"),), tokenizer=TokenizerFile(path="x")
+        )
