@@ -126,7 +126,7 @@ def _generate(
     from flax import nnx
 
     from llama_jax.data.tokenizer import load_tokenizer
-    from llama_jax.infer.generate import check_prompts, generate
+    from llama_jax.infer.generate import check_prompts, generate, in_compute_dtype
     from llama_jax.infer.sampling import Sampling
     from llama_jax.infer.text_stream import TextStream
     from llama_jax.sharding import make_mesh, use_layout
@@ -154,10 +154,11 @@ def _generate(
     devices = _devices(options.tensor)
     with use_layout(make_mesh(MeshConfig(fsdp=1, tensor=options.tensor), devices=devices)):
         saved = read_model(options.run_dir, config, options.step, verify=False)
+        model = in_compute_dtype(nnx.merge(saved.graphdef, saved.params))
         if aloud:
             print(rows[0][0], end="", flush=True)
         completions = generate(
-            nnx.merge(saved.graphdef, saved.params),
+            model,
             [ids for _, ids in rows],
             max_new_tokens=options.max_new_tokens,
             sampling=sampling,

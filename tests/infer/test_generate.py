@@ -10,7 +10,7 @@ from flax import nnx
 
 from llama_jax.config import ComputeConfig, ModelConfig
 from llama_jax.infer import generate as generate_module
-from llama_jax.infer.generate import bucket, generate
+from llama_jax.infer.generate import bucket, generate, in_compute_dtype
 from llama_jax.infer.sampling import Sampling
 from llama_jax.model.llama import Llama, init_cache
 from tests.infer.saved_run import random_params
@@ -174,6 +174,17 @@ def test_tokens_come_as_they_are_drawn(model):
         parts = [token for number, tokens in calls if number == row for token in tokens]
         assert parts == completion.tokens
     assert len(calls[0][1]) == 1, "the first token must not wait for others"
+
+
+def test_matrices_in_the_compute_dtype_change_no_score(model):
+    graphdef, params = random_params(CONFIG, ComputeConfig(dtype="bfloat16"), scale=0.3)
+    model = nnx.merge(graphdef, params)
+    light = in_compute_dtype(model)
+    assert light.embed.table.dtype == jnp.bfloat16
+    assert light.blocks.mlp.gate.dtype == jnp.bfloat16
+    assert light.final_norm.scale.dtype == jnp.float32
+    row = jnp.asarray([PROMPTS[3]])
+    np.testing.assert_array_equal(all_logits(light, row), all_logits(model, row))
 
 
 @pytest.mark.parametrize(("length", "size"), [(1, 32), (32, 32), (33, 64), (65, 96), (96, 96)])
