@@ -64,7 +64,9 @@ def test_pipelines_know_the_shard_format_and_the_tokenizer_alone(path):
     names = {name for name in imported_modules(path) if name.startswith("llama_jax.")}
     known = (
         "llama_jax.data.shards",
+        "llama_jax.data.shard_writer",
         "llama_jax.data.tokenizer",
+        "llama_jax.data.sentencepiece",
         "llama_jax.config",
         "llama_jax.recipe",
     )
