@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from llama_jax import recipe
 from llama_jax.checkpoint import Checkpointer
@@ -31,6 +32,7 @@ from llama_jax.train.guards import NonFiniteGuard, StopRequest, stop_request
 from llama_jax.train.journal import Journal
 from llama_jax.train.ledger import Ledger
 from llama_jax.train.program import Program, begin_compiling
+from llama_jax.train.schedule import make_schedule
 from llama_jax.train.state import TrainState
 from llama_jax.train.step import Metrics, TrainStep
 
@@ -145,11 +147,14 @@ class _Run:
     ) -> Outcome:
         """Updates until the last step, or until asked to stop."""
         train, evaluate = self.config.train, self.config.evaluate
+        learning_rate = make_schedule(
+            self.config.schedule, peak_lr=self.config.optimizer.peak_lr, num_steps=train.num_steps
+        )
         guard = NonFiniteGuard(train.max_skipped_updates, self._documents_of)
         ledger = Ledger(guard, self.config.log.every_steps, self.journal.report)
         done, stopping = self.beginning.step, False
         while done < train.num_steps and not stopping:
-            state, metrics = train_step(state, next(batches))
+            state, metrics = train_step(state, next(batches), np.float32(learning_rate(done)))
             done += 1
             ledger.add(done, metrics)
             self._note_first_step(done, metrics)

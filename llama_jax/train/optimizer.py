@@ -28,9 +28,9 @@ _NORMS = ("scale",)
 def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
     """The update rule, for a learning rate of 1: subtract `learning_rate * update`.
 
-    The learning rate stays outside, as a function of `TrainState.step`: the optimizer's state
-    then knows nothing of the length of the run, so a checkpoint of one schedule starts another,
-    and an update that is skipped does not delay the schedule.
+    The learning rate stays outside: the optimizer's state then knows nothing of the length of
+    the run, so a checkpoint of one schedule starts another, and an update that is skipped does
+    not delay the schedule.
 
     Gradients are first scaled down to a global norm of `clip_norm`. Weight decay takes all
     matrices, embedding and output tables included, because LLaMA names no exception

@@ -13,10 +13,9 @@ from jax.sharding import Mesh
 from llama_jax.config import RunConfig
 from llama_jax.model import abstract_params, init_params
 from llama_jax.sharding import use_layout
-from llama_jax.train.feed import abstract_batch
 from llama_jax.train.optimizer import make_optimizer
 from llama_jax.train.state import TrainState, abstract_state, init_state
-from llama_jax.train.step import TrainStep, make_train_step
+from llama_jax.train.step import TrainStep, abstract_arguments, make_train_step
 
 T = TypeVar("T")
 
@@ -58,7 +57,7 @@ def begin_compiling(config: RunConfig, mesh: Mesh) -> Program:
     def compile_step() -> TrainStep:
         with use_layout(mesh):
             step = make_train_step(graphdef, config, abstract)
-            return step.lower(abstract, abstract_batch(config, mesh)).compile()
+            return step.lower(*abstract_arguments(config, mesh, abstract)).compile()
 
     return Program(
         config=config,

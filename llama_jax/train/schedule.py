@@ -1,17 +1,13 @@
 """Learning rate of every update."""
 
+import math
 from collections.abc import Callable
-
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 
 from llama_jax.config import Cosine, Schedule, WarmupStableDecay
 
-LearningRate = Callable[[Int[Array, ""]], Float[Array, ""]]
 
-
-def make_schedule(schedule: Schedule, *, peak_lr: float, num_steps: int) -> LearningRate:
-    """The learning rate as a function of the updates made so far.
+def make_schedule(schedule: Schedule, *, peak_lr: float, num_steps: int) -> Callable[[int], float]:
+    """The learning rate as a function of the updates made so far, computed on the host.
 
     Update `n`, counted from 0, of a warm-up of `w` gets `peak_lr * (n + 1) / w`: the first one
     moves already, and the last one of the warm-up gets the peak. The descent starts from the
@@ -32,20 +28,21 @@ def make_schedule(schedule: Schedule, *, peak_lr: float, num_steps: int) -> Lear
         stable_until = num_steps - schedule.decay_steps
     descent = max(num_steps - stable_until, 1)
 
-    def learning_rate(step: Int[Array, ""]) -> Float[Array, ""]:
-        rise = jnp.minimum((step + 1) / max(warmup, 1), 1.0)
-        progress = jnp.clip((step - stable_until) / descent, 0.0, 1.0)
-        return peak_lr * rise * _descent(schedule, progress)
+    def learning_rate(step: int) -> float:
+        rise = min((step + 1) / max(warmup, 1), 1.0)
+        progress = min(max((step - stable_until) / descent, 0.0), 1.0)
+        # Written as a loss from the peak, so that a plateau is the peak to the last bit.
+        return (
+            peak_lr * rise * (1.0 - (1.0 - schedule.final_fraction) * _fallen(schedule, progress))
+        )
 
     return learning_rate
 
 
-def _descent(schedule: Schedule, progress: Float[Array, ""]) -> Float[Array, ""]:
-    """Share of the peak, from 1 at progress 0 to `final_fraction` at progress 1."""
+def _fallen(schedule: Schedule, progress: float) -> float:
+    """Share of the descent that is done, from 0 at progress 0 to 1 at progress 1."""
     if isinstance(schedule, Cosine):
-        left = 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
-    elif isinstance(schedule, WarmupStableDecay):
-        left = 1.0 - jnp.sqrt(progress)
-    else:
-        left = 1.0 - progress
-    return schedule.final_fraction + (1.0 - schedule.final_fraction) * left
+        return 0.5 * (1.0 - math.cos(math.pi * progress))
+    if isinstance(schedule, WarmupStableDecay):
+        return math.sqrt(progress)
+    return progress

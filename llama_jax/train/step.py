@@ -5,25 +5,31 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from llama_jax.config import ComputeConfig, RunConfig
 from llama_jax.data.batch import Batch
 from llama_jax.ops.cross_entropy import LossSums, cross_entropy
+from llama_jax.sharding import replicated
+from llama_jax.train.feed import abstract_batch
 from llama_jax.train.optimizer import make_optimizer
-from llama_jax.train.schedule import make_schedule
 from llama_jax.train.state import TrainState, shardings
 
 Metrics = dict[str, Float[Array, ""]]
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+TrainStep = Callable[[TrainState, Batch, np.float32], tuple[TrainState, Metrics]]
 
 
 def make_train_step(
     graphdef: nnx.GraphDef[Any], config: RunConfig, abstract_state: TrainState
 ) -> Any:
     """Builds the jitted step; it donates, and so consumes, the state it is given.
+
+    The learning rate comes from outside: one program serves every schedule and length of a run,
+    so that what two runs have in common they compute bit for bit alike.
 
     An update whose loss or gradient is not finite changes neither parameters nor optimizer
     state; it counts as a step, so that the data and the schedule move on.
@@ -34,17 +40,16 @@ def make_train_step(
         abstract_state: Layout that the new state keeps.
 
     Returns:
-        A jitted `(state, batch) -> (state, metrics)`. Metrics are float32 scalars over the
-        global batch: `loss_nats_per_token`, `grad_norm` before clipping, `param_norm` after the
-        update, `learning_rate`, `tokens` that counted in the loss, and `skipped`, 0 or 1.
+        A jitted `(state, batch, learning_rate) -> (state, metrics)`. Metrics are float32 scalars
+        over the global batch: `loss_nats_per_token`, `grad_norm` before clipping, `param_norm`
+        after the update, `learning_rate`, `tokens` that counted in the loss, and `skipped`, 0 or 1.
     """
     optimizer = make_optimizer(config.optimizer)
-    learning_rate = make_schedule(
-        config.schedule, peak_lr=config.optimizer.peak_lr, num_steps=config.train.num_steps
-    )
     gradient = jax.value_and_grad(_objective(graphdef, config), has_aux=True)
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(
+        state: TrainState, batch: Batch, learning_rate: Float[Array, ""]
+    ) -> tuple[TrainState, Metrics]:
         weight = jnp.sum(batch.loss_mask)
         grads, loss = _accumulate(
             lambda piece: gradient(state.params, piece, weight),
@@ -54,9 +59,8 @@ def make_train_step(
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
 
-        lr = learning_rate(state.step)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = jax.tree.map(lambda p, u: p - lr * u, state.params, updates)
+        params = jax.tree.map(lambda p, u: p - learning_rate * u, state.params, updates)
         # A select, unlike a branch, is fused into the update and waits for no host.
         params, opt_state = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),
@@ -67,13 +71,21 @@ def make_train_step(
             "loss_nats_per_token": loss,
             "grad_norm": grad_norm,
             "param_norm": optax.tree.norm(params),
-            "learning_rate": lr,
+            "learning_rate": learning_rate,
             "tokens": weight,
             "skipped": 1.0 - finite,
         }
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings(abstract_state), None))
+
+
+def abstract_arguments(
+    config: RunConfig, mesh: Mesh, abstract_state: TrainState
+) -> tuple[TrainState, Batch, jax.ShapeDtypeStruct]:
+    """What the step is lowered with: shapes, dtypes and layout of its arguments."""
+    learning_rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(mesh))
+    return abstract_state, abstract_batch(config, mesh), learning_rate
 
 
 def make_loss_sums(

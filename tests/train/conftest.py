@@ -15,6 +15,7 @@ from llama_jax import recipe
 from llama_jax.config import RunConfig
 from llama_jax.data.shard_writer import SplitWriter, write_manifest
 from llama_jax.data.shards import Manifest
+from tests.train.tiny_run import COMPILE_QUICKLY
 
 VOCAB_SIZE = 64
 
@@ -66,7 +67,12 @@ class Command:
         return subprocess.Popen(
             [sys.executable, "-m", "llama_jax.cli.main", *map(str, arguments)],
             cwd=self.folder,
-            env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(self.cache), "JAX_PLATFORMS": "cpu"},
+            env=os.environ
+            | {
+                "JAX_COMPILATION_CACHE_DIR": str(self.cache),
+                "JAX_PLATFORMS": "cpu",
+                "XLA_FLAGS": " ".join(f"--{k}={v}".lower() for k, v in COMPILE_QUICKLY.items()),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

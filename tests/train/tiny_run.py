@@ -24,7 +24,7 @@ from llama_jax.model import abstract_params
 from llama_jax.sharding import batch_sharding
 from llama_jax.train.optimizer import make_optimizer
 from llama_jax.train.state import abstract_state, init_state
-from llama_jax.train.step import make_train_step
+from llama_jax.train.step import abstract_arguments, make_train_step
 
 MODEL = ModelConfig(
     num_layers=2,
@@ -77,18 +77,24 @@ def on_mesh(batch: Batch, mesh) -> Batch:
     return jax.tree.map(lambda rows: jax.device_put(jnp.asarray(rows), batch_sharding(mesh)), batch)
 
 
+# LLVM takes most of the time that a small program takes to compile; tests of what is computed do
+# without its optimisations, and are done in a tenth of the time.
+COMPILE_QUICKLY = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
 def start(config: RunConfig):
-    """First state and jitted step under the current layout."""
+    """First state and compiled step under the current layout."""
     abstract, step = _program(config, jax.sharding.get_mesh())
     return init_state(fill(abstract.params), make_optimizer(config.optimizer)), step
 
 
 @functools.cache
 def _program(config: RunConfig, mesh: Mesh):
-    del mesh  # part of the key: the layout is the current one
     graphdef, params = abstract_params(config.model, config.compute)
     abstract = abstract_state(params, make_optimizer(config.optimizer))
-    return abstract, make_train_step(graphdef, config, abstract)
+    step = make_train_step(graphdef, config, abstract)
+    lowered = step.lower(*abstract_arguments(config, mesh, abstract))
+    return abstract, lowered.compile(compiler_options=COMPILE_QUICKLY)
 
 
 def fill(abstract):
