@@ -1,0 +1,164 @@
+"""Twenty updates on the same batches: the losses of transformers with PyTorch's AdamW."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from llama_jax.checkpoint.names import named_arrays
+from llama_jax.config import (
+    AdamW,
+    ComputeConfig,
+    Cosine,
+    DataConfig,
+    ModelConfig,
+    RunConfig,
+    TrainConfig,
+)
+from llama_jax.convert.mapping import tensors_of, to_theirs
+from llama_jax.data.batch import Batch
+from llama_jax.model import abstract_params
+from llama_jax.train.optimizer import make_optimizer
+from llama_jax.train.schedule import make_schedule
+from llama_jax.train.state import abstract_state, init_state
+from llama_jax.train.step import make_train_step
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: make test-slow")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+
+pytestmark = pytest.mark.usefixtures("one_device")
+
+NUM_STEPS, B, T = 20, 4, 48
+GROUPED = ModelConfig(
+    num_layers=2,
+    embed_dim=64,
+    mlp_dim=112,
+    num_heads=8,
+    num_kv_heads=2,
+    head_dim=8,
+    vocab_size=256,
+    max_seq_len=T,
+)
+
+
+def run_config(model: ModelConfig, accumulation_steps: int) -> RunConfig:
+    return RunConfig(
+        name="parity",
+        model=model,
+        data=DataConfig(seq_len=T),
+        train=TrainConfig(num_steps=NUM_STEPS, batch_size=B, accumulation_steps=accumulation_steps),
+        # Clipping binds at first; decay is strong enough to show in twenty updates.
+        optimizer=AdamW(peak_lr=1e-2, weight_decay=1.0, clip_norm=0.5),
+        schedule=Cosine(warmup_steps=5),
+        compute=ComputeConfig(dtype="float32", remat="full", loss_chunks=4),
+    )
+
+
+def make_batches() -> list[Batch]:
+    """Rows of one document each, of different lengths; frequent ids, so that losses fall."""
+    rng = np.random.default_rng(0)
+    batches = []
+    for _ in range(NUM_STEPS):
+        tokens = np.minimum(rng.geometric(0.03, (B, T + 1)), 255).astype(np.int32)
+        mask = (np.arange(T) < rng.integers(T // 2, T + 1, (B, 1))).astype(np.float32)
+        places = np.tile(np.arange(T, dtype=np.int32), (B, 1))
+        batches.append(
+            Batch(tokens[:, :-1], tokens[:, 1:].copy(), mask, places, np.ones_like(places))
+        )
+    return batches
+
+
+def our_losses(config: RunConfig, params, graphdef, rates: list[float]) -> list[float]:
+    optimizer = make_optimizer(config.optimizer)
+    state = init_state(params, optimizer)
+    step = make_train_step(graphdef, config, abstract_state(params, optimizer))
+    losses = []
+    for batch, rate in zip(make_batches(), rates, strict=True):
+        state, metrics = step(state, jax.tree.map(jnp.asarray, batch), np.float32(rate))
+        losses.append(float(metrics["loss_nats_per_token"]))
+    return losses
+
+
+def their_losses(config: RunConfig, weights, rates: list[float]) -> tuple[list[float], list[float]]:
+    """Losses, and norms of gradients before clipping."""
+    model, rule = config.model, config.optimizer
+    theirs = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            num_hidden_layers=model.num_layers,
+            hidden_size=model.embed_dim,
+            intermediate_size=model.mlp_dim,
+            num_attention_heads=model.num_heads,
+            num_key_value_heads=model.num_kv_heads,
+            head_dim=model.head_dim,
+            vocab_size=model.vocab_size,
+            max_position_embeddings=T,
+            rms_norm_eps=model.norm_eps,
+            rope_theta=model.rope.theta,
+            tie_word_embeddings=model.tie_embeddings,
+        )
+    ).float()
+    tensors = {}
+    for tensor in tensors_of(model):
+        ours = weights[tensor.pair.ours]
+        ours = ours if tensor.layer < 0 else ours[tensor.layer]
+        tensors[tensor.name] = torch.from_numpy(to_theirs(tensor, ours).copy())
+    missing = theirs.load_state_dict(tensors, strict=False).missing_keys
+    assert missing == (["lm_head.weight"] if model.tie_embeddings else [])
+    norms = [p for name, p in theirs.named_parameters() if "norm" in name]
+    matrices = [p for name, p in theirs.named_parameters() if "norm" not in name]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices}, {"params": norms, "weight_decay": 0.0}],
+        betas=(rule.beta1, rule.beta2),
+        eps=rule.eps,
+        weight_decay=rule.weight_decay,
+    )
+    losses, grad_norms = [], []
+    for batch, rate in zip(make_batches(), rates, strict=True):
+        inputs, targets, mask = (torch.from_numpy(x) for x in batch[:3])
+        logits = theirs(input_ids=inputs.long()).logits
+        nats = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), targets.long().flatten(), reduction="none"
+        )
+        loss = (nats * mask.flatten()).sum() / mask.sum()
+        optimizer.zero_grad()
+        loss.backward()
+        grad_norms.append(
+            float(torch.nn.utils.clip_grad_norm_(theirs.parameters(), rule.clip_norm))
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, grad_norms
+
+
+@pytest.mark.parametrize(
+    ("model", "accumulation_steps"),
+    [
+        pytest.param(GROUPED, 1, id="grouped-query"),
+        pytest.param(GROUPED, 2, id="in two pieces"),
+        pytest.param(dataclasses.replace(GROUPED, num_kv_heads=8), 1, id="multi-head"),
+        pytest.param(dataclasses.replace(GROUPED, tie_embeddings=True), 1, id="tied"),
+    ],
+)
+def test_twenty_updates_give_the_same_losses(model, accumulation_steps):
+    config = run_config(model, accumulation_steps)
+    graphdef, params = abstract_params(model, config.compute)
+    optimizer = make_optimizer(config.optimizer)
+    rng = np.random.default_rng(1)
+
+    def fill(path, leaf):
+        values = rng.normal(0, 0.05, leaf.shape) + ("scale" in jax.tree_util.keystr(path))
+        return jax.device_put(values.astype(np.float32), leaf.sharding)
+
+    params = jax.tree.map_with_path(fill, abstract_state(params, optimizer).params)
+    weights = {name: np.asarray(array) for name, array in named_arrays(params).items()}
+    at = make_schedule(config.schedule, peak_lr=config.optimizer.peak_lr, num_steps=NUM_STEPS)
+    rates = [at(step) for step in range(NUM_STEPS)]
+    theirs, grad_norms = their_losses(config, weights, rates)
+    ours = our_losses(config, params, graphdef, rates)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=0)
+    assert theirs[-1] < theirs[0] - 0.5
+    assert max(grad_norms) > config.optimizer.clip_norm
