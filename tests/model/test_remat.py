@@ -34,7 +34,7 @@ def gradients(policy: str):
         return jax.tree.map(np.asarray, jax.jit(jax.value_and_grad(loss))(params))
 
 
-@pytest.mark.parametrize("policy", set(REMAT_POLICIES) - {"none"})
+@pytest.mark.parametrize("policy", [name for name in REMAT_POLICIES if name != "none"])
 def test_every_policy_gives_the_same_gradients(policy):
     if policy == "offload" and not HAS_HOST_MEMORY:
         pytest.skip("no host memory apart from the device's")
@@ -64,7 +64,7 @@ def names_saved(policy: str, capsys) -> tuple[set[str], int]:
 def test_each_policy_saves_what_its_name_says(one_device, capsys):
     _, of_none = names_saved("none", capsys)
     assert names_saved("full", capsys) == (set(), 0)
-    assert names_saved("attention", capsys) == ({"attention"}, 1)
+    assert names_saved("attention", capsys) == ({"attention"}, 2)  # with the log-sum-exp
     named, of_dots = names_saved("dots", capsys)
     assert "attention" in named
     assert 1 < of_dots < of_none
