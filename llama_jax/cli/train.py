@@ -58,6 +58,8 @@ def main(argv: list[str]) -> int:
         print(f"llama-jax train: failed: {failure}", file=sys.stderr)
         return 1
     _print_table(config, run_dir, outcome)
+    if math.isfinite(outcome.loss_nats_per_token):
+        _draw(run_dir)
     if options.json:
         print(json.dumps(_document(config, run_dir, outcome)))
     return 75 if outcome.stopped_by else 0
@@ -95,3 +97,13 @@ def _print_table(config: RunConfig, run_dir: Path, outcome: "Outcome") -> None:
         print(f"{name:<{width}}  {value}", file=sys.stderr)
     if outcome.stopped_by:
         print("saved; start again to go on from here", file=sys.stderr)
+
+
+def _draw(run_dir: Path) -> None:
+    import jax
+
+    from llama_jax.observe.plots import plot_loss
+
+    if jax.process_index() == 0:
+        plot_loss(run_dir, run_dir / "loss.png")
+        print(f"picture: {run_dir / 'loss.png'}", file=sys.stderr)
