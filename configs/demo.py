@@ -1,4 +1,4 @@
-"""A 5M-parameter LLaMA on the machine's own Python sources: the whole job in minutes.
+"""A 1M-parameter LLaMA on the machine's own Python sources: the whole job in minutes.
 
 Command:  make demo
 Hardware: a laptop; 2 CPU cores are enough.
@@ -23,13 +23,13 @@ def config() -> RunConfig:
     return RunConfig(
         name="demo",
         model=ModelConfig(
-            num_layers=6,
-            embed_dim=192,
-            mlp_dim=512,
-            num_heads=6,
+            num_layers=4,
+            embed_dim=128,
+            mlp_dim=384,
+            num_heads=4,
             num_kv_heads=2,
             head_dim=32,
-            vocab_size=4096,
+            vocab_size=2048,
             max_seq_len=256,
             rope=PlainRope(theta=10_000.0),
             tie_embeddings=True,

@@ -9,8 +9,8 @@ from llama_jax.config import BuildConfig, PythonEnvironmentSource, TokenizerTrai
 def config() -> BuildConfig:
     return BuildConfig(
         name="demo",
-        sources=(PythonEnvironmentSource(max_bytes=40_000_000),),
-        tokenizer=TokenizerTraining(vocab_size=4096, sample_bytes=10_000_000),
+        sources=(PythonEnvironmentSource(max_bytes=25_000_000),),
+        tokenizer=TokenizerTraining(vocab_size=2048, sample_bytes=8_000_000),
         held_out_fraction=0.02,
         shard_tokens=4_000_000,
     )
