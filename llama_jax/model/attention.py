@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from llama_jax.config import ModelConfig
 from llama_jax.model.initializers import new_param, residual_stddev
 from llama_jax.ops.attention import Backend, attend
+from llama_jax.ops.project import project
 from llama_jax.ops.rope import Rotation, apply_rope
 from llama_jax.sharding import constrain
 
@@ -92,16 +93,16 @@ class Attention(nnx.Module):
     def _project(
         self, x: Float[Array, "B T D"], turn: Rotation
     ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
-        q = jnp.einsum("BTD,DNH->BTNH", x, self.query.astype(x.dtype))
-        k = jnp.einsum("BTD,DKH->BTKH", x, self.key.astype(x.dtype))
-        v = jnp.einsum("BTD,DKH->BTKH", x, self.value.astype(x.dtype))
+        q = project(x, self.query.astype(x.dtype))
+        k = project(x, self.key.astype(x.dtype))
+        v = project(x, self.value.astype(x.dtype))
         q = constrain(apply_rope(q, turn), "batch", "seq", "act_heads", None)
         k = constrain(apply_rope(k, turn), "batch", "seq", "act_kv_heads", None)
         v = constrain(v, "batch", "seq", "act_kv_heads", None)
         return checkpoint_name(q, "query"), checkpoint_name(k, "key"), checkpoint_name(v, "value")
 
     def _leave_heads(self, mixed: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:
-        out = jnp.einsum("BTNH,NHD->BTD", mixed, self.out.astype(mixed.dtype))
+        out = project(mixed, self.out.astype(mixed.dtype))
         return constrain(out, "batch", "seq", "act_embed")
 
 

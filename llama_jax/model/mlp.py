@@ -1,13 +1,13 @@
 """The gated feed-forward block."""
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from llama_jax.config import ModelConfig
 from llama_jax.model.initializers import new_param, residual_stddev
+from llama_jax.ops.project import project
 from llama_jax.sharding import constrain
 
 
@@ -25,9 +25,9 @@ class MLP(nnx.Module):
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Returns the update to add to the residual stream, in the dtype of `x`."""
-        gate = jnp.einsum("BTD,DF->BTF", x, self.gate.astype(x.dtype))
-        up = jnp.einsum("BTD,DF->BTF", x, self.up.astype(x.dtype))
+        gate = project(x, self.gate.astype(x.dtype))
+        up = project(x, self.up.astype(x.dtype))
         gate = checkpoint_name(constrain(gate, "batch", "seq", "act_mlp"), "mlp_gate")
         up = checkpoint_name(constrain(up, "batch", "seq", "act_mlp"), "mlp_up")
-        down = jnp.einsum("BTF,FD->BTD", jax.nn.silu(gate) * up, self.down.astype(x.dtype))
+        down = project(jax.nn.silu(gate) * up, self.down.astype(x.dtype))
         return constrain(down, "batch", "seq", "act_embed")

@@ -88,23 +88,23 @@ def _sums_and_gradients(
     def add_chunk(
         sums: tuple[Array, Array, Array], chunk: _Chunk
     ) -> tuple[tuple[Array, Array, Array], Array]:
-        nats, z, logits, log_z = _score(chunk, weights, z_loss)
-        scale = chunk.mask * (1 + 2 * z_loss * log_z)
-        d_logits = jnp.exp(logits - log_z[..., None]) * scale[..., None]
-        d_logits = d_logits - jnp.where(_is_target(chunk, logits), chunk.mask[..., None], 0)
+        nats, z, powers, log_z = _score(chunk, weights, z_loss)
+        scale = chunk.mask * (1 + 2 * z_loss * log_z) / jnp.sum(powers, axis=-1)
+        d_logits = powers * scale[..., None]
+        d_logits = d_logits - jnp.where(_is_target(chunk, powers), chunk.mask[..., None], 0)
         d_logits = d_logits.astype(weights.dtype)
-        d_hidden = jnp.einsum("BCRV,VD->BCRD", d_logits, weights)
-        d_table = jnp.einsum(
-            "BCRV,BCRD->VD", d_logits, chunk.hidden, preferred_element_type=jnp.float32
+        d_hidden = _einsum("*V,VD->*D", d_logits, weights).astype(weights.dtype)
+        d_table = constrain(
+            sums[2] + _einsum("*D,*V->DV", chunk.hidden, d_logits), "embed", "vocab"
         )
-        d_table = constrain(sums[2] + d_table, "vocab", "embed")
         d_hidden = constrain(d_hidden, "batch", "seq", None, "act_embed")
         return (sums[0] + nats, sums[1] + z, d_table), d_hidden
 
     zero = jnp.zeros((), jnp.float32)
-    d_table = constrain(jnp.zeros(table.shape, jnp.float32), "vocab", "embed")
+    # Summed turned: to contract the tokens of logits that come first, XLA on CPU copies them.
+    d_table = constrain(jnp.zeros(table.shape[::-1], jnp.float32), "embed", "vocab")
     (nats, z, d_table), d_hidden = jax.lax.scan(add_chunk, (zero, zero, d_table), chunks)
-    return (nats, z), (chunks._replace(hidden=d_hidden), d_table)
+    return (nats, z), (chunks._replace(hidden=d_hidden), d_table.T)
 
 
 def _scale_gradients(
@@ -124,14 +124,29 @@ _sums_with_gradients.defvjp(_sums_and_gradients, _scale_gradients)
 def _score(
     chunk: _Chunk, weights: Float[Array, "V D"], z_loss: float
 ) -> tuple[Array, Array, Float[Array, "B C R V"], Float[Array, "B C R"]]:
-    logits = jnp.einsum("BCRD,VD->BCRV", chunk.hidden, weights, preferred_element_type=jnp.float32)
+    logits = _einsum("*D,VD->*V", chunk.hidden, weights)
     logits = constrain(logits, "batch", "seq", None, "act_vocab")
-    log_z = jax.nn.logsumexp(logits, axis=-1)
-    # A sum over a mask instead of a gather: it stays local where the vocabulary is split.
-    target_logit = jnp.sum(jnp.where(_is_target(chunk, logits), logits, 0), axis=-1)
+    largest = jnp.max(logits, axis=-1, keepdims=True)
+    powers = jnp.exp(logits - largest)
+    log_z = jnp.log(jnp.sum(powers, axis=-1)) + largest[..., 0]
+    if num_shards("act_vocab") == 1:
+        target_logit = jnp.take_along_axis(logits, chunk.targets[..., None], axis=-1)[..., 0]
+    else:  # A sum over a mask instead of a gather stays local where the vocabulary is split.
+        target_logit = jnp.sum(jnp.where(_is_target(chunk, logits), logits, 0), axis=-1)
     nats = jnp.sum((log_z - target_logit) * chunk.mask)
     z = jnp.sum(z_loss * jnp.square(log_z) * chunk.mask)
-    return nats, z, logits, log_z
+    return nats, z, powers, log_z
+
+
+def _einsum(letters: str, a: Array, b: Array) -> Array:
+    """`jnp.einsum` into float32, where `*` stands for all axes of a chunk's tokens."""
+    chunk = a if letters[0] == "*" else b
+    if chunk.shape[1] > 1:  # devices split each row: its tokens and the batch stay two axes
+        return jnp.einsum(letters.replace("*", "BCR"), a, b, preferred_element_type=jnp.float32)
+    # Else one plain matmul: from one with more axes, XLA on CPU makes copies of all the logits.
+    a, b = (x.reshape(-1, x.shape[-1]) for x in (a, b))
+    out = jnp.einsum(letters.replace("*", "T"), a, b, preferred_element_type=jnp.float32)
+    return out.reshape(*chunk.shape[:-1], -1) if "->*" in letters else out
 
 
 def _is_target(chunk: _Chunk, logits: Float[Array, "B C R V"]) -> Array:

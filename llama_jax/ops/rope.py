@@ -3,11 +3,13 @@
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from llama_jax.config import LinearRope, Llama3Rope, PlainRope, Rope
+from llama_jax.sharding import num_shards
 
 
 class Rotation(NamedTuple):
@@ -38,8 +40,15 @@ def rope_frequencies(rope: Rope, head_dim: int) -> Float[np.ndarray, "H/2"]:
 
 def rotation(positions: Int[Array, "B T"], frequencies: Float[np.ndarray, "H/2"]) -> Rotation:
     """Angles of tokens at `positions`, counted from the start of their document."""
-    angles = positions[..., None].astype(jnp.float32) * frequencies
-    return Rotation(jnp.cos(angles), jnp.sin(angles))
+
+    def turn(positions: Int[Array, " T"]) -> Rotation:
+        angles = positions[:, None].astype(jnp.float32) * frequencies
+        return Rotation(jnp.cos(angles), jnp.sin(angles))
+
+    if num_shards("batch") == 1:
+        # In a loop of its own, XLA on CPU computes this once and not again in every layer.
+        return jax.lax.map(turn, positions)
+    return jax.vmap(turn)(positions)
 
 
 def apply_rope(x: Float[Array, "B T N H"], turn: Rotation) -> Float[Array, "B T N H"]:

@@ -1,5 +1,7 @@
 """Attention in plain XLA: every platform has it, and the kernels are tested against it."""
 
+import functools
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -7,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from llama_jax.sharding import num_shards
 
@@ -34,16 +36,17 @@ def attend_xla(
     """
     B, T, N, H = q.shape
     K = k.shape[2]
-    grouped = (q * (1 / math.sqrt(H))).reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4)
-    k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+    grouped = (q * (1 / math.sqrt(H))).reshape(B, T, K, N // K, H)
     if q_indices is None:
         mixed = _attend_in_blocks(grouped, k, v, q_segments, kv_segments)
     else:
-        visible = q_indices[:, :, None] >= jnp.arange(k.shape[2])
+        visible = q_indices[:, :, None] >= jnp.arange(k.shape[1])
         visible &= q_segments[:, :, None] == kv_segments[:, None, :]
-        scores = jnp.where(visible[:, None, None], _scores(grouped, k), MASKED)
-        mixed = _mix(jax.nn.softmax(scores, axis=-1), v)
-    return mixed.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H).astype(q.dtype)
+        scores = _einsum("BTKGH,BSKH->BKGTS", grouped, k)
+        scores = jnp.where(visible[:, None, None], scores, MASKED)
+        weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+        mixed = _einsum("BKGTS,BSKH->BTKGH", weights, v)
+    return mixed.reshape(B, T, N, H).astype(q.dtype)
 
 
 def _blocks(seq_len: int) -> Iterator[tuple[slice, slice]]:
@@ -57,31 +60,34 @@ def _blocks(seq_len: int) -> Iterator[tuple[slice, slice]]:
 
 
 def _forward(
-    q: Float[Array, "B K G T H"],
-    k: Float[Array, "B K T H"],
-    v: Float[Array, "B K T H"],
+    q: Float[Array, "B T K G H"],
+    k: Float[Array, "B T K H"],
+    v: Float[Array, "B T K H"],
     q_segments: Int[Array, "B T"],
     kv_segments: Int[Array, "B T"],
-) -> tuple[Float[Array, "B K G T H"], Float[Array, "B K G T 1"]]:
+) -> tuple[Float[Array, "B T K G H"], Float[Array, "B K G T"]]:
+    q_turned, k_turned = _channels_first(q), _channels_first(k)
+    v_heads = v.swapaxes(1, 2)
     mixed, log_sums = [], []
-    for rows, seen in _blocks(q.shape[3]):
-        scores = _masked_scores(q, k, q_segments, kv_segments, rows, seen)
+    for rows, seen in _blocks(q.shape[1]):
+        scores = _scores(q_turned[..., rows], k_turned[..., seen])
+        scores = jnp.where(_visible(q_segments, kv_segments, rows, seen), scores, MASKED)
         top = jnp.max(scores, axis=-1, keepdims=True)
         weights = jnp.exp(scores - top)
         total = jnp.sum(weights, axis=-1, keepdims=True)
-        mixed.append(_mix(weights, v[:, :, seen]) / total)
-        log_sums.append(top + jnp.log(total))
-    return jnp.concatenate(mixed, axis=3), jnp.concatenate(log_sums, axis=3)
+        mixed.append(_mix(weights.astype(v.dtype), v_heads[:, :, seen]) / total)
+        log_sums.append((top + jnp.log(total))[..., 0])
+    return jnp.moveaxis(jnp.concatenate(mixed, axis=3), 3, 1), jnp.concatenate(log_sums, axis=3)
 
 
 @jax.custom_vjp
 def _attend_in_blocks(
-    q: Float[Array, "B K G T H"],
-    k: Float[Array, "B K T H"],
-    v: Float[Array, "B K T H"],
+    q: Float[Array, "B T K G H"],
+    k: Float[Array, "B T K H"],
+    v: Float[Array, "B T K H"],
     q_segments: Int[Array, "B T"],
     kv_segments: Int[Array, "B T"],
-) -> Float[Array, "B K G T H"]:
+) -> Float[Array, "B T K G H"]:
     return _forward(q, k, v, q_segments, kv_segments)[0].astype(q.dtype)
 
 
@@ -96,44 +102,74 @@ def _keep_for_backward(
 
 def _backward(kept: tuple[Array, ...], d_mixed: Array) -> tuple[Array | np.ndarray, ...]:
     q, k, v, q_segments, kv_segments, mixed, log_sums = kept
-    wide = jnp.float32
-    along = jnp.sum(d_mixed.astype(wide) * mixed.astype(wide), axis=-1, keepdims=True)
-    d_q = []
-    d_k, d_v = jnp.zeros(k.shape, wide), jnp.zeros(v.shape, wide)
-    for rows, seen in _blocks(q.shape[3]):
-        scores = _masked_scores(q, k, q_segments, kv_segments, rows, seen)
-        weights = jnp.exp(scores - log_sums[:, :, :, rows])
-        d_weights = _scores(d_mixed[:, :, :, rows], v[:, :, seen])
-        d_scores = weights * (d_weights - along[:, :, :, rows])
-        d_q.append(_mix(d_scores, k[:, :, seen]))
-        d_k = d_k.at[:, :, seen].add(_spread(d_scores, q[:, :, :, rows]))
-        d_v = d_v.at[:, :, seen].add(_spread(weights, d_mixed[:, :, :, rows]))
+    k_heads = k.swapaxes(1, 2)
+    q_turned, k_turned, v_turned = _channels_first(q), _channels_first(k), _channels_first(v)
+    d_turned, mixed_turned = _channels_first(d_mixed), _channels_first(mixed)
+    along = jnp.sum(d_turned.astype(jnp.float32) * mixed_turned.astype(jnp.float32), axis=-2)
+    d_q, d_k, d_v = [], [], []
+    for rows, seen in _blocks(q.shape[1]):
+        scores = _scores(q_turned[..., rows], k_turned[..., seen])
+        weights = jnp.exp(scores - log_sums[..., rows, None])
+        weights = jnp.where(_visible(q_segments, kv_segments, rows, seen), weights, 0)
+        d_weights = _scores(d_turned[..., rows], v_turned[..., seen])
+        d_scores = (weights * (d_weights - along[..., rows, None])).astype(q.dtype)
+        d_q.append(_mix(d_scores, k_heads[:, :, seen]))
+        d_k.append(_spread(d_scores, q_turned[..., rows]))
+        d_v.append(_spread(weights.astype(q.dtype), d_turned[..., rows]))
     none = np.zeros(q_segments.shape, jax.dtypes.float0)
-    d_q = jnp.concatenate(d_q, axis=3).astype(q.dtype)
-    return d_q, d_k.astype(k.dtype), d_v.astype(v.dtype), none, none
+    d_q = jnp.moveaxis(jnp.concatenate(d_q, axis=3), 3, 1).astype(q.dtype)
+    return d_q, _add_up(d_k).astype(k.dtype), _add_up(d_v).astype(v.dtype), none, none
 
 
 _attend_in_blocks.defvjp(_keep_for_backward, _backward)
 
 
-def _masked_scores(
-    q: Array, k: Array, q_segments: Array, kv_segments: Array, rows: slice, seen: slice
-) -> Float[Array, "B K G R S"]:
-    visible = jnp.arange(rows.start, rows.stop)[:, None] >= jnp.arange(seen.stop)
-    visible = visible & (q_segments[:, rows, None] == kv_segments[:, None, seen])
-    scores = _scores(q[:, :, :, rows], k[:, :, seen])
-    return jnp.where(visible[:, None, None], scores, MASKED)
+def _visible(
+    q_segments: Int[Array, "B T"], kv_segments: Int[Array, "B T"], rows: slice, seen: slice
+) -> Bool[Array, "B 1 1 R S"]:
+    causal = jnp.arange(rows.start, rows.stop)[:, None] >= jnp.arange(seen.stop)
+    same_document = q_segments[:, rows, None] == kv_segments[:, None, seen]
+    return (causal & same_document)[:, None, None]
 
 
-def _scores(q: Float[Array, "B K G R H"], k: Float[Array, "B K S H"]) -> Float[Array, "B K G R S"]:
-    return jnp.einsum("BKGRH,BKSH->BKGRS", q, k, preferred_element_type=jnp.float32)
+# One matmul a key head in each: its queries, of all `G` heads that share it, are the rows. Which
+# operand has its channels first, and that `_spread` does, spares XLA on CPU its copies of the
+# square operand, which cost as much as the matmul.
+
+
+def _scores(q: Float[Array, "B K G H R"], k: Float[Array, "B K H S"]) -> Array:
+    """Of shape "B K G R S"."""
+    B, K, G, H, R = q.shape
+    scores = _einsum("BKHQ,BKHS->BKQS", jnp.moveaxis(q, 2, 3).reshape(B, K, H, G * R), k)
+    return scores.reshape(B, K, G, R, -1)
 
 
 def _mix(weights: Float[Array, "B K G R S"], v: Float[Array, "B K S H"]) -> Array:
-    weights = weights.astype(v.dtype)
-    return jnp.einsum("BKGRS,BKSH->BKGRH", weights, v, preferred_element_type=jnp.float32)
+    """Of shape "B K G R H"."""
+    B, K, G, R, S = weights.shape
+    return _einsum("BKQS,BKSH->BKQH", weights.reshape(B, K, G * R, S), v).reshape(B, K, G, R, -1)
 
 
-def _spread(weights: Float[Array, "B K G R S"], q: Float[Array, "B K G R H"]) -> Array:
-    weights = weights.astype(q.dtype)
-    return jnp.einsum("BKGRS,BKGRH->BKSH", weights, q, preferred_element_type=jnp.float32)
+def _spread(weights: Float[Array, "B K G R S"], q: Float[Array, "B K G H R"]) -> Array:
+    """Of shape "B K H S"."""
+    B, K, G, H, R = q.shape
+    columns = jnp.moveaxis(q, 2, 3).reshape(B, K, H, G * R)
+    return _einsum("BKQS,BKHQ->BKHS", weights.reshape(B, K, G * R, -1), columns)
+
+
+def _add_up(parts: list[Float[Array, "B K H _"]]) -> Float[Array, "B T K H"]:
+    """Sums what blocks of queries give to the keys that each has seen."""
+    ends = [0, *(part.shape[-1] for part in parts)]
+    sums = [
+        functools.reduce(jnp.add, [part[..., start:end] for part in parts[block:]])
+        for block, (start, end) in enumerate(itertools.pairwise(ends))
+    ]
+    return jnp.moveaxis(jnp.concatenate(sums, axis=-1), -1, 1)
+
+
+def _channels_first(x: Float[Array, "B T *heads H"]) -> Float[Array, "B *heads H T"]:
+    return jnp.moveaxis(x, 1, -1)
+
+
+def _einsum(letters: str, a: Array, b: Array) -> Array:
+    return jnp.einsum(letters, a, b, preferred_element_type=jnp.float32)
