@@ -47,6 +47,9 @@ def main(argv: list[str]) -> int:
     from llama_jax.cli.compilation_cache import enable_compilation_cache
 
     enable_compilation_cache()
+    from llama_jax.train.backend import keep_freed_memory
+
+    keep_freed_memory()
     from llama_jax.train.beginning import parse_origin
     from llama_jax.train.guards import TrainingFailed
     from llama_jax.train.loop import train

@@ -17,6 +17,8 @@ from llama_jax.ops.attention import Backend
 from llama_jax.ops.rope import Rotation, rope_frequencies, rotation
 from llama_jax.sharding import check_split, constrain
 
+MAX_UNROLLED_LAYERS = 16
+
 
 class KVCache(NamedTuple):
     """Keys and values of the rows so far; slot `s` of a row belongs to its position `s`."""
@@ -117,8 +119,17 @@ class Llama(nnx.Module):
             return block(x, turn, segments), None
 
         body = rematerialize(run_block, self.compute.remat)
-        x, _ = jax.lax.scan(body, self._embed(tokens), self.blocks)
+        unroll = self.config.num_layers if self._unrolled else 1
+        x, _ = jax.lax.scan(body, self._embed(tokens), self.blocks, unroll=unroll)
         return self.final_norm(x)
+
+    @property
+    def _unrolled(self) -> bool:
+        # On CPU a scan spends a tenth of the step copying into and out of its stacked arrays. A
+        # deep model is scanned still, so that it compiles in bounded time; so is one that
+        # recomputes, which XLA could otherwise merge with the forward pass.
+        few = self.config.num_layers <= MAX_UNROLLED_LAYERS
+        return few and self.compute.remat == "none" and jax.default_backend() == "cpu"
 
     def decode(
         self, tokens: Int[Array, "B T"], positions: Int[Array, "B T"], cache: KVCache

@@ -15,6 +15,7 @@ from llama_jax.config import ComputeConfig, RunConfig
 from llama_jax.data.batch import Batch
 from llama_jax.ops.cross_entropy import LossSums, cross_entropy
 from llama_jax.sharding import replicated
+from llama_jax.train.backend import compiler_options
 from llama_jax.train.feed import abstract_batch
 from llama_jax.train.optimizer import make_optimizer
 from llama_jax.train.state import TrainState, shardings
@@ -77,7 +78,14 @@ def make_train_step(
         }
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
-    return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings(abstract_state), None))
+    layout = shardings(abstract_state)
+    platform = next(iter(jax.tree.leaves(layout)[0].device_set)).platform
+    return jax.jit(
+        train_step,
+        donate_argnums=0,
+        out_shardings=(layout, None),
+        compiler_options=compiler_options(platform),
+    )
 
 
 def abstract_arguments(

@@ -1,0 +1,47 @@
+"""What the step asks of XLA and of the C library on CPU."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from llama_jax.train.backend import compiler_options
+
+TOUCH_AND_FREE = """
+import resource
+from llama_jax.train.backend import keep_freed_memory
+
+keep_freed_memory()
+faults = []
+for _ in range(3):
+    b"x" * (64 << 20)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults[2] - faults[1])
+"""
+
+
+def test_options_of_the_cpu_stay_on_the_cpu():
+    assert compiler_options("cpu")
+    assert compiler_options("tpu") is None
+    assert compiler_options("cuda") is None
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that is told")
+@pytest.mark.parametrize(
+    ("platforms", "most_faults"),
+    [
+        pytest.param("cpu", 1_000, id="on CPU freed memory is kept, not cleared anew"),
+        pytest.param("cuda", None, id="elsewhere the C library is left as it is"),
+    ],
+)
+def test_memory_between_steps(platforms, most_faults):
+    answer = subprocess.run(
+        [sys.executable, "-c", TOUCH_AND_FREE],
+        env={"JAX_PLATFORMS": platforms},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    faults = int(answer.stdout)
+    assert faults < most_faults if most_faults else faults > 1_000
