@@ -32,9 +32,9 @@ def test_an_installed_wheel_finds_recipes_and_pipelines(wheel, tmp_path):
     # -P and another folder: nothing of the checkout may be found by accident.
     code = (
         "import llama_jax, llama_jax.recipe as recipe\n"
-        "from llama_jax.cli.pipelines import load_pipeline\n"
+        "from llama_jax.cli.pipelines import load_pipelines\n"
         "print(llama_jax.__file__)\n"
-        "print(load_pipeline('runner').__file__)\n"
+        "print(load_pipelines('runner').__file__)\n"
         "print(recipe.load_recipe('llama2_7b').name)"
     )
     run = subprocess.run(
