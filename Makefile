@@ -12,7 +12,7 @@ demo: .venv/installed
 	$(BIN)/llama-jax data build demo --out $(RUN)/data $(if $(INPUT),--input $(INPUT))
 	$(BIN)/llama-jax train demo --run-dir $(RUN)/model
 	$(BIN)/llama-jax eval $(RUN)/model
-	$(BIN)/llama-jax generate $(RUN)/model --prompt "def " --prompt "import " --max-new-tokens 80 --temperature 0.7
+	$(BIN)/llama-jax generate $(RUN)/model --prompt "import" --prompt "class" --max-new-tokens 80 --temperature 0.7
 	test -d $(RUN)/hf || $(BIN)/llama-jax convert to-hf $(RUN)/model $(RUN)/hf
 
 test: .venv/installed
