@@ -2,17 +2,16 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from llama_jax.config import ComputeConfig, Llama3Rope
 from llama_jax.model import KVCache, Llama, init_cache
-from tests.model.tiny_model import MODEL, layout, logits, new_model, random_rows
+from tests.model.tiny_model import MODEL, jit, layout, logits, new_model, random_rows
 
 
-@jax.jit
+@jit
 def decode(model: Llama, tokens, positions, cache: KVCache):
     return model.decode(tokens, positions, cache)
 

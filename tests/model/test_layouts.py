@@ -11,7 +11,7 @@ from flax import nnx
 from llama_jax.config import Llama3Rope
 from llama_jax.model import init_params
 from llama_jax.ops.cross_entropy import cross_entropy
-from tests.model.tiny_model import FLOAT32, MODEL, layout, new_params, pack
+from tests.model.tiny_model import FLOAT32, MODEL, jit, layout, new_params, pack
 
 CONFIGS = {
     "untied": MODEL,
@@ -57,7 +57,7 @@ def loss_and_gradients(config):
         )
         return (sums.nats + sums.z) / sums.weight
 
-    return jax.tree.map(np.asarray, jax.jit(jax.value_and_grad(loss))(params))
+    return jax.tree.map(np.asarray, jit(jax.value_and_grad(loss))(params))
 
 
 @functools.cache

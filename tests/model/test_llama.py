@@ -17,6 +17,7 @@ from tests.model.tiny_model import (
     FLOAT32,
     MODEL,
     hidden,
+    jit,
     layout,
     logits,
     new_model,
@@ -90,7 +91,7 @@ def test_a_tied_table_learns_from_both_of_its_uses(one_device):
     graphdef, params = new_params(TIED)
     rows = pack([DOCUMENT], seq_len=6)
 
-    @jax.jit
+    @jit
     def gradient(params: nnx.State) -> nnx.State:
         return jax.grad(lambda p: jnp.sum(nnx.merge(graphdef, p)(*rows)[0, 0, 63]))(params)
 
@@ -163,9 +164,7 @@ def test_no_device_ever_holds_a_whole_parameter_while_they_are_born():
     with layout(fsdp=8):
         graphdef, abstract = abstract_params(config, FLOAT32)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-        make = jax.jit(
-            lambda key: nnx.state(new_like(graphdef, config, key)), out_shardings=shardings
-        )
+        make = jit(lambda key: nnx.state(new_like(graphdef, config, key)), out_shardings=shardings)
         memory = make.lower(jax.random.key(0)).compile().memory_analysis()
     whole = 4 * count_params(config).total
     assert memory.output_size_in_bytes < whole / 7

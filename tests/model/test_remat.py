@@ -15,7 +15,7 @@ from llama_jax.config.run import REMAT_POLICIES
 from llama_jax.model import remat
 from llama_jax.model.llama import Block
 from llama_jax.ops.rope import rope_frequencies, rotation
-from tests.model.tiny_model import FLOAT32, MODEL, layout, new_params, random_rows
+from tests.model.tiny_model import FLOAT32, MODEL, jit, layout, new_params, random_rows
 
 HAS_HOST_MEMORY = {"device", "pinned_host"} <= {
     memory.kind for memory in jax.devices()[0].addressable_memories()
@@ -31,7 +31,7 @@ def gradients(policy: str):
         def loss(params: nnx.State) -> jax.Array:
             return jnp.mean(jnp.square(nnx.merge(graphdef, params)(*rows)))
 
-        return jax.tree.map(np.asarray, jax.jit(jax.value_and_grad(loss))(params))
+        return jax.tree.map(np.asarray, jit(jax.value_and_grad(loss))(params))
 
 
 @pytest.mark.parametrize("policy", [name for name in REMAT_POLICIES if name != "none"])
