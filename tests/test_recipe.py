@@ -95,7 +95,7 @@ def test_every_choice_of_class_survives_the_way_to_json_and_back():
         (lambda d: d["model"].update(embed_dim="3"), r"embed_dim='3' must be of type int"),
         (lambda d: d["model"].update(num_layers=True), r"num_layers=True must be of type int"),
         (lambda d: d["optimizer"].update(type="Adam"), r"optimizer\.type='Adam' must be one of"),
-        (lambda d: d["model"].update(num_kv_heads=4), r"num_kv_heads=4 must divide"),
+        (lambda d: d["model"].update(num_kv_heads=3), r"num_kv_heads=3 must divide"),
         (lambda d: d["data"].update(mixture=[["a"]]), r"mixture\[0\] must have 2 entries, got 1"),
         (lambda d: d.update(train=3), r"config\.train must be an object"),
     ],

@@ -10,10 +10,15 @@ import sys
 import pytest
 
 from llama_jax import recipe
-from llama_jax.config import Cosine, LogConfig, MeshConfig, WarmupStableDecay
+from llama_jax.config import Cosine, LogConfig, MeshConfig, TrainConfig, WarmupStableDecay
 from llama_jax.observe.run_directory import RunDirectory
 
-BASE = recipe.load_recipe("demo")
+# Numbers of its own: the demo is tuned without a thought of this file.
+BASE = dataclasses.replace(
+    recipe.load_recipe("demo"),
+    schedule=WarmupStableDecay(warmup_steps=40, decay_steps=100),
+    train=TrainConfig(num_steps=400, batch_size=16),
+)
 
 
 def change(config, **sections):
