@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOUNDATION = {"config", "recipe", "hardware", "flops"}
+FOUNDATION = {"atomic", "config", "recipe", "hardware", "flops"}
 PEERS = {"data", "checkpoint", "convert", "infer", "observe", "scaling", "aot"}
 CENTRE = FOUNDATION | {"sharding", "ops", "model"}
 MAY_IMPORT = {
+    "atomic": set(),
     "config": set(),
     "recipe": {"config"},
     "hardware": {"config"},

@@ -30,6 +30,7 @@ from typing import Any, Self
 
 import jax
 
+from llama_jax.atomic import flush, write_atomically
 from llama_jax.checkpoint import manifest as manifests
 from llama_jax.checkpoint import storage
 from llama_jax.checkpoint.manifest import CheckpointError, Manifest
@@ -332,7 +333,7 @@ class Checkpointer:
     ) -> None:
         """Turns a written folder into a checkpoint: manifest, then rename."""
         if jax.process_index() == 0:
-            manifests.write_atomically(partial / "meta.json", meta_text)
+            write_atomically(partial / "meta.json", meta_text)
         files = manifests.scan_together(
             partial, part=jax.process_index(), parts=jax.process_count()
         )
@@ -343,9 +344,9 @@ class Checkpointer:
             return
         manifests.write(partial, Manifest(step=step, arrays=arrays, files=files))
         for folder in [path for path in partial.rglob("*") if path.is_dir()]:
-            manifests.flush(folder)
+            flush(folder)
         partial.rename(self._folder(step))
-        manifests.flush(self.directory)
+        flush(self.directory)
 
     def _retire(self) -> None:
         if jax.process_index() != 0:

@@ -7,12 +7,13 @@ one of the standard library is used: CRC-32 as in zlib.
 import concurrent.futures
 import dataclasses
 import json
-import os
 import time
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from llama_jax.atomic import flush, write_atomically
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -129,26 +130,6 @@ def wait_until_gone(folder: Path, *, timeout_seconds: float = _PATIENCE_SECONDS)
 def _flush_and_enter(path: Path) -> FileEntry:
     flush(path)
     return FileEntry(size=path.stat().st_size, crc32=crc32(path))
-
-
-def flush(path: Path) -> None:
-    """Asks the disk to hold what was written to a file or folder, so that power may fail."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file so that a reader sees the old one or the new one, never a part."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    flush(path.parent)
 
 
 def write(folder: Path, manifest: Manifest) -> None:

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from llama_jax import recipe
+from llama_jax.atomic import write_atomically
 from llama_jax.config import RunConfig, WarmupStableDecay
 
 MAY_CHANGE = (
@@ -84,7 +85,7 @@ class RunDirectory:
         if self.config.exists():
             changed = self._compare(config, resume_step)
         if self.primary and (changed or not self.config.exists()):
-            _write_atomically(self.config, recipe.to_json(config))
+            write_atomically(self.config, recipe.to_json(config))
         return changed
 
     def _compare(self, config: RunConfig, resume_step: int | None) -> list[str]:
@@ -158,12 +159,3 @@ def _take_lock(folder: Path) -> int:
         descriptor, f"pid {os.getpid()} on {socket.gethostname()} since {since}\n".encode(), 0
     )
     return descriptor
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
 
+from llama_jax.atomic import write_atomically
 from llama_jax.checkpoint import Checkpointer
 from llama_jax.config import RunConfig
 
@@ -134,9 +134,5 @@ def keep_origin(run_dir: Path, origin: Origin | None) -> None:
     """Notes in a run's folder where it branched off, before its first checkpoint does."""
     if origin is None:
         return
-    partial = run_dir / "origin.json.partial"
-    with partial.open("w") as file:
-        file.write(json.dumps(dataclasses.asdict(origin), indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(run_dir / "origin.json")
+    text = json.dumps(dataclasses.asdict(origin), indent=2) + "\n"
+    write_atomically(run_dir / "origin.json", text)

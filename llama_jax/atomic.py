@@ -1,0 +1,24 @@
+"""Small files that are whole or absent, whatever moment the power fails."""
+
+import os
+from pathlib import Path
+
+
+def flush(path: Path) -> None:
+    """Asks the disk to hold what was written to a file or folder, so that power may fail."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file so that a reader sees the old one or the new one, never a part."""
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    flush(path.parent)
