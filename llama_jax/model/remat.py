@@ -7,7 +7,7 @@ import jax
 
 # Named with `checkpoint_name` where they are computed.
 ATTENTION = ("attention",)
-MATMULS = ("query", "key", "value", "attention", "mlp_gate", "mlp_up")
+MATMULS = ("query", "key", "value", "attention", "mlp_gate_up")
 
 
 def rematerialize(block: Callable[..., Any], policy: str) -> Callable[..., Any]:

@@ -14,8 +14,8 @@ from jaxtyping import Array, Bool, Float, Int
 from llama_jax.sharding import num_shards
 
 MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)  # finite: a row of -inf would be NaN
-MAX_BLOCKS = 8
-MIN_BLOCK = 64
+MAX_BLOCKS = 4
+MIN_BLOCK = 128
 
 
 def attend_xla(
