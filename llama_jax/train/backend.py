@@ -3,6 +3,7 @@
 import ctypes
 import importlib.util
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 
 import jax
@@ -24,7 +25,18 @@ def compiler_options(platform: str) -> dict[str, str] | None:
     Args:
         platform: Of the devices that will run it, such as "cpu".
     """
-    return _CPU_OPTIONS if platform == "cpu" else None
+    return _CPU_OPTIONS if platform == "cpu" and knows(_CPU_OPTIONS) else None
+
+
+def knows(options: Mapping[str, str]) -> bool:
+    """Whether this version of XLA has the options; they come and go between releases."""
+    program = jax.jit(lambda: 0, compiler_options=dict(options))
+    try:
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+            program.lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 def keep_freed_memory() -> None:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from llama_jax.train.backend import compiler_options
+from llama_jax.train.backend import compiler_options, knows
 
 TOUCH_AND_FREE = """
 import resource
@@ -45,3 +45,8 @@ def test_memory_between_steps(platforms, most_faults):
     )
     faults = int(answer.stdout)
     assert faults < most_faults if most_faults else faults > 1_000
+
+
+def test_an_option_that_xla_has_dropped_is_not_asked_for():
+    assert knows({"xla_backend_optimization_level": "1"})
+    assert not knows({"xla_cpu_gone_with_the_wind": "true"})
