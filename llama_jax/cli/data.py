@@ -9,15 +9,17 @@ from typing import Any, Self
 
 _USAGE = """usage: llama-jax data build RECIPE --out DIR [--input PATH] [--field VALUE ...]
        llama-jax data inspect DIR [--source NAME] [--split train|heldout] [--document N]
+       llama-jax data seen RUN_DIR [--step N]
 
-Builds token shards from raw documents, and looks into them.
+Builds token shards from raw documents, looks into them, and lists what a run has seen of them.
 
 examples:
   llama-jax data build demo --out demo_run/data
   llama-jax data build demo --out my_data --input my_texts/ --tokenizer.vocab-size 8000
   llama-jax data inspect demo_run/data
   llama-jax data inspect demo_run/data --document 3
-  llama-jax data inspect demo_run/data --step 10 --batch-size 4 --seq-len 256"""
+  llama-jax data inspect demo_run/data --step 10 --batch-size 4 --seq-len 256
+  llama-jax data seen demo_run/model | head"""
 
 _BUILD = """Collects documents, trains or loads the tokenizer, writes token shards.
 
@@ -73,8 +75,14 @@ def main(argv: list[str]) -> int:
         return _build(argv[1:])
     if argv[:1] == ["inspect"]:
         return _inspect(argv[1:])
+    if argv[:1] == ["seen"]:
+        from llama_jax.cli.data_seen import main as seen
+
+        return seen(argv[1:])
     if argv and argv[0] not in ("-h", "--help"):
-        raise ValueError(f"data {argv[0]!r} is no command. There are: data build, data inspect.")
+        raise ValueError(
+            f"data {argv[0]!r} is no command. There are: data build, data inspect, data seen."
+        )
     print(_USAGE, file=sys.stdout if argv else sys.stderr)
     return 0 if argv else 2
 

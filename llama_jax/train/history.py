@@ -21,13 +21,18 @@ def samples_seen(run_dir: Path, step: int | None = None) -> range:
         step: Of the checkpoint; the newest by default.
 
     Raises:
-        ValueError: If the run has no checkpoint.
-        CheckpointError: If there is none of that step.
+        ValueError: If the run has no checkpoint, or none of that step.
+        CheckpointError: If it is damaged.
     """
     checkpoints = Checkpointer(run_dir / "checkpoints", read_only=True)
     step = checkpoints.latest_step() if step is None else step
     if step is None:
         raise ValueError(f"RUN_DIR={str(run_dir)!r} has no checkpoint yet.")
+    if step not in (steps := checkpoints.steps()):
+        raise ValueError(
+            f"step={step} of {str(run_dir)!r}: there is no such checkpoint; there are "
+            f"{', '.join(map(str, steps)) or 'none'}."
+        )
     meta = checkpoints.meta(step)
     return range(meta["first_sample"], meta["samples"])
 

@@ -164,6 +164,11 @@ def test_a_branch_is_the_straight_run_with_another_end(llama_jax, config, one_de
     folder = llama_jax.folder / "cooled_branch"
     assert samples_seen(folder) == range(30 * 8, 40 * 8)
 
+    seen = llama_jax.run("data", "seen", folder).stdout.splitlines()
+    documents = list(documents_seen(folder))
+    assert [line.split("\t")[2] for line in seen] == [document.id for document in documents]
+    assert "there are 40" in llama_jax.run("data", "seen", folder, "--step", "7", expect=2).stderr
+
     # Where it came from is kept: another origin is refused, and so is a step that is not there.
     asked = ("train", recipes["cooled"], "--run-dir", folder, "--init-from")
     assert "began from" in llama_jax.run(*asked, "cooled@20", expect=2).stderr
