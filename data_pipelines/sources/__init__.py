@@ -1,10 +1,11 @@
 """Sources: one file a corpus, from raw bytes to documents."""
 
-from llama_jax.config import FilesSource, PythonEnvironmentSource, Source
+from llama_jax.config import FilesSource, PythonEnvironmentSource, Source, WikipediaSource
 
 from ..document import DocumentSource
 from .files import Files
 from .python_environment import PythonEnvironment
+from .wikipedia import Wikipedia
 
 
 def open_source(config: Source) -> DocumentSource:
@@ -14,3 +15,5 @@ def open_source(config: Source) -> DocumentSource:
             return PythonEnvironment()
         case FilesSource():
             return Files(config)
+        case WikipediaSource():
+            return Wikipedia(config)

@@ -7,6 +7,7 @@ from llama_jax.config.build import (
     Source,
     TokenizerFile,
     TokenizerTraining,
+    WikipediaSource,
 )
 from llama_jax.config.data import DataConfig
 from llama_jax.config.model import LinearRope, Llama3Rope, ModelConfig, PlainRope, Rope
@@ -56,4 +57,5 @@ __all__ = [
     "TokenizerTraining",
     "TrainConfig",
     "WarmupStableDecay",
+    "WikipediaSource",
 ]

@@ -42,7 +42,25 @@ class FilesSource:
         checks.positive(f"sources.{self.name}", max_bytes=self.max_bytes)
 
 
-Source = PythonEnvironmentSource | FilesSource
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class WikipediaSource:
+    """Articles of MediaWiki pages-articles dumps (.xml, .xml.bz2, .xml.gz), as plain text.
+
+    Attributes:
+        name: Of the source, in the mixture and in the shards.
+        path: Dump, or folder of dumps; one wiki or several.
+        max_bytes: Text taken at most; documents are chosen by hash.
+    """
+
+    name: str = "wikipedia"
+    path: str = ""
+    max_bytes: int = 1 << 40
+
+    def __post_init__(self) -> None:
+        checks.positive(f"sources.{self.name}", max_bytes=self.max_bytes)
+
+
+Source = PythonEnvironmentSource | FilesSource | WikipediaSource
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

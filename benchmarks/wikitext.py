@@ -1,0 +1,73 @@
+"""Megabytes of wikitext a second that one core turns into text.
+
+Command: python benchmarks/wikitext.py DUMP
+
+Everything runs in this process, pinned to one core: the dump read, decompressed and parsed as XML
+without a look at its pages; its articles' wikitext made into text; both, as a build does; and the
+second by mwparserfromhell's `strip_code` (the peer), where that is installed. Each line is the
+best of several rounds, in CPU time, over the same bytes of wikitext.
+"""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from data_pipelines.document import Dropped
+from data_pipelines.sources import open_source, wikipedia
+from data_pipelines.sources.wikitext import to_text
+from llama_jax.config import WikipediaSource
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is measured."""
+
+    dump: Annotated[Path, tyro.conf.Positional]
+    """A pages-articles dump."""
+    rounds: int = 5
+    """Rounds, of which the best counts."""
+
+
+def read(path: Path) -> list[str]:
+    """Wikitext of the articles of a dump."""
+    reader, texts = wikipedia._DumpReader(), []
+    with wikipedia._open(path) as file:
+        while chunk := file.read1(1 << 18):
+            pages = reader.feed(chunk)
+            texts += [p.wikitext for p in pages if not wikipedia._why_not(p, reader.namespaces)]
+    return texts
+
+
+def main(options: Options) -> None:
+    """Prints a line for each part."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    texts = read(options.dump)
+    megabytes = sum(len(text.encode()) for text in texts) / 1e6
+
+    def report(name: str, run: Callable[[], object]) -> None:
+        seconds = []
+        for _ in range(options.rounds):
+            start = time.process_time()
+            run()
+            seconds.append(time.process_time() - start)
+        print(f"{name:40} {megabytes / min(seconds):8.2f} MB/s of {megabytes:.2f} MB of wikitext")
+
+    source = open_source(WikipediaSource(path=str(options.dump)))
+    report("dump to wikitext", lambda: read(options.dump))
+    report("wikitext to text", lambda: [to_text(text) for text in texts])
+    report("dump to text", lambda: list(source.documents(Dropped())))
+    try:
+        import mwparserfromhell  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        print("mwparserfromhell is not installed: no peer measured")
+        return
+    report("mwparserfromhell", lambda: [mwparserfromhell.parse(t).strip_code() for t in texts])
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,17 @@
+"""Articles of Wikipedia dumps as plain text, with a tokenizer trained on them.
+
+Command: llama-jax data build wikipedia --sources.0.path enwiki-latest-pages-articles.xml.bz2
+    --out wiki_data
+Dumps: https://dumps.wikimedia.org, "pages-articles"; a folder of several languages will do too.
+"""
+
+from llama_jax.config import BuildConfig, TokenizerTraining, WikipediaSource
+
+
+def config() -> BuildConfig:
+    return BuildConfig(
+        name="wikipedia",
+        sources=(WikipediaSource(),),
+        tokenizer=TokenizerTraining(),
+        held_out_fraction=0.01,
+    )

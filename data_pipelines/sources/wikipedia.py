@@ -1,0 +1,240 @@
+"""Articles of Wikipedia's pages-articles dumps."""
+
+import bz2
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from xml.parsers import expat
+
+from llama_jax.config import WikipediaSource
+
+from ..document import Document, Dropped
+from .wikitext import to_text
+from .wikitext_names import HIDDEN_NAMESPACES, REDIRECTS
+
+# Published parts are named "enwiki-20240101-pages-articles1.xml-p1p41242.bz2".
+_NAME = re.compile(r"(?i).*\.xml(-p\d+p\d+[\w-]*)?(\.bz2|\.gz)?")
+_COMPRESSION = 4
+_CHUNK_BYTES = 1 << 18
+# MediaWiki refuses to save a page of more than 2 MiB (its $wgMaxArticleSize).
+_MAX_PAGE_CHARS = 4_000_000
+_MAX_FIELD_CHARS = 1_000
+_MAX_TOKEN_BYTES = 1 << 24
+_MAX_DEPTH = 50
+_MAX_NAMESPACES = 1_000
+_REDIRECT = re.compile(r"\s*#\s*(\w+)[\s:]*\[\[")
+# Of the namespaces' own numbers: media, files and categories show no text where they are linked.
+_HIDDEN_KEYS = frozenset(["-2", "6", "14"])
+_FIELDS = frozenset(
+    [
+        ("namespaces", "namespace"),
+        ("page", "title"),
+        ("page", "ns"),
+        ("page", "id"),
+        ("revision", "model"),
+        ("revision", "text"),
+    ]
+)
+
+
+class Wikipedia:
+    """Articles of every XML dump below a folder, in the order of the paths.
+
+    Takes .xml, .xml.bz2 (multistream too) and .xml.gz of any version of MediaWiki's export schema.
+    Ids are path, page id and title: "enwiki-pages-articles.xml.bz2:12:Anarchism". A page with
+    several revisions gives the last one.
+    """
+
+    def __init__(self, config: WikipediaSource):
+        self._config, self._root = config, Path(config.path)
+        if not config.path or not self._root.exists():
+            raise ValueError(
+                f"sources.{config.name}.path={config.path!r}: there is no such file or folder."
+            )
+
+    def size_bytes(self) -> int:
+        """Bytes of the dumps, those of compressed ones counted fourfold."""
+        return sum(
+            path.stat().st_size * (_COMPRESSION if path.suffix in (".bz2", ".gz") else 1)
+            for _, path in self._files()
+        )
+
+    def documents(self, dropped: Dropped) -> Iterator[Document]:
+        """Every article, its title on the first line; see `DocumentSource`."""
+        found = False
+        for name, path in self._files():
+            found = True
+            try:
+                yield from _read(name, path, dropped)
+            except (OSError, EOFError, zlib.error, expat.ExpatError, _RefusedError) as error:
+                why = str(error) if isinstance(error, _RefusedError) else type(error).__name__
+                dropped.add(f"file damaged, the rest of it is lost ({why})", name)
+        if not found:
+            raise ValueError(
+                f"sources.{self._config.name}.path={self._config.path!r} holds no .xml, .xml.bz2 "
+                "or .xml.gz file; .xml.7z must be unpacked first."
+            )
+
+    def _files(self) -> Iterator[tuple[str, Path]]:
+        if self._root.is_file():
+            candidates = [(self._root.name, self._root)]
+        else:
+            paths = (path for path in self._root.rglob("*") if path.is_file())
+            candidates = sorted((path.relative_to(self._root).as_posix(), path) for path in paths)
+        yield from (pair for pair in candidates if _NAME.fullmatch(pair[1].name))
+
+
+def _read(name: str, path: Path, dropped: Dropped) -> Iterator[Document]:
+    reader, found = _DumpReader(), False
+    with _open(path) as file:
+        # Not `read`: it loses what it has already decompressed where a file is cut short.
+        while chunk := file.read1(_CHUNK_BYTES):
+            for page in reader.feed(chunk):
+                found = True
+                key = f"{name}:{page.id}:{page.title}"
+                if reason := _why_not(page, reader.namespaces):
+                    dropped.add(reason, key)
+                elif text := to_text(page.wikitext, hidden=reader.hidden):
+                    yield Document(key, f"{page.title}\n{text}")
+                else:
+                    dropped.add("no text", key)
+        reader.close()
+    if not found:
+        dropped.add("no page in the file", name)
+
+
+def _open(path: Path) -> bz2.BZ2File | gzip.GzipFile | io.BufferedReader:
+    if path.suffix.lower() == ".bz2":
+        return bz2.BZ2File(path)
+    return gzip.GzipFile(path) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+class _Page(NamedTuple):
+    id: str
+    title: str
+    namespace: str
+    model: str
+    wikitext: str
+    is_redirect: bool
+    is_too_long: bool
+
+
+def _why_not(page: _Page, namespaces: dict[str, str]) -> str | None:
+    """Why a page is no article, or None; never more reasons than the dump has namespaces."""
+    # Schemas before 0.6 do not say the namespace of a page; its title begins with it.
+    prefix = page.title.partition(":")[0].lower()
+    namespace = page.namespace or namespaces.get(prefix, "0")
+    if namespace != "0":
+        known = namespace if namespace in namespaces.values() else "that it does not declare"
+        return f"not an article (namespace {known})"
+    if page.is_too_long:
+        return f"longer than {_MAX_PAGE_CHARS:,} characters"
+    redirect = _REDIRECT.match(page.wikitext)
+    if page.is_redirect or (redirect and redirect[1].lower() in REDIRECTS):
+        return "redirect"
+    return None if page.model in ("wikitext", "") else "not wikitext"
+
+
+class _RefusedError(Exception):
+    """What no dump holds and would take memory without bound."""
+
+
+class _DumpReader:
+    """Pages of a dump that is fed in pieces; holds one piece and one page."""
+
+    def __init__(self) -> None:
+        self.hidden = HIDDEN_NAMESPACES
+        self.namespaces: dict[str, str] = {}
+        self._pages: list[_Page] = []
+        self._path: list[str] = []
+        self._num_bytes = 0
+        self._key = ""
+        self._fields: dict[str, str] = {}
+        self._too_long: set[str] = set()
+        self._is_redirect = False
+        self._field, self._parts, self._num_chars = "", list[str](), 0
+        self._parser = parser = expat.ParserCreate()
+        parser.buffer_text, parser.buffer_size = True, 1 << 16
+        parser.StartElementHandler = self._start
+        parser.EndElementHandler = self._end
+        parser.StartDoctypeDeclHandler = self._doctype
+
+    def feed(self, chunk: bytes) -> Iterator[_Page]:
+        """Pages that end in this piece; those before damage come first, then the error."""
+        damage, self._pages = None, []
+        self._num_bytes += len(chunk)
+        try:
+            self._parser.Parse(chunk, False)
+        except (expat.ExpatError, _RefusedError) as error:
+            damage = error
+        yield from self._pages
+        if damage is not None:
+            raise damage
+        # Expat keeps a tag, a comment or an attribute until it ends.
+        if self._num_bytes - self._parser.CurrentByteIndex > _MAX_TOKEN_BYTES:
+            raise _RefusedError(f"a tag or comment of more than {_MAX_TOKEN_BYTES:,} bytes")
+
+    def close(self) -> None:
+        """Ends the dump; one that is cut short raises `ExpatError`."""
+        self._parser.Parse(b"", True)
+
+    def _doctype(self, *_: object) -> None:
+        # Entities that expand into one another are declared there; no dump has any.
+        raise _RefusedError("it declares a DOCTYPE")
+
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        parent = self._path[-1] if self._path else ""
+        self._path.append(tag)
+        if len(self._path) > _MAX_DEPTH:
+            raise _RefusedError(f"tags nested deeper than {_MAX_DEPTH}")
+        if tag == "page":
+            self._fields, self._is_redirect = {}, False
+            self._too_long.clear()
+        elif tag == "redirect":
+            self._is_redirect = True
+        elif (parent, tag) in _FIELDS:
+            self._key = attributes.get("key", "")[:_MAX_FIELD_CHARS]
+            self._field, self._parts, self._num_chars = tag, [], 0
+            self._too_long.discard(tag)
+            self._parser.CharacterDataHandler = self._text
+
+    def _text(self, text: str) -> None:
+        self._num_chars += len(text)
+        limit = _MAX_PAGE_CHARS if self._field == "text" else _MAX_FIELD_CHARS
+        if self._num_chars <= limit:
+            self._parts.append(text)
+        else:
+            self._too_long.add(self._field)
+            self._parts.clear()
+
+    def _end(self, tag: str) -> None:
+        self._path.pop()
+        if tag == self._field:
+            self._parser.CharacterDataHandler = None
+            self._fields[tag] = "".join(self._parts)
+            self._field, self._parts = "", []
+            if tag == "namespace":
+                self._add_namespace(self._fields.pop(tag).lower())
+        elif tag == "page":
+            self._pages.append(
+                _Page(
+                    id=self._fields.get("id", ""),
+                    title=" ".join(self._fields.get("title", "").split()),
+                    namespace=self._fields.get("ns", ""),
+                    model=self._fields.get("model", ""),
+                    wikitext=self._fields.get("text", ""),
+                    is_redirect=self._is_redirect,
+                    is_too_long=bool(self._too_long),
+                )
+            )
+            self._fields = {}
+
+    def _add_namespace(self, name: str) -> None:
+        if name and len(self.namespaces) < _MAX_NAMESPACES:
+            self.namespaces[name] = self._key
+            if self._key in _HIDDEN_KEYS:
+                self.hidden = self.hidden | {name}
