@@ -1,10 +1,19 @@
 """Sources: one file a corpus, from raw bytes to documents."""
 
-from llama_jax.config import FilesSource, PythonEnvironmentSource, Source, WikipediaSource
+from llama_jax.config import (
+    BooksSource,
+    FilesSource,
+    PythonEnvironmentSource,
+    Source,
+    StackExchangeSource,
+    WikipediaSource,
+)
 
 from ..document import DocumentSource
+from .books import Books
 from .files import Files
 from .python_environment import PythonEnvironment
+from .stack_exchange import StackExchange
 from .wikipedia import Wikipedia
 
 
@@ -15,5 +24,9 @@ def open_source(config: Source) -> DocumentSource:
             return PythonEnvironment()
         case FilesSource():
             return Files(config)
+        case BooksSource():
+            return Books(config)
+        case StackExchangeSource():
+            return StackExchange(config)
         case WikipediaSource():
             return Wikipedia(config)

@@ -1,10 +1,12 @@
 """What a run is: plain frozen values, with no JAX, no I/O and no behaviour."""
 
 from llama_jax.config.build import (
+    BooksSource,
     BuildConfig,
     FilesSource,
     PythonEnvironmentSource,
     Source,
+    StackExchangeSource,
     TokenizerFile,
     TokenizerTraining,
     WikipediaSource,
@@ -32,6 +34,7 @@ from llama_jax.config.run import (
 
 __all__ = [
     "AdamW",
+    "BooksSource",
     "BuildConfig",
     "CheckpointConfig",
     "ComputeConfig",
@@ -53,6 +56,7 @@ __all__ = [
     "RunConfig",
     "Schedule",
     "Source",
+    "StackExchangeSource",
     "TokenizerFile",
     "TokenizerTraining",
     "TrainConfig",

@@ -43,6 +43,47 @@ class FilesSource:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class BooksSource:
+    """Books of Project Gutenberg: every .txt file below a folder, without header and licence.
+
+    Attributes:
+        name: Of the source, in the mixture and in the shards.
+        path: Folder or file.
+        max_bytes: Text taken at most; documents are chosen by hash.
+    """
+
+    name: str = "books"
+    path: str = ""
+    max_bytes: int = 1 << 40
+
+    def __post_init__(self) -> None:
+        checks.positive(f"sources.{self.name}", max_bytes=self.max_bytes)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class StackExchangeSource:
+    """Questions with their answers, best first, of every Posts.xml(.bz2/.gz) below a folder.
+
+    Attributes:
+        name: Of the source, in the mixture and in the shards.
+        path: Folder or file.
+        min_score: Questions and answers of a lower score are left out.
+        max_answers: Answers of a question taken at most, those of the highest scores.
+        max_bytes: Text taken at most; documents are chosen by hash.
+    """
+
+    name: str = "stack_exchange"
+    path: str = ""
+    min_score: int = -(1 << 40)
+    max_answers: int = 1 << 40
+    max_bytes: int = 1 << 40
+
+    def __post_init__(self) -> None:
+        checks.positive(f"sources.{self.name}", max_bytes=self.max_bytes)
+        checks.not_negative(f"sources.{self.name}", max_answers=self.max_answers)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class WikipediaSource:
     """Articles of MediaWiki pages-articles dumps (.xml, .xml.bz2, .xml.gz), as plain text.
 
@@ -60,7 +101,7 @@ class WikipediaSource:
         checks.positive(f"sources.{self.name}", max_bytes=self.max_bytes)
 
 
-Source = PythonEnvironmentSource | FilesSource | WikipediaSource
+Source = PythonEnvironmentSource | FilesSource | WikipediaSource | BooksSource | StackExchangeSource
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

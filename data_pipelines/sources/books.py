@@ -1,0 +1,203 @@
+"""Books of Project Gutenberg, without its header, its licence and its transcribers' notes."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from llama_jax.config import BooksSource
+
+from ..document import Document, Dropped
+
+# The longest book of prose is about 6 MB; what is longer is a genome or a table of digits.
+_MAX_BYTES = 16 << 20
+_HEAD_LINES = 1500
+_HEAD_PARAGRAPHS = 300
+_NOTE_LINES = 120
+_TAIL_LINES = 400
+_GAP_LINES = 3
+
+_START = re.compile(r"\s{0,9}\*{3} ?START OF (THE|THIS) PROJECT GUTENBERG", re.I)
+_SMALL_PRINT = re.compile(r"\s{0,9}\*END ?\*? ?THE SMALL PRINT", re.I)
+_END = re.compile(r"\s{0,9}\*{3} ?END OF (THE|THIS) PROJECT GUTENBERG", re.I)
+_CLOSING = re.compile(r"\W{0,9}END OF (THE |THIS )?PROJECT GUTENBERG\b", re.I)
+_CREDIT = re.compile(
+    r"\W{0,3}((this )?(e-?(text|book)|file) (was )?)?(first )?"
+    r"(produced|prepared|scanned|transcribed|typed|digiti[sz]ed|created|proofed|converted) "
+    r"(by|from)\b"
+    r"|\W{0,3}note: (project gutenberg|images of the original)"
+    r"|\W{0,3}(html|text) version by\b|\W{0,3}updated editions will replace"
+    r"|\W{0,3}this (e-?)?(text|book) (includes|contains|is intended|uses|was)\b"
+    r"|\W{0,3}(original )?transcriber.{0,3}s? note",
+    re.I,
+)
+_NOTE = re.compile(
+    r"[\s*_=-]{0,9}((original )?transcriber.{0,3} notes?|errata noted by (the )?transcriber)"
+    r"\W{0,9}$",
+    re.I,
+)
+_RULE = re.compile(r"[\s*_=~.-]{1,200}$")
+
+
+class Books:
+    """Documents of .txt files, one a book, in the order of their paths.
+
+    UTF-8, else Windows-1252 (of which Gutenberg's Latin-1 is a part), else Latin-1; the ends of
+    lines are "\\n". A text in which no header of Project Gutenberg is found is kept whole. Ids are
+    paths below the folder.
+
+    Source: the forms of headers and footers from 1991 to 2018, read in books of those years.
+    """
+
+    def __init__(self, config: BooksSource):
+        self._config, self._root = config, Path(config.path)
+        if not config.path or not self._root.exists():
+            raise ValueError(
+                f"sources.{config.name}.path={config.path!r}: there is no such file or folder; "
+                "give a folder of .txt books."
+            )
+
+    def size_bytes(self) -> int:
+        """Bytes of the files."""
+        return sum(path.stat().st_size for _, path in self._files())
+
+    def documents(self, dropped: Dropped) -> Iterator[Document]:
+        """Every book with text; see `DocumentSource`."""
+        found = False
+        for name, path in self._files():
+            found = True
+            try:
+                with path.open("rb") as file:
+                    data = file.read(_MAX_BYTES + 1)
+            except OSError:
+                dropped.add("cannot be read", name)
+                continue
+            if len(data) > _MAX_BYTES:
+                dropped.add(f"longer than {_MAX_BYTES:,} bytes", name)
+            elif "\0" in (text := _decode(data)):
+                dropped.add("no text: has NUL characters", name)
+            elif not (text := strip_gutenberg(text)).strip():
+                dropped.add("no text", name)
+            else:
+                yield Document(name, text)
+        if not found:
+            raise ValueError(
+                f"sources.{self._config.name}.path={self._config.path!r} holds no .txt file; give "
+                "a folder of .txt books."
+            )
+
+    def _files(self) -> Iterator[tuple[str, Path]]:
+        if self._root.is_file():
+            candidates = [(self._root.name, self._root)]
+        else:
+            paths = (path for path in self._root.rglob("*") if path.is_file())
+            candidates = sorted((path.relative_to(self._root).as_posix(), path) for path in paths)
+        yield from (pair for pair in candidates if pair[0].lower().endswith(".txt"))
+
+
+def strip_gutenberg(text: str) -> str:
+    """The book itself: what stands between Gutenberg's header and its licence, less their credits.
+
+    A text that holds several books, each with its header, gives them all, one after the other.
+    """
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    starts = [number for number, line in enumerate(lines) if _START.match(line)]
+    if not starts:
+        # Before 2002 the licence came first, and only its last line told where the book began.
+        small_print = (n for n, line in enumerate(lines[:_HEAD_LINES]) if _SMALL_PRINT.match(line))
+        starts = [number for number in small_print if any(map(str.strip, lines[number + 1 :]))][:1]
+    if not starts:
+        return "\n".join(lines)
+    bounds = zip(starts, [*starts[1:], len(lines)], strict=True)
+    books = (_book(lines[start:stop]) for start, stop in bounds)
+    return "\n\n\n\n".join(book for book in books if book)
+
+
+def _book(lines: list[str]) -> str:
+    """The text of lines that begin with a header's last."""
+    first = 1
+    if not lines[0].rstrip().endswith("*"):
+        # A long title goes on, up to the asterisks that close it.
+        more = (n for n in range(1, min(4, len(lines))) if lines[n].rstrip().endswith("***"))
+        first += next(more, 0)
+    body = lines[first : _end(lines)]
+    body = _without_leading_notes(body)
+    return "\n".join(_trimmed(_without_closing_notes(body)))
+
+
+def _end(lines: list[str]) -> int:
+    """Where the footer begins: at its last mark, as volumes of a book can each have their own."""
+    ends = [number for number, line in enumerate(lines) if _END.match(line)]
+    closings = [number for number, line in enumerate(lines) if _CLOSING.match(line)]
+    if not ends:
+        return closings[-1] if closings else len(lines)
+    return next((number for number in closings if ends[-1] - 12 <= number), ends[-1])
+
+
+def _without_leading_notes(lines: list[str]) -> list[str]:
+    """Drops credits above the title, and notes under a heading of their own up to a wide gap."""
+    at, kept, started = 0, [], False
+    for _ in range(_HEAD_PARAGRAPHS):
+        start = _skip(lines, at, blank=True)
+        stop = _skip(lines, start, blank=False)
+        if start == len(lines):
+            break
+        if _NOTE.match(lines[start]) and (end := _note_end(lines, stop)) is not None:
+            at = end
+        elif not started and _CREDIT.match(lines[start]):
+            at = _bracket_end(lines, start) or stop
+        else:
+            started = True
+            kept += lines[at:stop]
+            at = stop
+    return kept + lines[at:]
+
+
+def _bracket_end(lines: list[str], start: int) -> int | None:
+    """The line after a note in brackets, which can have several paragraphs."""
+    if not lines[start].lstrip().startswith("["):
+        return None
+    ends = range(start, min(start + _NOTE_LINES, len(lines)))
+    return next((n + 1 for n in ends if lines[n].rstrip().endswith("]")), None)
+
+
+def _note_end(lines: list[str], start: int) -> int | None:
+    """The wide gap at which a note ends, or None if it would be too long for a note."""
+    at = _skip(lines, start, blank=True)
+    for number in range(at, min(at + _NOTE_LINES, len(lines))):
+        if number + _GAP_LINES <= len(lines) and not any(
+            map(str.strip, lines[number : number + _GAP_LINES])
+        ):
+            return number
+    return None
+
+
+def _without_closing_notes(lines: list[str]) -> list[str]:
+    """Drops transcribers' notes that a book ends with."""
+    earliest = max(len(lines) - _TAIL_LINES, len(lines) * 3 // 4)
+    for number in range(earliest, len(lines)):
+        if _NOTE.match(lines[number]):
+            return lines[:number]
+    return lines
+
+
+def _trimmed(lines: list[str]) -> list[str]:
+    """Without blank lines at both ends and the ornaments that set off a dropped note."""
+    first, last = _skip(lines, 0, blank=True), len(lines)
+    while last > first and _RULE.match(lines[last - 1] or " "):
+        last -= 1
+    return [*lines[first:last], ""] if last > first else []
+
+
+def _skip(lines: list[str], at: int, *, blank: bool) -> int:
+    while at < len(lines) and (not lines[at].strip()) == blank:
+        at += 1
+    return at
+
+
+def _decode(data: bytes) -> str:
+    for encoding in ("utf-8-sig", "cp1252"):
+        try:
+            return data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return data.decode("latin-1")

@@ -1,0 +1,258 @@
+"""Stack Exchange's dumps: each question with its answers, best first."""
+
+import bz2
+import contextlib
+import gzip
+import itertools
+import sqlite3
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from xml.parsers import expat
+
+from llama_jax.config import StackExchangeSource
+
+from ..document import Document, Dropped
+from .post_html import html_to_text
+
+_PLAIN, _COMPRESSED = ".xml", (".xml.bz2", ".xml.gz")
+_SUFFIXES = (_PLAIN, *_COMPRESSED)
+_COMPRESSION = 4
+_CHUNK_BYTES = 1 << 16
+# Between one row and the next; a post is 30,000 characters of Markdown at most.
+_MAX_ROW_BYTES = 4 << 20
+_MAX_DOCUMENT_CHARS = 8 << 20
+_MAX_NAMES = 1000
+_MAX_DEPTH = 4
+_MAX_NUMBER = 1 << 62
+_QUESTION, _ANSWER = "1", "2"
+_DAMAGE = (OSError, EOFError, zlib.error, expat.ExpatError)
+
+
+class _DamagedError(Exception):
+    """A dump that no Stack Exchange site wrote."""
+
+
+class _Post(NamedTuple):
+    question: int
+    is_answer: int
+    score: int
+    id: int
+    title: str
+    text: str
+
+
+class StackExchange:
+    """Documents of Posts.xml dumps, plain or as .bz2 or .gz: a question a document.
+
+    "Q: title", the question, then "A: answer" for each answer, the highest score first, ties by id.
+    Ids are the path below the folder and the question's number: "coffee/Posts.xml:17". Posts wait
+    for their answers in a file of SQLite, in a temporary folder (`TMPDIR`) of about the dump's
+    size, and are sorted there: memory does not grow with the dump.
+
+    Source: answers by score and HTML removed, as in LLaMA-1, Touvron et al. 2023
+    (arXiv:2302.13971), section 2.1. Which posts it took, and what stood between them, it does not
+    say.
+    """
+
+    def __init__(self, config: StackExchangeSource):
+        self._config, self._root = config, Path(config.path)
+        given = f"sources.{config.name}.path={config.path!r}"
+        if not config.path or not self._root.exists():
+            raise ValueError(
+                f"{given}: there is no such file or folder; give a folder with Posts.xml."
+            )
+        if self._root.suffix.lower() == ".7z":
+            raise ValueError(f"{given} is a 7z archive, which is not read. {_unpack(self._root)}")
+
+    def size_bytes(self) -> int:
+        """Bytes of the dumps, those of compressed ones counted fourfold."""
+        return sum(
+            path.stat().st_size * (_COMPRESSION if name.lower().endswith(_COMPRESSED) else 1)
+            for name, path in self._files()
+        )
+
+    def documents(self, dropped: Dropped) -> Iterator[Document]:
+        """Every question, by file and number; see `DocumentSource`.
+
+        Raises:
+            OSError: If the temporary folder is full.
+        """
+        archives, found = [], False
+        for name, path in self._files():
+            if name.lower().endswith(".7z"):
+                archives.append(path)
+                dropped.add("a 7z archive: unpack it first", name)
+                continue
+            found = True
+            try:
+                yield from self._read(name, path, dropped)
+            except sqlite3.OperationalError as error:
+                raise OSError(
+                    f"sources.{self._config.name}: {error}, in {tempfile.gettempdir()}. Set TMPDIR "
+                    f"to a folder with room for about twice the size of {name}."
+                ) from error
+        if not found:
+            raise ValueError(
+                f"sources.{self._config.name}.path={self._config.path!r} holds no Posts.xml, "
+                f"Posts.xml.bz2 or Posts.xml.gz. {_unpack(archives[0]) if archives else ''}".strip()
+            )
+
+    def _files(self) -> Iterator[tuple[str, Path]]:
+        if self._root.is_file():
+            wanted, candidates = _SUFFIXES, [(self._root.name, self._root)]
+        else:
+            wanted = (*(f"posts{suffix}" for suffix in _SUFFIXES), ".7z")
+            paths = (path for path in self._root.rglob("*") if path.is_file())
+            candidates = sorted((path.relative_to(self._root).as_posix(), path) for path in paths)
+        yield from (pair for pair in candidates if pair[0].lower().endswith(wanted))
+
+    def _read(self, name: str, path: Path, dropped: Dropped) -> Iterator[Document]:
+        with (
+            tempfile.TemporaryDirectory(prefix="llama_jax_posts_") as folder,
+            contextlib.closing(_table(Path(folder, "posts.sqlite"))) as table,
+        ):
+            try:
+                for row in _rows(path):
+                    if (post := self._post(name, row, dropped)) is not None:
+                        table.execute("INSERT INTO posts VALUES (?, ?, ?, ?, ?, ?)", post)
+            except _DAMAGE as error:
+                reason = f"file damaged, the rest of it is lost ({type(error).__name__})"
+                dropped.add(reason, name)
+            except _DamagedError as error:
+                dropped.add(f"file damaged, the rest of it is lost ({error})", name)
+            by_score = table.execute(
+                "SELECT * FROM posts ORDER BY question, is_answer, score DESC, id"
+            )
+            posts = map(_Post._make, by_score)
+            for question, group in itertools.groupby(posts, key=lambda post: post.question):
+                if (text := self._thread(name, group, dropped)) is not None:
+                    yield Document(f"{name}:{question}", text)
+
+    def _post(self, name: str, row: dict[str, str], dropped: Dropped) -> _Post | None:
+        """The row's post, or None, with the reason recorded."""
+        number, kind = _number(row.get("Id")), row.get("PostTypeId")
+        if number is None:
+            return dropped.add("a row without an Id", name)
+        record = f"{name}:{number}"
+        if kind not in (_QUESTION, _ANSWER):
+            return dropped.add("neither question nor answer", record)
+        question = number if kind == _QUESTION else _number(row.get("ParentId"))
+        if question is None:
+            return dropped.add("an answer without its question", record)
+        score = _number(row.get("Score", "0"))
+        if score is None:
+            return dropped.add("no valid score", record)
+        if score < self._config.min_score:
+            return dropped.add("a score below min_score", record)
+        text = html_to_text(row.get("Body", ""))
+        if not text:
+            return dropped.add("no text", record)
+        title = " ".join(row.get("Title", "").split())
+        return _Post(question, int(kind == _ANSWER), score, number, title, text)
+
+    def _thread(self, name: str, posts: Iterator[_Post], dropped: Dropped) -> str | None:
+        """The document of a question's posts, which come in their order."""
+        question = next(posts)
+        if question.is_answer:
+            for post in itertools.chain([question], posts):
+                dropped.add("an answer without its question", f"{name}:{post.id}")
+            return None
+        parts = [f"Q: {question.title}\n\n{question.text}" if question.title else question.text]
+        seen, chars = {question.id}, len(parts[0])
+        for post in posts:
+            record = f"{name}:{post.id}"
+            if post.id in seen:
+                dropped.add("the same id as another post", record)
+            elif len(parts) > self._config.max_answers:
+                dropped.add("an answer beyond max_answers", record)
+            elif chars + len(post.text) > _MAX_DOCUMENT_CHARS:
+                dropped.add(f"an answer beyond {_MAX_DOCUMENT_CHARS:,} characters", record)
+            else:
+                seen.add(post.id)
+                chars += len(post.text)
+                parts.append(f"A: {post.text}")
+        return "\n\n".join(parts)
+
+
+def _table(path: Path) -> sqlite3.Connection:
+    table = sqlite3.connect(path, isolation_level=None)
+    # Nothing outlives this reading: no journal, no waiting for the disk. The cache, 8 MiB, is also
+    # what the sort holds before it goes to a file.
+    for pragma in ("journal_mode=OFF", "synchronous=OFF", "temp_store=FILE", "cache_size=-8192"):
+        table.execute(f"PRAGMA {pragma}")
+    table.execute("CREATE TABLE posts (question, is_answer, score, id, title, text)")
+    table.execute("BEGIN")
+    return table
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    """Attributes of every row, as they come; whatever a dump never holds is refused."""
+    rows: list[dict[str, str]] = []
+    names: dict[str, str] = {}
+    # Forced, because a file's own declaration could name any codec of Python's.
+    parser = expat.ParserCreate("utf-8", intern=names)
+    depth = last_row = fed = 0
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal depth, last_row
+        depth += 1
+        if depth > _MAX_DEPTH:
+            raise _DamagedError("nested elements")
+        if tag == "row":
+            last_row = parser.CurrentByteIndex
+            rows.append(attributes)
+
+    def end(_: str) -> None:
+        nonlocal depth
+        depth -= 1
+
+    def refuse(*_: object) -> None:
+        raise _DamagedError("it declares a document type or entities")
+
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
+    with _open(path) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            fed += len(chunk)
+            failure: Exception | None = None
+            try:
+                parser.Parse(chunk)
+            except (expat.ExpatError, _DamagedError) as error:
+                failure = error
+            yield from rows
+            rows.clear()
+            if failure is not None:
+                raise failure
+            # A single long row, or a bomb of spaces that holds none.
+            if fed - last_row > _MAX_ROW_BYTES:
+                raise _DamagedError(f"no row in {_MAX_ROW_BYTES:,} bytes")
+            if len(names) > _MAX_NAMES:
+                raise _DamagedError(f"more than {_MAX_NAMES} names of attributes")
+        parser.Parse(b"", True)
+
+
+def _open(path: Path) -> contextlib.AbstractContextManager:
+    match path.suffix.lower():
+        case ".bz2":
+            return bz2.open(path)
+        case ".gz":
+            return gzip.open(path)
+    return path.open("rb")
+
+
+def _number(text: str | None) -> int | None:
+    """A whole number that SQLite can hold, or None."""
+    if text is None or len(text) > 20:
+        return None
+    try:
+        number = int(text)
+    except ValueError:
+        return None
+    return number if abs(number) < _MAX_NUMBER else None
+
+
+def _unpack(archive: Path) -> str:
+    return f"Unpack it: 7z x {archive.name} Posts.xml (and bzip2 it, to save disk)."
