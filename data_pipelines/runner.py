@@ -17,6 +17,7 @@ from llama_jax.recipe import differences, from_json, to_json
 
 from .document import Dropped
 from .sources import open_source
+from .stages.rules import RuleFilter
 from .stages.shuffle import Shuffle
 from .stages.tokenize import tokenize
 from .stages.write import write_shards
@@ -78,7 +79,10 @@ def _build_into(config: BuildConfig, work: Path, reporter: Reporter) -> dict[str
         size = opened.size_bytes()
         reporter.stage(f"collect {source.name}", size)
         shuffles[source.name] = Shuffle(work / f"{source.name}.documents", size_bytes=size)
-        for num_bytes in shuffles[source.name].write(opened.documents(dropped[source.name])):
+        documents = opened.documents(dropped[source.name])
+        if source.rules:
+            documents = RuleFilter(source.rules).keep(documents, dropped[source.name])
+        for num_bytes in shuffles[source.name].write(documents):
             reporter.advance(num_bytes)
         if not shuffles[source.name].num_documents:
             raise ValueError(_empty(source.name, dropped[source.name]))

@@ -22,6 +22,13 @@ from llama_jax.config.optimizer import (
     Schedule,
     WarmupStableDecay,
 )
+from llama_jax.config.rules import (
+    C4Rules,
+    FineWebRules,
+    GopherQuality,
+    GopherRepetition,
+    Rule,
+)
 from llama_jax.config.run import (
     CheckpointConfig,
     ComputeConfig,
@@ -36,12 +43,16 @@ __all__ = [
     "AdamW",
     "BooksSource",
     "BuildConfig",
+    "C4Rules",
     "CheckpointConfig",
     "ComputeConfig",
     "Cosine",
     "DataConfig",
     "EvaluateConfig",
     "FilesSource",
+    "FineWebRules",
+    "GopherQuality",
+    "GopherRepetition",
     "Linear",
     "LinearRope",
     "Llama3Rope",
@@ -53,6 +64,7 @@ __all__ = [
     "PlainRope",
     "PythonEnvironmentSource",
     "Rope",
+    "Rule",
     "RunConfig",
     "Schedule",
     "Source",

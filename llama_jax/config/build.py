@@ -4,6 +4,7 @@ import dataclasses
 import re
 
 from llama_jax.config import checks
+from llama_jax.config.rules import Rule, check_rules
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -13,10 +14,12 @@ class PythonEnvironmentSource:
     Attributes:
         name: Of the source, in the mixture and in the shards.
         max_bytes: Text taken at most; documents are chosen by hash.
+        rules: Documents that break one are dropped; see `llama_jax.config.rules`.
     """
 
     name: str = "python"
     max_bytes: int = 1 << 40
+    rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
         checks.positive(f"sources.{self.name}", max_bytes=self.max_bytes)
@@ -31,12 +34,14 @@ class FilesSource:
         path: Folder or file.
         text_field: Column or JSON key that holds a document's text.
         max_bytes: Text taken at most; documents are chosen by hash.
+        rules: Documents that break one are dropped; see `llama_jax.config.rules`.
     """
 
     name: str = "files"
     path: str = ""
     text_field: str = "text"
     max_bytes: int = 1 << 40
+    rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
         checks.positive(f"sources.{self.name}", max_bytes=self.max_bytes)
@@ -50,11 +55,13 @@ class BooksSource:
         name: Of the source, in the mixture and in the shards.
         path: Folder or file.
         max_bytes: Text taken at most; documents are chosen by hash.
+        rules: Documents that break one are dropped; see `llama_jax.config.rules`.
     """
 
     name: str = "books"
     path: str = ""
     max_bytes: int = 1 << 40
+    rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
         checks.positive(f"sources.{self.name}", max_bytes=self.max_bytes)
@@ -70,6 +77,7 @@ class StackExchangeSource:
         min_score: Questions and answers of a lower score are left out.
         max_answers: Answers of a question taken at most, those of the highest scores.
         max_bytes: Text taken at most; documents are chosen by hash.
+        rules: Documents that break one are dropped; see `llama_jax.config.rules`.
     """
 
     name: str = "stack_exchange"
@@ -77,6 +85,7 @@ class StackExchangeSource:
     min_score: int = -(1 << 40)
     max_answers: int = 1 << 40
     max_bytes: int = 1 << 40
+    rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
         checks.positive(f"sources.{self.name}", max_bytes=self.max_bytes)
@@ -91,11 +100,13 @@ class WikipediaSource:
         name: Of the source, in the mixture and in the shards.
         path: Dump, or folder of dumps; one wiki or several.
         max_bytes: Text taken at most; documents are chosen by hash.
+        rules: Documents that break one are dropped; see `llama_jax.config.rules`.
     """
 
     name: str = "wikipedia"
     path: str = ""
     max_bytes: int = 1 << 40
+    rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
         checks.positive(f"sources.{self.name}", max_bytes=self.max_bytes)
@@ -162,6 +173,8 @@ class BuildConfig:
         names = [source.name for source in self.sources]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"build.sources has {', '.join(twice)} twice; give each its own name.")
+        for source in self.sources:
+            check_rules(f"sources.{source.name}", source.rules)
         for name in names:
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
                 raise ValueError(
