@@ -76,6 +76,7 @@ def test_only_articles_are_taken_and_the_rest_is_named(tmp_path, monkeypatch):
             page(8, "H", "{}", model="<model>json</model>"),
             page(9, "I", "{{x}}"),
             page(10, "J", "long " * 101),
+            "<page><title>J2</title><ns>0</ns><id>102</id></page>",
             page(11, "K" * 1001, "no"),
             page(12, "L", "kept three", model="<model>wikitext</model>"),
         )
@@ -91,15 +92,17 @@ def test_only_articles_are_taken_and_the_rest_is_named(tmp_path, monkeypatch):
         "not an article (namespace that it does not declare)": ["a.xml:5:E"],
         "redirect": ["a.xml:6:F", "a.xml:7:G"],
         "not wikitext": ["a.xml:8:H"],
-        "no text": ["a.xml:9:I"],
+        "no text": ["a.xml:9:I", "a.xml:102:J2"],
         "longer than 500 characters": ["a.xml:10:J", "a.xml:11:"],
     }
 
 
-def test_the_last_revision_is_the_page(tmp_path):
+def test_the_last_revision_is_the_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(wikipedia, "_MAX_PAGE_CHARS", 500)
     (tmp_path / "a.xml").write_bytes(
         dump(
-            "<page><title>A</title><ns>0</ns><id>1</id><revision><text>old</text></revision>"
+            "<page><title>A</title><ns>0</ns><id>1</id><revision><text>"
+            f"{'old' * 500}</text></revision>"
             "<revision><id>5</id><text>new</text></revision></page>"
         )
     )
