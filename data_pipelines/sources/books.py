@@ -164,9 +164,7 @@ def _note_end(lines: list[str], start: int) -> int | None:
     """The wide gap at which a note ends, or None if it would be too long for a note."""
     at = _skip(lines, start, blank=True)
     for number in range(at, min(at + _NOTE_LINES, len(lines))):
-        if number + _GAP_LINES <= len(lines) and not any(
-            map(str.strip, lines[number : number + _GAP_LINES])
-        ):
+        if not any(map(str.strip, lines[number : number + _GAP_LINES])):
             return number
     return None
 
