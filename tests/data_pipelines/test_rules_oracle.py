@@ -101,7 +101,9 @@ def test_measures_are_those_of_datatrove(texts):
             if value != pytest.approx(theirs, rel=1e-12, abs=1e-15):
                 different.append((number, name, value, theirs))
     print(f"measures of {len(same_words)} documents with equal words: {different}")
-    assert len(different) <= len(same_words) / 500
+    # Only where other words have the same letters, in tables of numbers for instance.
+    assert {name for _, name, _, _ in different} <= {"duplicate_ngram_characters"}
+    assert len(different) <= len(same_words) / 100
 
 
 def _peer_measures(text):
