@@ -1,6 +1,7 @@
 """Sources: one file a corpus, from raw bytes to documents."""
 
 from llama_jax.config import (
+    ArxivSource,
     BooksSource,
     FilesSource,
     PythonEnvironmentSource,
@@ -10,6 +11,7 @@ from llama_jax.config import (
 )
 
 from ..document import DocumentSource
+from .arxiv import Arxiv
 from .books import Books
 from .files import Files
 from .python_environment import PythonEnvironment
@@ -30,3 +32,5 @@ def open_source(config: Source) -> DocumentSource:
             return StackExchange(config)
         case WikipediaSource():
             return Wikipedia(config)
+        case ArxivSource():
+            return Arxiv(config)

@@ -1,6 +1,7 @@
 """What a run is: plain frozen values, with no JAX, no I/O and no behaviour."""
 
 from llama_jax.config.build import (
+    ArxivSource,
     BooksSource,
     BuildConfig,
     FilesSource,
@@ -41,6 +42,7 @@ from llama_jax.config.run import (
 
 __all__ = [
     "AdamW",
+    "ArxivSource",
     "BooksSource",
     "BuildConfig",
     "C4Rules",

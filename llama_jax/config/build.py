@@ -112,7 +112,34 @@ class WikipediaSource:
         checks.positive(f"sources.{self.name}", max_bytes=self.max_bytes)
 
 
-Source = PythonEnvironmentSource | FilesSource | WikipediaSource | BooksSource | StackExchangeSource
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ArxivSource:
+    """Papers of arXiv's bulk source tars, as LaTeX from the first section on.
+
+    Attributes:
+        name: Of the source, in the mixture and in the shards.
+        path: Tar, or folder of tars.
+        max_bytes: Text taken at most; documents are chosen by hash.
+        rules: Documents that break one are dropped; see `llama_jax.config.rules`.
+    """
+
+    name: str = "arxiv"
+    path: str = ""
+    max_bytes: int = 1 << 40
+    rules: tuple[Rule, ...] = ()
+
+    def __post_init__(self) -> None:
+        checks.positive(f"sources.{self.name}", max_bytes=self.max_bytes)
+
+
+Source = (
+    PythonEnvironmentSource
+    | FilesSource
+    | ArxivSource
+    | BooksSource
+    | StackExchangeSource
+    | WikipediaSource
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

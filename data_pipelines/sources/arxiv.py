@@ -1,0 +1,167 @@
+"""arXiv's bulk sources: tars of papers, each a gzipped file or a gzipped tar."""
+
+import io
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from llama_jax.config import ArxivSource
+
+from ..document import Document, Dropped
+from .latex import MAX_CHARACTERS, PaperTooLargeError, clean_paper
+
+_MAX_PAPER_BYTES = 128 << 20  # unpacked; beyond it is a bomb, or a book of pictures
+_TEX = (".tex", ".ltx", ".latex")
+_DOCUMENT = re.compile(rb"^[^%\n]*\\document(?:class|style)\b", re.M)
+_HEAD_BYTES = 1 << 16
+_COMPRESSION = 4
+_DECLARED = re.compile(rb"\\(?:usepackage|RequirePackage)\s*\[([a-z0-9]+)\]\s*\{inputenc\}")
+# Encodings as inputenc names them, where Python has another name.
+_PYTHON_NAMES = {
+    "ansinew": "cp1252",
+    "applemac": "mac_roman",
+    "latin9": "iso8859-15",
+    "koi8-r": "koi8_r",
+    "utf8x": "utf-8",
+}
+
+
+class Arxiv:
+    """Papers of the bulk tars below a folder, in the order of the tars and within them.
+
+    Ids name the tar and the paper: "arXiv_src_2406_001.tar:2406/2406.00001.gz". Papers of which
+    there is a PDF alone are counted, and so is every other one that gives no text. Nothing is
+    unpacked to disk.
+    """
+
+    def __init__(self, config: ArxivSource):
+        self._config, self._root = config, Path(config.path)
+        if not config.path or not self._root.exists():
+            raise ValueError(
+                f"sources.{config.name}.path={config.path!r}: there is no such file or folder."
+            )
+
+    def size_bytes(self) -> int:
+        """Bytes of the tars, fourfold: papers are compressed within them."""
+        return sum(path.stat().st_size * _COMPRESSION for _, path in self._tars())
+
+    def documents(self, dropped: Dropped) -> Iterator[Document]:
+        """Every paper with text; see `DocumentSource`."""
+        found = False
+        for name, path in self._tars():
+            found = True
+            try:
+                with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as papers:
+                    while member := papers.next():
+                        yield from self._paper(f"{name}:{member.name}", member, papers, dropped)
+                    # A header cut short looks like an end to tarfile.
+                    file.seek(papers.offset)
+                    if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                        raise EOFError
+            except (tarfile.TarError, OSError, EOFError) as error:
+                dropped.add(f"tar damaged, the rest of it is lost ({type(error).__name__})", name)
+        if not found:
+            raise ValueError(
+                f"sources.{self._config.name}.path={self._config.path!r} holds no .tar file."
+            )
+
+    def _tars(self) -> Iterator[tuple[str, Path]]:
+        if self._root.is_file():
+            yield self._root.name, self._root
+            return
+        paths = (path for path in self._root.rglob("*.tar") if path.is_file())
+        yield from sorted((path.relative_to(self._root).as_posix(), path) for path in paths)
+
+    def _paper(
+        self, paper: str, member: tarfile.TarInfo, papers: tarfile.TarFile, dropped: Dropped
+    ) -> Iterator[Document]:
+        if not member.isfile():
+            return
+        if member.name.lower().endswith(".pdf"):
+            dropped.add("PDF alone", paper)
+            return
+        if member.size > _MAX_PAPER_BYTES:
+            dropped.add("larger than a paper may be", paper)
+            return
+        file = papers.extractfile(member)
+        assert file is not None
+        try:
+            files, reason = _unpack(file.read())
+            text = clean_paper(files) if files else None
+        except PaperTooLargeError:
+            dropped.add("larger than a paper may be", paper)
+            return
+        except (zlib.error, tarfile.TarError, EOFError, ValueError) as error:
+            dropped.add(f"paper damaged ({type(error).__name__})", paper)
+            return
+        if text is None:
+            dropped.add(reason or "no LaTeX document", paper)
+        elif not text:
+            dropped.add("no text", paper)
+        else:
+            yield Document(paper, text)
+
+
+def _unpack(packed: bytes) -> tuple[dict[str, str], str]:
+    """TeX files of a paper by path; or none, and why.
+
+    Raises:
+        PaperTooLargeError: If it unpacks to more than a paper may be.
+        zlib.error, tarfile.TarError: If it is damaged.
+    """
+    data = _gunzip(packed) if packed[:2] == b"\x1f\x8b" else packed
+    if data[:5] == b"%PDF-":
+        return {}, "PDF alone"
+    if data[:2] == b"%!":
+        return {}, "PostScript alone"
+    if data[257:262] != b"ustar" and not _is_old_tar(data):
+        if b"\\" not in data[:100_000] or data.count(0) > len(data) // 1000:
+            return {}, "no TeX (encrypted, withdrawn, or of another kind)"
+        return {"paper.tex": _decode(data)}, ""
+    files = {}
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        for member in tar:
+            file = tar.extractfile(member) if member.isfile() else None
+            content = file.read() if file else b""
+            # Authors name files as they like; a document says what it is.
+            if member.name.lower().endswith(_TEX) or _DOCUMENT.search(content[:_HEAD_BYTES]):
+                files[member.name.removeprefix("./")] = _decode(content)
+    return files, "" if files else "no TeX among its files"
+
+
+def _gunzip(packed: bytes) -> bytes:
+    unpacker = zlib.decompressobj(wbits=31)
+    data = unpacker.decompress(packed, _MAX_PAPER_BYTES)
+    if unpacker.unconsumed_tail:
+        raise PaperTooLargeError
+    if not unpacker.eof:
+        raise EOFError
+    return data
+
+
+def _is_old_tar(data: bytes) -> bool:
+    """Whether it is a tar from before POSIX, which has no mark but its checksum."""
+    header = data[:512]
+    if len(header) < 512:
+        return False
+    try:
+        stated = int(header[148:156].strip(b" \0") or b"x", 8)
+    except ValueError:
+        return False
+    return stated == sum(header[:148]) + 8 * 32 + sum(header[156:])
+
+
+def _decode(data: bytes) -> str:
+    if len(data) > MAX_CHARACTERS:
+        raise PaperTooLargeError
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        declared = _DECLARED.search(data)
+        name = declared[1].decode() if declared else "latin-1"
+        try:
+            return data.decode(_PYTHON_NAMES.get(name, name))
+        except (LookupError, UnicodeDecodeError):
+            return data.decode("latin-1")
