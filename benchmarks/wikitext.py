@@ -1,6 +1,6 @@
 """Megabytes of wikitext a second that one core turns into text.
 
-Command: python benchmarks/wikitext.py DUMP
+Command: python benchmarks/wikitext.py [--dump FILE]
 
 Everything runs in this process, pinned to one core: the dump read, decompressed and parsed as XML
 without a look at its pages; its articles' wikitext made into text; both, as a build does; and the
@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 
@@ -22,13 +21,18 @@ from data_pipelines.sources import open_source, wikipedia
 from data_pipelines.sources.wikitext import to_text
 from llama_jax.config import WikipediaSource
 
+SAMPLE = Path(__file__).parents[2] / (
+    "shared/corpora/wikipedia/piskvorky+gensim/"
+    "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
     """What is measured."""
 
-    dump: Annotated[Path, tyro.conf.Positional]
-    """A pages-articles dump."""
+    dump: Path = SAMPLE
+    """A pages-articles dump; by default the English sample beside the project."""
     rounds: int = 5
     """Rounds, of which the best counts."""
 
@@ -45,6 +49,9 @@ def read(path: Path) -> list[str]:
 
 def main(options: Options) -> None:
     """Prints a line for each part."""
+    if not options.dump.is_file():
+        print(f"skipped: there is no {options.dump.name}; give one with --dump")
+        return
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     texts = read(options.dump)
     megabytes = sum(len(text.encode()) for text in texts) / 1e6
