@@ -10,6 +10,7 @@ from pathlib import Path
 from llama_jax.config import ArxivSource
 
 from ..document import Document, Dropped
+from .folder import existing_path, files_below
 from .latex import MAX_CHARACTERS, PaperTooLargeError, clean_paper
 
 _MAX_PAPER_BYTES = 128 << 20  # unpacked; beyond it is a bomb, or a book of pictures
@@ -37,11 +38,8 @@ class Arxiv:
     """
 
     def __init__(self, config: ArxivSource):
-        self._config, self._root = config, Path(config.path)
-        if not config.path or not self._root.exists():
-            raise ValueError(
-                f"sources.{config.name}.path={config.path!r}: there is no such file or folder."
-            )
+        self._config = config
+        self._root = existing_path(config.name, config.path, give="a .tar, or a folder of them")
 
     def size_bytes(self) -> int:
         """Bytes of the tars, fourfold: papers are compressed within them."""
@@ -68,11 +66,7 @@ class Arxiv:
             )
 
     def _tars(self) -> Iterator[tuple[str, Path]]:
-        if self._root.is_file():
-            yield self._root.name, self._root
-            return
-        paths = (path for path in self._root.rglob("*.tar") if path.is_file())
-        yield from sorted((path.relative_to(self._root).as_posix(), path) for path in paths)
+        yield from (pair for pair in files_below(self._root) if pair[0].lower().endswith(".tar"))
 
     def _paper(
         self, paper: str, member: tarfile.TarInfo, papers: tarfile.TarFile, dropped: Dropped

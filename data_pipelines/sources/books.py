@@ -7,6 +7,7 @@ from pathlib import Path
 from llama_jax.config import BooksSource
 
 from ..document import Document, Dropped
+from .folder import existing_path, files_below
 
 # The longest book of prose is about 6 MB; what is longer is a genome or a table of digits.
 _MAX_BYTES = 16 << 20
@@ -49,12 +50,8 @@ class Books:
     """
 
     def __init__(self, config: BooksSource):
-        self._config, self._root = config, Path(config.path)
-        if not config.path or not self._root.exists():
-            raise ValueError(
-                f"sources.{config.name}.path={config.path!r}: there is no such file or folder; "
-                "give a folder of .txt books."
-            )
+        self._config = config
+        self._root = existing_path(config.name, config.path, give="a folder of .txt books")
 
     def size_bytes(self) -> int:
         """Bytes of the files."""
@@ -86,12 +83,7 @@ class Books:
             )
 
     def _files(self) -> Iterator[tuple[str, Path]]:
-        if self._root.is_file():
-            candidates = [(self._root.name, self._root)]
-        else:
-            paths = (path for path in self._root.rglob("*") if path.is_file())
-            candidates = sorted((path.relative_to(self._root).as_posix(), path) for path in paths)
-        yield from (pair for pair in candidates if pair[0].lower().endswith(".txt"))
+        yield from (pair for pair in files_below(self._root) if pair[0].lower().endswith(".txt"))
 
 
 def strip_gutenberg(text: str) -> str:

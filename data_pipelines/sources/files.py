@@ -8,6 +8,7 @@ from pathlib import Path
 from llama_jax.config import FilesSource
 
 from ..document import Document, Dropped
+from .folder import existing_path, files_below
 
 _WHOLE = (".txt", ".md")
 _JSON_LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
@@ -22,11 +23,8 @@ class Files:
     """
 
     def __init__(self, config: FilesSource):
-        self._config, self._root = config, Path(config.path)
-        if not config.path or not self._root.exists():
-            raise ValueError(
-                f"sources.{config.name}.path={config.path!r}: there is no such file or folder."
-            )
+        self._config = config
+        self._root = existing_path(config.name, config.path, give="a file, or a folder of them")
 
     def size_bytes(self) -> int:
         """Bytes of the files, those of compressed ones counted fourfold."""
@@ -51,12 +49,7 @@ class Files:
             )
 
     def _files(self) -> Iterator[tuple[str, Path]]:
-        if self._root.is_file():
-            candidates = [(self._root.name, self._root)]
-        else:
-            paths = (path for path in self._root.rglob("*") if path.is_file())
-            candidates = sorted((path.relative_to(self._root).as_posix(), path) for path in paths)
-        yield from (pair for pair in candidates if pair[0].lower().endswith(_SUFFIXES))
+        yield from (pair for pair in files_below(self._root) if pair[0].lower().endswith(_SUFFIXES))
 
     def _read(self, name: str, path: Path, dropped: Dropped) -> Iterator[Document]:
         if name.lower().endswith(_WHOLE):

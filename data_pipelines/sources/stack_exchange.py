@@ -15,6 +15,7 @@ from xml.parsers import expat
 from llama_jax.config import StackExchangeSource
 
 from ..document import Document, Dropped
+from .folder import existing_path, files_below
 from .post_html import html_to_text
 
 _PLAIN, _COMPRESSED = ".xml", (".xml.bz2", ".xml.gz")
@@ -58,12 +59,9 @@ class StackExchange:
     """
 
     def __init__(self, config: StackExchangeSource):
-        self._config, self._root = config, Path(config.path)
+        self._config = config
+        self._root = existing_path(config.name, config.path, give="a folder with Posts.xml")
         given = f"sources.{config.name}.path={config.path!r}"
-        if not config.path or not self._root.exists():
-            raise ValueError(
-                f"{given}: there is no such file or folder; give a folder with Posts.xml."
-            )
         if self._root.suffix.lower() == ".7z":
             raise ValueError(f"{given} is a 7z archive, which is not read. {_unpack(self._root)}")
 
@@ -102,12 +100,10 @@ class StackExchange:
 
     def _files(self) -> Iterator[tuple[str, Path]]:
         if self._root.is_file():
-            wanted, candidates = _SUFFIXES, [(self._root.name, self._root)]
+            wanted = _SUFFIXES
         else:
             wanted = (*(f"posts{suffix}" for suffix in _SUFFIXES), ".7z")
-            paths = (path for path in self._root.rglob("*") if path.is_file())
-            candidates = sorted((path.relative_to(self._root).as_posix(), path) for path in paths)
-        yield from (pair for pair in candidates if pair[0].lower().endswith(wanted))
+        yield from (pair for pair in files_below(self._root) if pair[0].lower().endswith(wanted))
 
     def _read(self, name: str, path: Path, dropped: Dropped) -> Iterator[Document]:
         with (

@@ -13,6 +13,7 @@ from xml.parsers import expat
 from llama_jax.config import WikipediaSource
 
 from ..document import Document, Dropped
+from .folder import existing_path, files_below
 from .wikitext import to_text
 from .wikitext_names import HIDDEN_NAMESPACES, REDIRECTS
 
@@ -50,11 +51,8 @@ class Wikipedia:
     """
 
     def __init__(self, config: WikipediaSource):
-        self._config, self._root = config, Path(config.path)
-        if not config.path or not self._root.exists():
-            raise ValueError(
-                f"sources.{config.name}.path={config.path!r}: there is no such file or folder."
-            )
+        self._config = config
+        self._root = existing_path(config.name, config.path, give="a dump or a folder of dumps")
 
     def size_bytes(self) -> int:
         """Bytes of the dumps, those of compressed ones counted fourfold."""
@@ -80,12 +78,7 @@ class Wikipedia:
             )
 
     def _files(self) -> Iterator[tuple[str, Path]]:
-        if self._root.is_file():
-            candidates = [(self._root.name, self._root)]
-        else:
-            paths = (path for path in self._root.rglob("*") if path.is_file())
-            candidates = sorted((path.relative_to(self._root).as_posix(), path) for path in paths)
-        yield from (pair for pair in candidates if _NAME.fullmatch(pair[1].name))
+        yield from (pair for pair in files_below(self._root) if _NAME.fullmatch(pair[1].name))
 
 
 def _read(name: str, path: Path, dropped: Dropped) -> Iterator[Document]:
