@@ -30,7 +30,7 @@ bench: .venv/parity
 
 # Versions alone, for every Python and platform: no hashes, no address of an index.
 lock:
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --fork-strategy fewest --no-annotate --no-header --no-emit-index-url --upgrade -o requirements.lock
+	uv pip compile pyproject.toml --extra data --extra dev --universal --python-version 3.11 --fork-strategy fewest --no-annotate --no-header --no-emit-index-url --upgrade -o requirements.lock
 
 clean:
 	rm -rf .venv $(RUN)
