@@ -16,7 +16,7 @@ from pathlib import Path
 import tyro
 
 from data_pipelines.document import Dropped
-from data_pipelines.sources import open_source
+from data_pipelines.sources import open_source, read_all
 from llama_jax.config import ArxivSource, BooksSource, StackExchangeSource, WikipediaSource
 
 SOURCES = {
@@ -56,11 +56,11 @@ def measure(name: str, path: str) -> None:
     """Prints the rate of one source, and the memory that this process came to."""
     source, dropped = open_source(SOURCES[name](path=path)), Dropped()
     start, count, text_bytes = time.process_time(), 0, 0
-    for document in source.documents(dropped):
+    for document in read_all(source, dropped):
         count += 1
         text_bytes += len(document.text.encode())
     seconds = time.process_time() - start
-    size = source.size_bytes()
+    size = sum(file.expected_text_bytes() for file in source.files())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"{name}: {count:,} documents, {text_bytes:,} bytes of text in {seconds:.2f} CPU s: "

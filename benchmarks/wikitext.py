@@ -17,7 +17,7 @@ from pathlib import Path
 import tyro
 
 from data_pipelines.document import Dropped
-from data_pipelines.sources import open_source, wikipedia
+from data_pipelines.sources import open_source, read_all, wikipedia
 from data_pipelines.sources.wikitext import to_text
 from llama_jax.config import WikipediaSource
 
@@ -67,7 +67,7 @@ def main(options: Options) -> None:
     source = open_source(WikipediaSource(path=str(options.dump)))
     report("dump to wikitext", lambda: read(options.dump))
     report("wikitext to text", lambda: [to_text(text) for text in texts])
-    report("dump to text", lambda: list(source.documents(Dropped())))
+    report("dump to text", lambda: list(read_all(source, Dropped())))
     try:
         import mwparserfromhell  # pyright: ignore[reportMissingImports]
     except ImportError:

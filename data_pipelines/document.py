@@ -1,22 +1,60 @@
-"""What sources give, and the account of what was left out."""
+"""What sources read and give, and the account of what was left out."""
 
 import collections
-from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, cast
 
 _MAX_EXAMPLES = 5
+_COMPRESSED = (".gz", ".bz2", ".zst", ".parquet", ".tar", ".wacz")
+_COMPRESSION = 4
+
+
+class RawFile(NamedTuple):
+    """A file of a corpus as it was published.
+
+    Attributes:
+        name: Path below the source's folder, with `/`; the same on every machine.
+        url: Local path, or what fsspec opens: "s3://bucket/key".
+        size_bytes: As it lies there.
+    """
+
+    name: str
+    url: str
+    size_bytes: int
+
+    def open(self) -> io.BufferedReader:
+        """Its bytes, seekable."""
+        if "://" not in self.url:
+            return Path(self.url).open("rb")
+        import fsspec
+
+        system, path = fsspec.core.url_to_fs(self.url)
+        return io.BufferedReader(cast(Any, system.open(path, "rb")))
+
+    def expected_text_bytes(self) -> int:
+        """About how much text is in it: compressed formats fourfold."""
+        return self.size_bytes * (_COMPRESSION if self.name.lower().endswith(_COMPRESSED) else 1)
 
 
 class Document(NamedTuple):
     """A text and where it came from.
 
     Attributes:
-        id: Path or key within its source; the same on every machine.
+        id: Where the raw record is: file below the source's folder, then what finds the record in
+            it, such as its number or byte offset; the same on every machine.
         text: Its text, without lone surrogates.
+        url: Where it is to be found in public; empty where that is not known.
+        language: ISO 639-1 code of its language; empty where nobody has looked.
+        metadata: More about it, such as ("licence", "mit").
     """
 
     id: str
     text: str
+    url: str = ""
+    language: str = ""
+    metadata: tuple[tuple[str, str], ...] = ()
 
 
 class Dropped:
@@ -37,14 +75,25 @@ class Dropped:
 class DocumentSource(Protocol):
     """Documents of one corpus."""
 
-    def size_bytes(self) -> int:
-        """About how much text there is, before anything is left out."""
-        ...
-
-    def documents(self, dropped: Dropped) -> Iterator[Document]:
-        """Every document; what is left out is recorded in `dropped`.
+    def files(self) -> Iterator[RawFile]:
+        """Every raw file, in order of name.
 
         Raises:
             ValueError: If there is nothing to read; the message says what was looked for.
         """
+        ...
+
+    def read(self, file: RawFile, dropped: Dropped) -> Iterator[Document]:
+        """Documents of one file, in order; what is left out is recorded in `dropped`.
+
+        Damage is recorded, not raised. What came before it is given.
+        """
+        ...
+
+
+class DocumentFilter(Protocol):
+    """Keeps some documents, and may edit them."""
+
+    def keep(self, documents: Iterable[Document], dropped: Dropped) -> Iterator[Document]:
+        """Documents that stay, in order; every other one is recorded in `dropped`."""
         ...

@@ -16,8 +16,8 @@ from llama_jax.data.tokenizer import SENTENCEPIECE_NAME, TIKTOKEN_NAME, Tokenize
 from llama_jax.recipe import differences, from_json, to_json
 
 from .document import Dropped
-from .sources import open_source
-from .stages.rules import RuleFilter
+from .sources import open_source, read_all
+from .stages.filters import apply_filters, open_filters
 from .stages.shuffle import Shuffle
 from .stages.tokenize import tokenize
 from .stages.write import write_shards
@@ -75,13 +75,12 @@ def _build_into(config: BuildConfig, work: Path, reporter: Reporter) -> dict[str
     dropped = {source.name: Dropped() for source in config.sources}
     shuffles = {}
     for source in config.sources:
+        account = dropped[source.name]
         opened = open_source(source)
-        size = opened.size_bytes()
+        size = sum(file.expected_text_bytes() for file in opened.files())
         reporter.stage(f"collect {source.name}", size)
         shuffles[source.name] = Shuffle(work / f"{source.name}.documents", size_bytes=size)
-        documents = opened.documents(dropped[source.name])
-        if source.rules:
-            documents = RuleFilter(source.rules).keep(documents, dropped[source.name])
+        documents = apply_filters(open_filters(source.filters), read_all(opened, account), account)
         for num_bytes in shuffles[source.name].write(documents):
             reporter.advance(num_bytes)
         if not shuffles[source.name].num_documents:

@@ -1,5 +1,7 @@
 """Sources: one file a corpus, from raw bytes to documents."""
 
+from collections.abc import Iterator
+
 from llama_jax.config import (
     ArxivSource,
     BooksSource,
@@ -10,7 +12,7 @@ from llama_jax.config import (
     WikipediaSource,
 )
 
-from ..document import DocumentSource
+from ..document import Document, DocumentSource, Dropped
 from .arxiv import Arxiv
 from .books import Books
 from .files import Files
@@ -34,3 +36,9 @@ def open_source(config: Source) -> DocumentSource:
             return Wikipedia(config)
         case ArxivSource():
             return Arxiv(config)
+
+
+def read_all(source: DocumentSource, dropped: Dropped) -> Iterator[Document]:
+    """Documents of every file, one file after the other."""
+    for file in source.files():
+        yield from source.read(file, dropped)

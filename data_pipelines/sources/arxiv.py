@@ -5,19 +5,17 @@ import re
 import tarfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 
 from llama_jax.config import ArxivSource
 
-from ..document import Document, Dropped
-from .folder import existing_path, files_below
+from ..document import Document, Dropped, RawFile
+from .folder import raw_files
 from .latex import MAX_CHARACTERS, PaperTooLargeError, clean_paper
 
 _MAX_PAPER_BYTES = 128 << 20  # unpacked; beyond it is a bomb, or a book of pictures
 _TEX = (".tex", ".ltx", ".latex")
 _DOCUMENT = re.compile(rb"^[^%\n]*\\document(?:class|style)\b", re.M)
 _HEAD_BYTES = 1 << 16
-_COMPRESSION = 4
 _DECLARED = re.compile(rb"\\(?:usepackage|RequirePackage)\s*\[([a-z0-9]+)\]\s*\{inputenc\}")
 # Encodings as inputenc names them, where Python has another name.
 _PYTHON_NAMES = {
@@ -39,34 +37,27 @@ class Arxiv:
 
     def __init__(self, config: ArxivSource):
         self._config = config
-        self._root = existing_path(config.name, config.path, give="a .tar, or a folder of them")
 
-    def size_bytes(self) -> int:
-        """Bytes of the tars, fourfold: papers are compressed within them."""
-        return sum(path.stat().st_size * _COMPRESSION for _, path in self._tars())
+    def files(self) -> Iterator[RawFile]:
+        """Every tar; see `DocumentSource`."""
+        config = self._config
+        return raw_files(
+            config.name, config.path, lambda name: name.lower().endswith(".tar"), kinds=".tar"
+        )
 
-    def documents(self, dropped: Dropped) -> Iterator[Document]:
+    def read(self, file: RawFile, dropped: Dropped) -> Iterator[Document]:
         """Every paper with text; see `DocumentSource`."""
-        found = False
-        for name, path in self._tars():
-            found = True
-            try:
-                with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as papers:
-                    while member := papers.next():
-                        yield from self._paper(f"{name}:{member.name}", member, papers, dropped)
-                    # A header cut short looks like an end to tarfile.
-                    file.seek(papers.offset)
-                    if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
-                        raise EOFError
-            except (tarfile.TarError, OSError, EOFError) as error:
-                dropped.add(f"tar damaged, the rest of it is lost ({type(error).__name__})", name)
-        if not found:
-            raise ValueError(
-                f"sources.{self._config.name}.path={self._config.path!r} holds no .tar file."
-            )
-
-    def _tars(self) -> Iterator[tuple[str, Path]]:
-        yield from (pair for pair in files_below(self._root) if pair[0].lower().endswith(".tar"))
+        name = file.name
+        try:
+            with file.open() as opened, tarfile.open(fileobj=opened, mode="r:") as papers:
+                while member := papers.next():
+                    yield from self._paper(f"{name}:{member.name}", member, papers, dropped)
+                # A header cut short looks like an end to tarfile.
+                opened.seek(papers.offset)
+                if opened.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                    raise EOFError
+        except (tarfile.TarError, OSError, EOFError) as error:
+            dropped.add(f"tar damaged, the rest of it is lost ({type(error).__name__})", name)
 
     def _paper(
         self, paper: str, member: tarfile.TarInfo, papers: tarfile.TarFile, dropped: Dropped

@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from llama_jax.config import BooksSource
 
-from ..document import Document, Dropped
-from .folder import existing_path, files_below
+from ..document import Document, Dropped, RawFile
+from .folder import raw_files
 
 # The longest book of prose is about 6 MB; what is longer is a genome or a table of digits.
 _MAX_BYTES = 16 << 20
@@ -51,39 +50,30 @@ class Books:
 
     def __init__(self, config: BooksSource):
         self._config = config
-        self._root = existing_path(config.name, config.path, give="a folder of .txt books")
 
-    def size_bytes(self) -> int:
-        """Bytes of the files."""
-        return sum(path.stat().st_size for _, path in self._files())
+    def files(self) -> Iterator[RawFile]:
+        """Every .txt file; see `DocumentSource`."""
+        config = self._config
+        return raw_files(
+            config.name, config.path, lambda name: name.lower().endswith(".txt"), kinds=".txt"
+        )
 
-    def documents(self, dropped: Dropped) -> Iterator[Document]:
-        """Every book with text; see `DocumentSource`."""
-        found = False
-        for name, path in self._files():
-            found = True
-            try:
-                with path.open("rb") as file:
-                    data = file.read(_MAX_BYTES + 1)
-            except OSError:
-                dropped.add("cannot be read", name)
-                continue
-            if len(data) > _MAX_BYTES:
-                dropped.add(f"longer than {_MAX_BYTES:,} bytes", name)
-            elif "\0" in (text := _decode(data)):
-                dropped.add("no text: has NUL characters", name)
-            elif not (text := strip_gutenberg(text)).strip():
-                dropped.add("no text", name)
-            else:
-                yield Document(name, text)
-        if not found:
-            raise ValueError(
-                f"sources.{self._config.name}.path={self._config.path!r} holds no .txt file; give "
-                "a folder of .txt books."
-            )
-
-    def _files(self) -> Iterator[tuple[str, Path]]:
-        yield from (pair for pair in files_below(self._root) if pair[0].lower().endswith(".txt"))
+    def read(self, file: RawFile, dropped: Dropped) -> Iterator[Document]:
+        """The book, if it has text; see `DocumentSource`."""
+        try:
+            with file.open() as opened:
+                data = opened.read(_MAX_BYTES + 1)
+        except OSError:
+            dropped.add("cannot be read", file.name)
+            return
+        if len(data) > _MAX_BYTES:
+            dropped.add(f"longer than {_MAX_BYTES:,} bytes", file.name)
+        elif "\0" in (text := _decode(data)):
+            dropped.add("no text: has NUL characters", file.name)
+        elif not (text := strip_gutenberg(text)).strip():
+            dropped.add("no text", file.name)
+        else:
+            yield Document(file.name, text)
 
 
 def strip_gutenberg(text: str) -> str:

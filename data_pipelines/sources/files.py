@@ -1,19 +1,17 @@
 """Any folder of text, JSON lines or Parquet files."""
 
-import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from llama_jax.config import FilesSource
 
-from ..document import Document, Dropped
-from .folder import existing_path, files_below
+from ..document import Document, Dropped, RawFile
+from .folder import open_decompressed, raw_files
 
 _WHOLE = (".txt", ".md")
 _JSON_LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 _SUFFIXES = (*_WHOLE, *_JSON_LINES, ".parquet")
-_COMPRESSION = 4
 
 
 class Files:
@@ -24,40 +22,32 @@ class Files:
 
     def __init__(self, config: FilesSource):
         self._config = config
-        self._root = existing_path(config.name, config.path, give="a file, or a folder of them")
 
-    def size_bytes(self) -> int:
-        """Bytes of the files, those of compressed ones counted fourfold."""
-        return sum(
-            path.stat().st_size * (1 if path.suffix in (*_WHOLE, ".jsonl") else _COMPRESSION)
-            for _, path in self._files()
+    def files(self) -> Iterator[RawFile]:
+        """Every file of these kinds; see `DocumentSource`."""
+        return raw_files(
+            self._config.name,
+            self._config.path,
+            lambda name: name.lower().endswith(_SUFFIXES),
+            kinds=", ".join(_SUFFIXES),
         )
 
-    def documents(self, dropped: Dropped) -> Iterator[Document]:
+    def read(self, file: RawFile, dropped: Dropped) -> Iterator[Document]:
         """Every record with text; see `DocumentSource`."""
-        found = False
-        for name, path in self._files():
-            found = True
-            try:
-                yield from self._read(name, path, dropped)
-            except (OSError, EOFError, UnicodeDecodeError, *_damage()) as error:
-                dropped.add(f"file damaged, the rest of it is lost ({type(error).__name__})", name)
-        if not found:
-            raise ValueError(
-                f"sources.{self._config.name}.path={self._config.path!r} holds no "
-                f"{', '.join(_SUFFIXES)} file."
-            )
+        try:
+            yield from self._read(file, dropped)
+        except (OSError, EOFError, UnicodeDecodeError, *_damage()) as error:
+            reason = f"file damaged, the rest of it is lost ({type(error).__name__})"
+            dropped.add(reason, file.name)
 
-    def _files(self) -> Iterator[tuple[str, Path]]:
-        yield from (pair for pair in files_below(self._root) if pair[0].lower().endswith(_SUFFIXES))
-
-    def _read(self, name: str, path: Path, dropped: Dropped) -> Iterator[Document]:
-        if name.lower().endswith(_WHOLE):
-            records = iter([(name, path.read_text("utf-8"))])
-        elif name.lower().endswith(".parquet"):
-            records = self._parquet(name, path, dropped)
+    def _read(self, file: RawFile, dropped: Dropped) -> Iterator[Document]:
+        if file.name.lower().endswith(_WHOLE):
+            with file.open() as opened:
+                records = iter([(file.name, opened.read().decode("utf-8"))])
+        elif file.name.lower().endswith(".parquet"):
+            records = self._parquet(file, dropped)
         else:
-            records = self._json_lines(name, path, dropped)
+            records = self._json_lines(file, dropped)
         for record, text in records:
             if not isinstance(text, str):
                 dropped.add(f"{self._config.text_field!r} is no text", record)
@@ -68,9 +58,9 @@ class Files:
             else:
                 yield Document(record, text)
 
-    def _json_lines(self, name: str, path: Path, dropped: Dropped) -> Iterator[tuple[str, object]]:
-        for number, line in enumerate(_lines(path), 1):
-            record = f"{name}:{number}"
+    def _json_lines(self, file: RawFile, dropped: Dropped) -> Iterator[tuple[str, object]]:
+        for number, line in enumerate(_lines(file), 1):
+            record = f"{file.name}:{number}"
             if not line.strip():
                 continue
             try:
@@ -83,40 +73,40 @@ class Files:
                 continue
             yield record, value[self._config.text_field]
 
-    def _parquet(self, name: str, path: Path, dropped: Dropped) -> Iterator[tuple[str, object]]:
+    def _parquet(self, file: RawFile, dropped: Dropped) -> Iterator[tuple[str, object]]:
         import pyarrow.parquet
 
-        with pyarrow.parquet.ParquetFile(path) as file:
-            if self._config.text_field not in file.schema_arrow.names:
-                dropped.add(f"no column {self._config.text_field!r}", name)
+        with file.open() as opened, pyarrow.parquet.ParquetFile(opened) as table:
+            if self._config.text_field not in table.schema_arrow.names:
+                dropped.add(f"no column {self._config.text_field!r}", file.name)
                 return
             number = 0
-            for batch in file.iter_batches(batch_size=256, columns=[self._config.text_field]):
+            for batch in table.iter_batches(batch_size=256, columns=[self._config.text_field]):
                 for text in batch.column(0).to_pylist():
                     number += 1
-                    yield f"{name}:{number}", text
+                    yield f"{file.name}:{number}", text
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    if path.suffix == ".zst":
+def _lines(file: RawFile) -> Iterator[bytes]:
+    if Path(file.name).suffix.lower() == ".zst":
         rest = b""
-        for chunk in _decompress_zstandard(path):
+        for chunk in _decompress_zstandard(file):
             *lines, rest = (rest + chunk).split(b"\n")
             yield from lines
         yield rest
     else:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            yield from file
+        with open_decompressed(file) as lines:
+            yield from lines
 
 
-def _decompress_zstandard(path: Path) -> Iterator[bytes]:
+def _decompress_zstandard(file: RawFile) -> Iterator[bytes]:
     """Contents of every frame; the library's own reader takes a cut file for a whole one."""
     import zstandard
 
     # Published dumps are compressed with windows of up to 2 GiB.
     decompressor, frame = zstandard.ZstdDecompressor(max_window_size=1 << 31), None
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
+    with file.open() as opened:
+        while chunk := opened.read(1 << 20):
             while chunk:
                 frame = frame or decompressor.decompressobj()
                 yield frame.decompress(chunk)

@@ -1,31 +1,77 @@
-"""The file that a source names, or the files below its folder."""
+"""The files of a source: one file, or those below a folder, on a local disk or behind a URL."""
 
-from collections.abc import Iterator
+import bz2
+import contextlib
+import gzip
+import io
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ..document import RawFile
 
-def existing_path(source: str, path: str, *, give: str) -> Path:
-    """The path of a source.
+
+def raw_files(
+    source: str, path: str, wanted: Callable[[str], bool], *, kinds: str
+) -> Iterator[RawFile]:
+    """Files in order of their names, which are paths below `path`; `path` alone if it is a file.
 
     Args:
-        source: Its name.
-        path: As configured.
-        give: What to give instead, such as "a folder of .txt books".
+        source: Name of the source.
+        path: File or folder as configured; a URL goes to fsspec.
+        wanted: Tells by the name whether a file is one of this source's.
+        kinds: What it wants, such as ".txt", for the message.
 
     Raises:
-        ValueError: If there is no such file or folder.
+        ValueError: If there is no such file or folder, or nothing in it that is wanted.
     """
-    if not path or not Path(path).exists():
+    listed = _remote(path) if "://" in path else _local(path)
+    if listed is None:
         raise ValueError(
-            f"sources.{source}.path={path!r}: there is no such file or folder; give {give}."
+            f"sources.{source}.path={path!r}: there is no such file or folder; give a {kinds} "
+            "file, or a folder of them."
         )
-    return Path(path)
+    if not (found := sorted(file for file in listed if wanted(file.name))):
+        raise ValueError(f"sources.{source}.path={path!r} holds no {kinds} file.")
+    yield from found
 
 
-def files_below(root: Path) -> Iterator[tuple[str, Path]]:
-    """Files sorted by their names, which are paths below `root`; `root` alone if it is a file."""
+@contextlib.contextmanager
+def open_decompressed(file: RawFile) -> Iterator[io.BufferedReader | gzip.GzipFile | bz2.BZ2File]:
+    """The contents of a file that may be a .gz or .bz2, of several members or streams too."""
+    with file.open() as raw:
+        suffix = Path(file.name).suffix.lower()
+        if suffix == ".gz":
+            with gzip.GzipFile(fileobj=raw) as unpacked:
+                yield unpacked
+        elif suffix == ".bz2":
+            with bz2.BZ2File(raw) as unpacked:
+                yield unpacked
+        else:
+            yield raw
+
+
+def _local(path: str) -> Iterator[RawFile] | None:
+    root = Path(path)
+    if not path or not root.exists():
+        return None
     if root.is_file():
-        yield root.name, root
-        return
-    paths = (path for path in root.rglob("*") if path.is_file())
-    yield from sorted((path.relative_to(root).as_posix(), path) for path in paths)
+        return iter([RawFile(root.name, path, root.stat().st_size)])
+    below = (found for found in root.rglob("*") if found.is_file())
+    return (
+        RawFile(found.relative_to(root).as_posix(), str(found), found.stat().st_size)
+        for found in below
+    )
+
+
+def _remote(url: str) -> Iterator[RawFile] | None:
+    import fsspec
+
+    system, root = fsspec.core.url_to_fs(url)
+    if not system.exists(root):
+        return None
+    if system.isfile(root):
+        return iter([RawFile(root.rpartition("/")[2], url, system.size(root))])
+    return (
+        RawFile(found[len(root) :].lstrip("/"), system.unstrip_protocol(found), entry["size"])
+        for found, entry in system.find(root, detail=True).items()
+    )

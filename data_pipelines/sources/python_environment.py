@@ -6,7 +6,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..document import Document, Dropped
+from ..document import Document, Dropped, RawFile
 
 _SUFFIXES = frozenset({".py", ".pyi", ".rst", ".md", ".txt"})
 _MIN_BYTES = 200
@@ -26,23 +26,23 @@ class PythonEnvironment:
     same packages give the same documents wherever the environment lies.
     """
 
-    def size_bytes(self) -> int:
-        """Bytes of the files that are looked at."""
-        return sum(path.stat().st_size for _, path in self._files())
-
-    def documents(self, dropped: Dropped) -> Iterator[Document]:
-        """Every file that reads like something a person wrote; see `DocumentSource`."""
-        found = False
-        for name, path in self._files():
-            found = True
-            if (text := _read(name, path, dropped)) is not None:
-                yield Document(name, text)
+    def files(self) -> Iterator[RawFile]:
+        """Every file of Python or of its documentation; see `DocumentSource`."""
+        found = sorted(
+            RawFile(name, str(path), path.stat().st_size) for name, path in self._files()
+        )
         if not found:
             raise ValueError(
                 "sources.python is empty: no "
                 f"{', '.join(sorted(_SUFFIXES))} or METADATA file below "
                 f"{' or '.join(str(root) for _, root in _roots())}."
             )
+        yield from found
+
+    def read(self, file: RawFile, dropped: Dropped) -> Iterator[Document]:
+        """The file, if it reads like something a person wrote; see `DocumentSource`."""
+        if (text := _read(file, dropped)) is not None:
+            yield Document(file.name, text)
 
     def _files(self) -> Iterator[tuple[str, Path]]:
         for label, root in _roots():
@@ -63,15 +63,15 @@ def _roots() -> list[tuple[str, Path]]:
     return [(label, root) for root, label in reversed(roots.items())]
 
 
-def _read(name: str, path: Path, dropped: Dropped) -> str | None:
+def _read(file: RawFile, dropped: Dropped) -> str | None:
     """The file's text, or None, with the reason recorded."""
+    name = file.name
+    if file.size_bytes < _MIN_BYTES:
+        return dropped.add(f"shorter than {_MIN_BYTES} bytes", name)
+    if file.size_bytes > _MAX_BYTES:
+        return dropped.add(f"longer than {_MAX_BYTES:,} bytes", name)
     try:
-        size = path.stat().st_size
-        if size < _MIN_BYTES:
-            return dropped.add(f"shorter than {_MIN_BYTES} bytes", name)
-        if size > _MAX_BYTES:
-            return dropped.add(f"longer than {_MAX_BYTES:,} bytes", name)
-        text = path.read_bytes().decode("utf-8")
+        text = Path(file.url).read_bytes().decode("utf-8")
     except OSError:
         return dropped.add("cannot be read", name)
     except UnicodeDecodeError:

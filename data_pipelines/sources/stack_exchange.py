@@ -1,8 +1,6 @@
 """Stack Exchange's dumps: each question with its answers, best first."""
 
-import bz2
 import contextlib
-import gzip
 import itertools
 import sqlite3
 import tempfile
@@ -14,13 +12,11 @@ from xml.parsers import expat
 
 from llama_jax.config import StackExchangeSource
 
-from ..document import Document, Dropped
-from .folder import existing_path, files_below
+from ..document import Document, Dropped, RawFile
+from .folder import open_decompressed, raw_files
 from .post_html import html_to_text
 
-_PLAIN, _COMPRESSED = ".xml", (".xml.bz2", ".xml.gz")
-_SUFFIXES = (_PLAIN, *_COMPRESSED)
-_COMPRESSION = 4
+_SUFFIXES = (".xml", ".xml.bz2", ".xml.gz")
 _CHUNK_BYTES = 1 << 16
 # Between one row and the next; a post is 30,000 characters of Markdown at most.
 _MAX_ROW_BYTES = 4 << 20
@@ -60,58 +56,53 @@ class StackExchange:
 
     def __init__(self, config: StackExchangeSource):
         self._config = config
-        self._root = existing_path(config.name, config.path, give="a folder with Posts.xml")
-        given = f"sources.{config.name}.path={config.path!r}"
-        if self._root.suffix.lower() == ".7z":
-            raise ValueError(f"{given} is a 7z archive, which is not read. {_unpack(self._root)}")
 
-    def size_bytes(self) -> int:
-        """Bytes of the dumps, those of compressed ones counted fourfold."""
-        return sum(
-            path.stat().st_size * (_COMPRESSION if name.lower().endswith(_COMPRESSED) else 1)
-            for name, path in self._files()
+    def files(self) -> Iterator[RawFile]:
+        """Every Posts.xml, and archives, so that they are counted; see `DocumentSource`."""
+        # A dump that is named alone may have any name.
+        prefix = "" if self._config.path.lower().endswith(_SUFFIXES) else "posts"
+        wanted = (*(f"{prefix}{suffix}" for suffix in _SUFFIXES), ".7z")
+        files = list(
+            raw_files(
+                self._config.name,
+                self._config.path,
+                lambda name: name.lower().endswith(wanted),
+                kinds="Posts.xml, Posts.xml.bz2 or Posts.xml.gz",
+            )
         )
+        if all(_is_archive(file) for file in files):
+            raise ValueError(
+                f"sources.{self._config.name}.path={self._config.path!r} holds 7z archives alone, "
+                f"which are not read. Unpack them: 7z x {files[0].name} Posts.xml (and bzip2 it, "
+                "to save disk)."
+            )
+        yield from files
 
-    def documents(self, dropped: Dropped) -> Iterator[Document]:
+    def read(self, file: RawFile, dropped: Dropped) -> Iterator[Document]:
         """Every question, by file and number; see `DocumentSource`.
 
         Raises:
             OSError: If the temporary folder is full.
         """
-        archives, found = [], False
-        for name, path in self._files():
-            if name.lower().endswith(".7z"):
-                archives.append(path)
-                dropped.add("a 7z archive: unpack it first", name)
-                continue
-            found = True
-            try:
-                yield from self._read(name, path, dropped)
-            except sqlite3.OperationalError as error:
-                raise OSError(
-                    f"sources.{self._config.name}: {error}, in {tempfile.gettempdir()}. Set TMPDIR "
-                    f"to a folder with room for about twice the size of {name}."
-                ) from error
-        if not found:
-            raise ValueError(
-                f"sources.{self._config.name}.path={self._config.path!r} holds no Posts.xml, "
-                f"Posts.xml.bz2 or Posts.xml.gz. {_unpack(archives[0]) if archives else ''}".strip()
-            )
+        if _is_archive(file):
+            dropped.add("a 7z archive: unpack it first", file.name)
+            return
+        try:
+            yield from self._read(file, dropped)
+        except sqlite3.OperationalError as error:
+            raise OSError(
+                f"sources.{self._config.name}: {error}, in {tempfile.gettempdir()}. Set TMPDIR "
+                f"to a folder with room for about twice the size of {file.name}."
+            ) from error
 
-    def _files(self) -> Iterator[tuple[str, Path]]:
-        if self._root.is_file():
-            wanted = _SUFFIXES
-        else:
-            wanted = (*(f"posts{suffix}" for suffix in _SUFFIXES), ".7z")
-        yield from (pair for pair in files_below(self._root) if pair[0].lower().endswith(wanted))
-
-    def _read(self, name: str, path: Path, dropped: Dropped) -> Iterator[Document]:
+    def _read(self, file: RawFile, dropped: Dropped) -> Iterator[Document]:
+        name = file.name
         with (
             tempfile.TemporaryDirectory(prefix="llama_jax_posts_") as folder,
             contextlib.closing(_table(Path(folder, "posts.sqlite"))) as table,
         ):
             try:
-                for row in _rows(path):
+                for row in _rows(file):
                     if (post := self._post(name, row, dropped)) is not None:
                         table.execute("INSERT INTO posts VALUES (?, ?, ?, ?, ?, ?)", post)
             except _DAMAGE as error:
@@ -184,7 +175,7 @@ def _table(path: Path) -> sqlite3.Connection:
     return table
 
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
+def _rows(file: RawFile) -> Iterator[dict[str, str]]:
     """Attributes of every row, as they come; whatever a dump never holds is refused."""
     rows: list[dict[str, str]] = []
     names: dict[str, str] = {}
@@ -210,8 +201,8 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
 
     parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
-    with _open(path) as file:
-        while chunk := file.read(_CHUNK_BYTES):
+    with open_decompressed(file) as dump:
+        while chunk := dump.read(_CHUNK_BYTES):
             fed += len(chunk)
             failure: Exception | None = None
             try:
@@ -230,15 +221,6 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
         parser.Parse(b"", True)
 
 
-def _open(path: Path) -> contextlib.AbstractContextManager:
-    match path.suffix.lower():
-        case ".bz2":
-            return bz2.open(path)
-        case ".gz":
-            return gzip.open(path)
-    return path.open("rb")
-
-
 def _number(text: str | None) -> int | None:
     """A whole number that SQLite can hold, or None."""
     if text is None or len(text) > 20:
@@ -250,5 +232,5 @@ def _number(text: str | None) -> int | None:
     return number if abs(number) < _MAX_NUMBER else None
 
 
-def _unpack(archive: Path) -> str:
-    return f"Unpack it: 7z x {archive.name} Posts.xml (and bzip2 it, to save disk)."
+def _is_archive(file: RawFile) -> bool:
+    return file.name.lower().endswith(".7z")

@@ -1,25 +1,21 @@
 """Articles of Wikipedia's pages-articles dumps."""
 
-import bz2
-import gzip
-import io
 import re
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import NamedTuple
 from xml.parsers import expat
 
 from llama_jax.config import WikipediaSource
 
-from ..document import Document, Dropped
-from .folder import existing_path, files_below
+from ..document import Document, Dropped, RawFile
+from .folder import open_decompressed, raw_files
 from .wikitext import to_text
 from .wikitext_names import HIDDEN_NAMESPACES, REDIRECTS
 
 # Published parts are named "enwiki-20240101-pages-articles1.xml-p1p41242.bz2".
 _NAME = re.compile(r"(?i).*\.xml(-p\d+p\d+[\w-]*)?(\.bz2|\.gz)?")
-_COMPRESSION = 4
 _CHUNK_BYTES = 1 << 18
 # MediaWiki refuses to save a page of more than 2 MiB (its $wgMaxArticleSize).
 _MAX_PAGE_CHARS = 4_000_000
@@ -52,40 +48,30 @@ class Wikipedia:
 
     def __init__(self, config: WikipediaSource):
         self._config = config
-        self._root = existing_path(config.name, config.path, give="a dump or a folder of dumps")
 
-    def size_bytes(self) -> int:
-        """Bytes of the dumps, those of compressed ones counted fourfold."""
-        return sum(
-            path.stat().st_size * (_COMPRESSION if path.suffix in (".bz2", ".gz") else 1)
-            for _, path in self._files()
+    def files(self) -> Iterator[RawFile]:
+        """Every dump; see `DocumentSource`."""
+        return raw_files(
+            self._config.name,
+            self._config.path,
+            lambda name: bool(_NAME.fullmatch(PurePosixPath(name).name)),
+            kinds=".xml, .xml.bz2 or .xml.gz (.xml.7z must be unpacked first)",
         )
 
-    def documents(self, dropped: Dropped) -> Iterator[Document]:
+    def read(self, file: RawFile, dropped: Dropped) -> Iterator[Document]:
         """Every article, its title on the first line; see `DocumentSource`."""
-        found = False
-        for name, path in self._files():
-            found = True
-            try:
-                yield from _read(name, path, dropped)
-            except (OSError, EOFError, zlib.error, expat.ExpatError, _RefusedError) as error:
-                why = str(error) if isinstance(error, _RefusedError) else type(error).__name__
-                dropped.add(f"file damaged, the rest of it is lost ({why})", name)
-        if not found:
-            raise ValueError(
-                f"sources.{self._config.name}.path={self._config.path!r} holds no .xml, .xml.bz2 "
-                "or .xml.gz file; .xml.7z must be unpacked first."
-            )
-
-    def _files(self) -> Iterator[tuple[str, Path]]:
-        yield from (pair for pair in files_below(self._root) if _NAME.fullmatch(pair[1].name))
+        try:
+            yield from _read(file, dropped)
+        except (OSError, EOFError, zlib.error, expat.ExpatError, _RefusedError) as error:
+            why = str(error) if isinstance(error, _RefusedError) else type(error).__name__
+            dropped.add(f"file damaged, the rest of it is lost ({why})", file.name)
 
 
-def _read(name: str, path: Path, dropped: Dropped) -> Iterator[Document]:
-    reader, found = _DumpReader(), False
-    with _open(path) as file:
+def _read(file: RawFile, dropped: Dropped) -> Iterator[Document]:
+    reader, found, name = _DumpReader(), False, file.name
+    with open_decompressed(file) as dump:
         # Not `read`: it loses what it has already decompressed where a file is cut short.
-        while chunk := file.read1(_CHUNK_BYTES):
+        while chunk := dump.read1(_CHUNK_BYTES):
             for page in reader.feed(chunk):
                 found = True
                 key = f"{name}:{page.id}:{page.title}"
@@ -98,12 +84,6 @@ def _read(name: str, path: Path, dropped: Dropped) -> Iterator[Document]:
         reader.close()
     if not found:
         dropped.add("no page in the file", name)
-
-
-def _open(path: Path) -> bz2.BZ2File | gzip.GzipFile | io.BufferedReader:
-    if path.suffix.lower() == ".bz2":
-        return bz2.BZ2File(path)
-    return gzip.GzipFile(path) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
 class _Page(NamedTuple):

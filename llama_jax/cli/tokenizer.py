@@ -95,13 +95,15 @@ def _sample(options: _TrainOptions) -> Iterator[str]:
         config = PythonEnvironmentSource()
     else:
         config = FilesSource(path=options.input, text_field=options.text_field)
-    source = load_pipelines("sources").open_source(config)
+    sources = load_pipelines("sources")
+    source = sources.open_source(config)
+    size = sum(file.expected_text_bytes() for file in source.files())
     dropped = load_pipelines("document").Dropped()
     with tempfile.TemporaryDirectory(dir=options.out.parent) as folder:
         shuffle = load_pipelines("stages.shuffle").Shuffle(
-            Path(folder) / "documents", size_bytes=source.size_bytes()
+            Path(folder) / "documents", size_bytes=size
         )
-        for _ in shuffle.write(source.documents(dropped)):
+        for _ in shuffle.write(sources.read_all(source, dropped)):
             pass
         for hashed in shuffle.read(max_bytes=options.sample_bytes):
             yield hashed.document.text

@@ -4,132 +4,104 @@ import dataclasses
 import re
 
 from llama_jax.config import checks
-from llama_jax.config.rules import Rule, check_rules
+from llama_jax.config.filters import Filter, check_filters
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class PythonEnvironmentSource:
-    """The Python sources and documentation installed on this machine.
+class _Source:
+    """What every source is asked.
 
     Attributes:
         name: Of the source, in the mixture and in the shards.
         max_bytes: Text taken at most; documents are chosen by hash.
-        rules: Documents that break one are dropped; see `llama_jax.config.rules`.
+        filters: What documents pass on their way, in order; see `llama_jax.config.filters`.
     """
 
-    name: str = "python"
+    name: str
     max_bytes: int = 1 << 40
-    rules: tuple[Rule, ...] = ()
+    filters: tuple[Filter, ...] = ()
 
     def __post_init__(self) -> None:
-        checks.positive(f"sources.{self.name}", max_bytes=self.max_bytes)
+        owner = f"sources.{self.name}"
+        checks.positive(owner, max_bytes=self.max_bytes)
+        check_filters(owner, self.filters)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class FilesSource:
+class PythonEnvironmentSource(_Source):
+    """The Python sources and documentation installed on this machine."""
+
+    name: str = "python"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class FilesSource(_Source):
     """Every .txt, .md, .jsonl(.gz/.zst) and .parquet file below a folder.
 
     Attributes:
-        name: Of the source, in the mixture and in the shards.
-        path: Folder or file.
+        path: Folder or file, local or a URL that fsspec opens.
         text_field: Column or JSON key that holds a document's text.
-        max_bytes: Text taken at most; documents are chosen by hash.
-        rules: Documents that break one are dropped; see `llama_jax.config.rules`.
     """
 
     name: str = "files"
     path: str = ""
     text_field: str = "text"
-    max_bytes: int = 1 << 40
-    rules: tuple[Rule, ...] = ()
-
-    def __post_init__(self) -> None:
-        checks.positive(f"sources.{self.name}", max_bytes=self.max_bytes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class BooksSource:
+class BooksSource(_Source):
     """Books of Project Gutenberg: every .txt file below a folder, without header and licence.
 
     Attributes:
-        name: Of the source, in the mixture and in the shards.
-        path: Folder or file.
-        max_bytes: Text taken at most; documents are chosen by hash.
-        rules: Documents that break one are dropped; see `llama_jax.config.rules`.
+        path: Folder or file, local or a URL.
     """
 
     name: str = "books"
     path: str = ""
-    max_bytes: int = 1 << 40
-    rules: tuple[Rule, ...] = ()
-
-    def __post_init__(self) -> None:
-        checks.positive(f"sources.{self.name}", max_bytes=self.max_bytes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class StackExchangeSource:
+class StackExchangeSource(_Source):
     """Questions with their answers, best first, of every Posts.xml(.bz2/.gz) below a folder.
 
     Attributes:
-        name: Of the source, in the mixture and in the shards.
-        path: Folder or file.
+        path: Folder or file, local or a URL.
         min_score: Questions and answers of a lower score are left out.
         max_answers: Answers of a question taken at most, those of the highest scores.
-        max_bytes: Text taken at most; documents are chosen by hash.
-        rules: Documents that break one are dropped; see `llama_jax.config.rules`.
     """
 
     name: str = "stack_exchange"
     path: str = ""
     min_score: int = -(1 << 40)
     max_answers: int = 1 << 40
-    max_bytes: int = 1 << 40
-    rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
-        checks.positive(f"sources.{self.name}", max_bytes=self.max_bytes)
+        _Source.__post_init__(self)
         checks.not_negative(f"sources.{self.name}", max_answers=self.max_answers)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class WikipediaSource:
+class WikipediaSource(_Source):
     """Articles of MediaWiki pages-articles dumps (.xml, .xml.bz2, .xml.gz), as plain text.
 
     Attributes:
-        name: Of the source, in the mixture and in the shards.
-        path: Dump, or folder of dumps; one wiki or several.
-        max_bytes: Text taken at most; documents are chosen by hash.
-        rules: Documents that break one are dropped; see `llama_jax.config.rules`.
+        path: Dump, or folder of dumps, local or a URL; one wiki or several.
     """
 
     name: str = "wikipedia"
     path: str = ""
-    max_bytes: int = 1 << 40
-    rules: tuple[Rule, ...] = ()
-
-    def __post_init__(self) -> None:
-        checks.positive(f"sources.{self.name}", max_bytes=self.max_bytes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class ArxivSource:
+class ArxivSource(_Source):
     """Papers of arXiv's bulk source tars, as LaTeX from the first section on.
 
     Attributes:
-        name: Of the source, in the mixture and in the shards.
-        path: Tar, or folder of tars.
-        max_bytes: Text taken at most; documents are chosen by hash.
-        rules: Documents that break one are dropped; see `llama_jax.config.rules`.
+        path: Tar, or folder of tars, local or a URL.
     """
 
     name: str = "arxiv"
     path: str = ""
-    max_bytes: int = 1 << 40
-    rules: tuple[Rule, ...] = ()
-
-    def __post_init__(self) -> None:
-        checks.positive(f"sources.{self.name}", max_bytes=self.max_bytes)
 
 
 Source = (
@@ -200,8 +172,6 @@ class BuildConfig:
         names = [source.name for source in self.sources]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"build.sources has {', '.join(twice)} twice; give each its own name.")
-        for source in self.sources:
-            check_rules(f"sources.{source.name}", source.rules)
         for name in names:
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
                 raise ValueError(

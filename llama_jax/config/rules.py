@@ -168,13 +168,6 @@ class FineWebRules:
 Rule = GopherQuality | GopherRepetition | C4Rules | FineWebRules
 
 
-def check_rules(owner: str, rules: tuple[Rule, ...]) -> None:
-    """Raises ValueError if a kind of rule is given twice."""
-    kinds = [type(rule).__name__ for rule in rules]
-    if twice := sorted({kind for kind in kinds if kinds.count(kind) > 1}):
-        raise ValueError(f"{owner}.rules has {', '.join(twice)} twice; give each kind once.")
-
-
 def _not_negative(owner: str, rule: Rule) -> None:
     for field in dataclasses.fields(rule):
         value = getattr(rule, field.name)

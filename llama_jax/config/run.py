@@ -74,6 +74,8 @@ class TrainConfig:
     Attributes:
         num_steps: Optimizer updates of the whole run.
         batch_size: Rows of `data.seq_len` tokens per update, over all devices.
+        batch_ramp: Pairs of step and rows: from that update on, counted from 0, a batch has so
+            many rows. Empty leaves `batch_size` as it is.
         accumulation_steps: Pieces in which a batch is computed, one after another; the update is
             that of the whole batch.
         seed: Of the initial parameters.
@@ -84,6 +86,7 @@ class TrainConfig:
 
     num_steps: int
     batch_size: int
+    batch_ramp: tuple[tuple[int, int], ...] = ()
     accumulation_steps: int = 1
     seed: int = 0
     z_loss: float = 0.0
@@ -98,11 +101,40 @@ class TrainConfig:
             max_skipped_updates=self.max_skipped_updates,
         )
         checks.not_negative("train", seed=self.seed, z_loss=self.z_loss)
-        if self.batch_size % self.accumulation_steps:
-            raise ValueError(
-                f"train.accumulation_steps={self.accumulation_steps} must divide "
-                f"train.batch_size={self.batch_size}: pieces of a batch have the same size."
-            )
+        before = 0
+        for step, rows in self.batch_ramp:
+            if step <= before or rows < 1:
+                raise ValueError(
+                    f"train.batch_ramp has {rows} rows from step {step} on; give pairs of step and "
+                    "rows, both positive, with each step after the one before it."
+                )
+            before = step
+        for rows in (self.batch_size, *(rows for _, rows in self.batch_ramp)):
+            if rows % self.accumulation_steps:
+                raise ValueError(
+                    f"train.accumulation_steps={self.accumulation_steps} must divide "
+                    f"{self.field_of(rows)}: pieces of a batch have the same size."
+                )
+
+    @property
+    def stages(self) -> tuple[tuple[range, int], ...]:
+        """Updates of the run, counted from 0, by the rows of their batches."""
+        changes = ((0, self.batch_size), *self.batch_ramp)
+        ends = (*(step for step, _ in self.batch_ramp), self.num_steps)
+        spans = ((range(start, min(end, self.num_steps)), rows) for (start, rows), end in zip(changes, ends, strict=True))
+        return tuple((steps, rows) for steps, rows in spans if steps)
+
+    def batch_size_at(self, step: int) -> int:
+        """Rows of the update that follows `step` updates."""
+        return next(rows for steps, rows in self.stages if step in steps)
+
+    def rows_before(self, step: int) -> int:
+        """Rows that the first `step` updates consume."""
+        return sum(rows * len(steps[: max(step - steps.start, 0)]) for steps, rows in self.stages)
+
+    def field_of(self, rows: int) -> str:
+        """The field that gives a batch so many rows, and its value, for messages."""
+        return f"train.batch_{'size' if rows == self.batch_size else 'ramp'}={rows}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,7 +162,8 @@ class EvaluateConfig:
 
     Attributes:
         every_steps: Updates between two evaluations; 0 evaluates at the end alone.
-        num_batches: Batches of `train.batch_size` rows scored a source; 0 scores all there are.
+        num_batches: Batches of `train.batch_size` rows, whatever the ramp, scored a source; 0
+            scores all there are.
     """
 
     every_steps: int = 0
@@ -208,7 +241,6 @@ class RunConfig:
                 f"train.num_steps={self.train.num_steps}; shorten the warm-up or train longer."
             )
 
-    @property
-    def tokens_per_step(self) -> int:
-        """Tokens of one update, padding included."""
-        return self.train.batch_size * self.data.seq_len
+    def tokens_before(self, step: int) -> int:
+        """Tokens of the first `step` updates, padding included."""
+        return self.train.rows_before(step) * self.data.seq_len

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.document import Dropped
-from data_pipelines.sources import open_source
+from data_pipelines.sources import open_source, read_all
 from data_pipelines.sources.latex import PaperTooLargeError, clean_paper
 from llama_jax.config import ArxivSource
 
@@ -37,7 +37,9 @@ def tar(**members: bytes) -> bytes:
 
 def collect(path: Path):
     dropped = Dropped()
-    return dict(open_source(ArxivSource(path=str(path))).documents(dropped)), dropped.counts
+    return {
+        d.id: d.text for d in read_all(open_source(ArxivSource(path=str(path))), dropped)
+    }, dropped.counts
 
 
 def test_a_paper_begins_with_its_first_section_and_ends_before_its_references():

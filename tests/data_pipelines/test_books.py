@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.document import Dropped
-from data_pipelines.sources import open_source
+from data_pipelines.sources import open_source, read_all
 from data_pipelines.sources.books import strip_gutenberg
 from llama_jax.config import BooksSource
 
@@ -24,7 +24,9 @@ BOOK = "CHAPTER I\n\nIt rained.\n\n\n\nCHAPTER II\n\nIt stopped, as Project Gute
 
 def collect(path):
     dropped = Dropped()
-    return dict(open_source(BooksSource(path=str(path))).documents(dropped)), dropped
+    return {
+        d.id: d.text for d in read_all(open_source(BooksSource(path=str(path))), dropped)
+    }, dropped
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def test_what_is_no_book_is_counted_and_named(tmp_path):
 
 def test_a_missing_folder_and_one_without_books_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"sources\.books\.path='': there is no such file"):
-        open_source(BooksSource())
+        list(open_source(BooksSource()).files())
     with pytest.raises(ValueError, match=r"sources\.books\.path=.* holds no \.txt file"):
         collect(tmp_path)
 

@@ -251,7 +251,7 @@ def test_a_build_counts_what_each_rule_dropped(tmp_path):
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     config = BuildConfig(
         name="test",
-        sources=(FilesSource(path=str(path), rules=(C4Rules(), GopherQuality())),),
+        sources=(FilesSource(path=str(path), filters=(C4Rules(), GopherQuality())),),
         tokenizer=TokenizerTraining(vocab_size=330, sample_bytes=20_000),
     )
     assert from_json(to_json(config), BuildConfig) == config
@@ -265,6 +265,5 @@ def test_a_build_counts_what_each_rule_dropped(tmp_path):
     assert files["collected_documents"] == 30
     assert files["dropped"] == {"c4: curly bracket": 1, "c4: lines left": 3}
     assert files["dropped_examples"]["c4: curly bracket"] == ["a.jsonl:34 (1, none)"]
-    loose = dataclasses.replace(config.sources[0], rules=(C4Rules(), C4Rules(min_sentences=1)))
-    with pytest.raises(ValueError, match=r"sources\.files\.rules has C4Rules twice"):
-        dataclasses.replace(config, sources=(loose,))
+    with pytest.raises(ValueError, match=r"sources\.files\.filters has C4Rules twice"):
+        dataclasses.replace(config.sources[0], filters=(C4Rules(), C4Rules(min_sentences=1)))

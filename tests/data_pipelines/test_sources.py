@@ -10,7 +10,7 @@ import pytest
 import zstandard
 
 from data_pipelines.document import Dropped
-from data_pipelines.sources import open_source
+from data_pipelines.sources import open_source, read_all
 from llama_jax.config import (
     BuildConfig,
     FilesSource,
@@ -22,7 +22,7 @@ from llama_jax.config import (
 def collect(path, **options):
     dropped = Dropped()
     source = open_source(FilesSource(path=str(path), **options))
-    return dict(source.documents(dropped)), dropped
+    return {d.id: d.text for d in read_all(source, dropped)}, dropped
 
 
 def json_lines(*records):
@@ -124,7 +124,7 @@ def test_a_folder_without_any_text_says_what_was_looked_for(tmp_path):
 @pytest.mark.parametrize("path", ["", "/no/such/folder"])
 def test_a_missing_folder_is_refused(path):
     with pytest.raises(ValueError, match=rf"sources\.files\.path='{path}': there is no such file"):
-        open_source(FilesSource(path=path))
+        collect(path)
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def environment(tmp_path, monkeypatch):
 
 def test_the_python_environment_is_named_below_its_roots(environment):
     dropped = Dropped()
-    documents = dict(open_source(PythonEnvironmentSource()).documents(dropped))
+    documents = {d.id: d.text for d in read_all(open_source(PythonEnvironmentSource()), dropped)}
     assert sorted(documents) == [
         "site-packages/package.dist-info/METADATA",
         "site-packages/package/module.py",
@@ -175,7 +175,7 @@ def test_an_environment_without_sources_is_refused(environment, monkeypatch, tmp
     empty.mkdir()
     monkeypatch.setattr(sysconfig, "get_path", lambda _: str(empty))
     with pytest.raises(ValueError, match=rf"sources\.python is empty: no \.md.* below {empty}"):
-        list(open_source(PythonEnvironmentSource()).documents(Dropped()))
+        list(read_all(open_source(PythonEnvironmentSource()), Dropped()))
 
 
 @pytest.mark.parametrize("name", ["c4-en", "a.b", "../up", "9a", "C4", ""])

@@ -11,7 +11,7 @@ from xml.sax.saxutils import quoteattr
 import pytest
 
 from data_pipelines.document import Dropped
-from data_pipelines.sources import open_source, stack_exchange
+from data_pipelines.sources import open_source, read_all, stack_exchange
 from data_pipelines.sources.post_html import html_to_text
 from llama_jax.config import BuildConfig, StackExchangeSource, TokenizerFile
 from llama_jax.recipe import from_json, to_json
@@ -39,7 +39,7 @@ def dump(*rows):
 def collect(path, **options):
     dropped = Dropped()
     source = open_source(StackExchangeSource(path=str(path), **options))
-    return dict(source.documents(dropped)), dropped
+    return {d.id: d.text for d in read_all(source, dropped)}, dropped
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_a_7z_archive_is_refused_with_the_command_that_unpacks_it(tmp_path):
 
 def test_a_missing_folder_and_one_without_posts_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"sources\.stack_exchange\.path='': there is no such"):
-        open_source(StackExchangeSource())
+        collect("")
     with pytest.raises(ValueError, match=r"holds no Posts\.xml, Posts\.xml\.bz2 or Posts\.xml\.gz"):
         collect(tmp_path)
 
@@ -218,7 +218,7 @@ def test_memory_and_temporary_files_do_not_grow_with_the_dump(posts, tmp_path, m
         posts.write_bytes(dump(*rows))
         source = open_source(StackExchangeSource(path=str(posts)))
         tracemalloc.start()
-        documents = source.documents(Dropped())
+        documents = read_all(source, Dropped())
         first = next(documents)
         assert list(folder.iterdir())
         count = 1 + sum(1 for _ in documents)

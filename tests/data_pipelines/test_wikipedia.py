@@ -10,7 +10,7 @@ import pytest
 
 from data_pipelines.document import Dropped
 from data_pipelines.runner import build
-from data_pipelines.sources import open_source, wikipedia
+from data_pipelines.sources import open_source, read_all, wikipedia
 from llama_jax.config import BuildConfig, TokenizerTraining, WikipediaSource
 from llama_jax.recipe import from_json, to_json
 
@@ -34,7 +34,7 @@ def dump(*pages, site=SITE):
 def collect(path, **options):
     dropped = Dropped()
     source = open_source(WikipediaSource(path=str(path), **options))
-    return {document.id: document.text for document in source.documents(dropped)}, dropped
+    return {document.id: document.text for document in read_all(source, dropped)}, dropped
 
 
 ARTICLES = dump(page(1, "One", "first &amp;amp; [[two]]"), page(2, "Two: 2", "second"))
@@ -163,8 +163,8 @@ def test_memory_does_not_grow_with_the_dump(tmp_path, huge, monkeypatch):
     path.write_bytes(gzip.compress(dump(page(1, "One", "first"), huge(4_000_000))))
     source, dropped = open_source(WikipediaSource(path=str(path))), Dropped()
     tracemalloc.start()
-    first = next(source.documents(dropped))
-    for _ in source.documents(dropped):
+    first = next(read_all(source, dropped))
+    for _ in read_all(source, dropped):
         pass
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -177,7 +177,7 @@ def test_a_folder_without_dumps_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"sources\.wikipedia\.path=.* holds no \.xml"):
         collect(tmp_path)
     with pytest.raises(ValueError, match=r"sources\.w\.path='/no': there is no such file"):
-        open_source(WikipediaSource(name="w", path="/no"))
+        collect("/no", name="w")
     with pytest.raises(ValueError, match=r"sources\.wikipedia\.max_bytes must be positive"):
         WikipediaSource(max_bytes=0)
 

@@ -1,0 +1,38 @@
+"""The filters of a source, ready to be put one after the other."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+
+from llama_jax.config import C4Rules, Filter, FineWebRules, GopherQuality, GopherRepetition
+
+from ..document import Document, DocumentFilter, Dropped
+
+
+def open_filters(filters: Sequence[Filter]) -> list[DocumentFilter]:
+    """Filters in the order given; text rules that stand side by side share one pass."""
+    opened = []
+    for are_rules, group in itertools.groupby(filters, key=_is_rule):
+        if are_rules:
+            from .rules import RuleFilter
+
+            opened.append(RuleFilter(tuple(group)))
+        else:
+            opened.extend(map(_open, group))
+    return opened
+
+
+def apply_filters(
+    filters: Sequence[DocumentFilter], documents: Iterable[Document], dropped: Dropped
+) -> Iterator[Document]:
+    """Documents that pass all filters, as the last one leaves them."""
+    for each in filters:
+        documents = each.keep(documents, dropped)
+    yield from documents
+
+
+def _is_rule(given: Filter) -> bool:
+    return isinstance(given, GopherQuality | GopherRepetition | C4Rules | FineWebRules)
+
+
+def _open(given: Filter) -> DocumentFilter:
+    raise AssertionError(given)
