@@ -58,11 +58,18 @@ class Document(NamedTuple):
 
 
 class Dropped:
-    """Counts what was left out, by reason, and names the first few of each."""
+    """Counts what was left out, by reason, and names the first few of each.
+
+    Attributes:
+        counts: Left out, by reason.
+        examples: Names of the first few, by reason.
+        notes: Tables of what filters found or changed; rows and their counts.
+    """
 
     def __init__(self) -> None:
         self.counts: collections.Counter[str] = collections.Counter()
         self.examples: dict[str, list[str]] = {}
+        self.notes: dict[str, collections.Counter[str]] = {}
 
     def add(self, reason: str, name: str) -> None:
         """Records one document or record left out."""
@@ -70,6 +77,10 @@ class Dropped:
         examples = self.examples.setdefault(reason, [])
         if len(examples) < _MAX_EXAMPLES:
             examples.append(name)
+
+    def note(self, table: str, row: str, number: int = 1) -> None:
+        """Adds to a row of a table, such as "language", "fr"; there must be few tables and rows."""
+        self.notes.setdefault(table, collections.Counter())[row] += number
 
 
 class DocumentSource(Protocol):

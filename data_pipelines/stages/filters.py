@@ -2,8 +2,17 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
-from llama_jax.config import C4Rules, Filter, FineWebRules, GopherQuality, GopherRepetition
+from llama_jax.config import (
+    C4Rules,
+    Filter,
+    FineWebRules,
+    GopherQuality,
+    GopherRepetition,
+    LanguageFilter,
+    Rule,
+)
 
 from ..document import Document, DocumentFilter, Dropped
 
@@ -15,7 +24,7 @@ def open_filters(filters: Sequence[Filter]) -> list[DocumentFilter]:
         if are_rules:
             from .rules import RuleFilter
 
-            opened.append(RuleFilter(tuple(group)))
+            opened.append(RuleFilter(tuple(cast(Iterable[Rule], group))))
         else:
             opened.extend(map(_open, group))
     return opened
@@ -35,4 +44,11 @@ def _is_rule(given: Filter) -> bool:
 
 
 def _open(given: Filter) -> DocumentFilter:
-    raise AssertionError(given)
+    # Each brings libraries that only those who use it should wait for.
+    match given:
+        case LanguageFilter():
+            from .language import LanguageStage
+
+            return LanguageStage(given)
+        case _:
+            raise AssertionError(given)

@@ -13,6 +13,7 @@ from llama_jax.config.build import (
     WikipediaSource,
 )
 from llama_jax.config.data import DataConfig
+from llama_jax.config.document_filters import LanguageFilter
 from llama_jax.config.filters import Filter
 from llama_jax.config.model import LinearRope, Llama3Rope, ModelConfig, PlainRope, Rope
 from llama_jax.config.optimizer import (
@@ -57,6 +58,7 @@ __all__ = [
     "FineWebRules",
     "GopherQuality",
     "GopherRepetition",
+    "LanguageFilter",
     "Linear",
     "LinearRope",
     "Llama3Rope",
