@@ -89,6 +89,20 @@ def test_parts_that_do_not_fit_together_are_refused(change, complaint):
         (lambda: DataConfig(seq_len=8, mixture=(("a", 0.0),)), r"'a' the weight 0\.0"),
         (lambda: DataConfig(seq_len=8, mixture=(("a", 1.0), ("a", 1.0))), r"names a twice"),
         (lambda: TrainConfig(num_steps=1, batch_size=3, accumulation_steps=2), r"must divide"),
+        (
+            lambda: TrainConfig(
+                num_steps=9, batch_size=4, batch_ramp=((2, 6),), accumulation_steps=4
+            ),
+            r"accumulation_steps=4 must divide train\.batch_ramp=6",
+        ),
+        (
+            lambda: TrainConfig(num_steps=9, batch_size=4, batch_ramp=((3, 8), (3, 16))),
+            r"batch_ramp has 16 rows from step 3 on; .* each step after the one before it",
+        ),
+        (
+            lambda: TrainConfig(num_steps=9, batch_size=4, batch_ramp=((3, 0),)),
+            r"batch_ramp has 0 rows from step 3 on; .* both positive",
+        ),
         (lambda: CheckpointConfig(keep_last=0), r"checkpoint\.keep_last must be positive"),
         (lambda: LinearRope(factor=0.5), r"model\.rope\.factor=0\.5 must be 1 or more"),
         (lambda: Llama3Rope(high_freq_factor=1.0), r"must exceed model\.rope\.low_freq_factor"),
@@ -104,3 +118,13 @@ def test_parts_that_do_not_fit_together_are_refused(change, complaint):
 def test_each_refusal_names_the_field_the_value_and_the_rule(build, complaint):
     with pytest.raises(ValueError, match=complaint):
         build()
+
+
+def test_a_ramp_says_what_every_update_consumes():
+    train = TrainConfig(num_steps=9, batch_size=2, batch_ramp=((3, 4), (5, 8), (20, 16)))
+    sizes = [train.batch_size_at(step) for step in range(9)]
+    assert sizes == [2, 2, 2, 4, 4, 8, 8, 8, 8]
+    assert [train.rows_before(step) for step in range(10)] == [sum(sizes[:n]) for n in range(10)]
+    assert train.stages == ((range(3), 2), (range(3, 5), 4), (range(5, 9), 8))
+    run = dataclasses.replace(RUN, train=train)
+    assert run.tokens_before(4) == 10 * 32

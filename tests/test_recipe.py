@@ -49,7 +49,15 @@ def test_a_recipe_has_the_published_number_of_parameters(name, published):
 @pytest.mark.parametrize(("name", "published"), PUBLISHED_TOKENS.items())
 def test_a_recipe_trains_on_the_published_number_of_tokens(name, published):
     run = load_recipe(name)
-    assert run.train.num_steps * run.tokens_per_step == pytest.approx(published, rel=1e-5)
+    assert run.tokens_before(run.train.num_steps) == pytest.approx(published, rel=1e-5)
+
+
+def test_the_largest_recipe_grows_its_batch_as_published():
+    run = load_recipe("llama3_1_405b")
+    batches = [rows * run.data.seq_len for _, rows in run.train.stages]
+    assert batches == [4 << 20, 8 << 20, 16 << 20]
+    grows_at = [run.tokens_before(steps.start) for steps, _ in run.train.stages[1:]]
+    assert grows_at == pytest.approx([252e6, 2.87e12], rel=2e-3)
 
 
 @pytest.mark.parametrize("name", [name for name in list_recipes() if name.startswith("ladder")])
@@ -57,7 +65,7 @@ def test_a_rung_has_its_size_and_twenty_tokens_a_parameter(name):
     run = load_recipe(name)
     params = count_params(run.model).total
     assert params == pytest.approx(float(name.split("_")[1].rstrip("m")) * 1e6, rel=0.11)
-    assert run.train.num_steps * run.tokens_per_step == pytest.approx(20 * params, rel=0.02)
+    assert run.tokens_before(run.train.num_steps) == pytest.approx(20 * params, rel=0.02)
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -83,6 +91,7 @@ def test_every_choice_of_class_survives_the_way_to_json_and_back():
         schedule=Linear(warmup_steps=1),
         model=dataclasses.replace(run.model, rope=LinearRope(factor=2.0)),
         data=dataclasses.replace(run.data, mixture=(("a", 0.25), ("b", 0.75))),
+        train=dataclasses.replace(run.train, batch_ramp=((10, 32), (20, 64))),
     )
     assert from_json(to_json(run)) == run
 

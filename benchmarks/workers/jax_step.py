@@ -27,7 +27,7 @@ def main() -> None:
     with use_layout(mesh):
         program = begin_compiling(config, mesh)
         state = program.first_state()
-        train_step = program.step.result()
+        train_step = program.step_after(0)
     B, T = case["batch_size"], case["seq_len"]
     tokens = np.random.default_rng(0).integers(0, case["vocab_size"], (B, T + 1), np.int32)
     positions = np.tile(np.arange(T, dtype=np.int32), (B, 1))

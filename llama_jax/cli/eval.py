@@ -91,11 +91,12 @@ def _evaluate(options: Options, config: RunConfig) -> tuple[int, dict[str, "Scor
     from llama_jax.train.feed import local_rows, make_to_devices
 
     with use_layout(mesh := make_mesh(config.mesh)):
-        rows = local_rows(config, mesh)
+        batch_size = config.train.batch_size
+        rows = local_rows(config, mesh, batch_size)
         dataset = open_dataset(
             config.data,
             vocab_size=config.model.vocab_size,
-            batch_size=config.train.batch_size,
+            batch_size=batch_size,
             rows=rows,
         )
         model = read_model(options.run_dir, config, options.step)
@@ -104,6 +105,6 @@ def _evaluate(options: Options, config: RunConfig) -> tuple[int, dict[str, "Scor
             config,
             dataset.sources,
             rows=rows,
-            to_devices=make_to_devices(config, mesh, rows),
+            to_devices=make_to_devices(config, mesh, rows, batch_size),
         )
         return model.step, evaluator(model.params)

@@ -121,7 +121,10 @@ class TrainConfig:
         """Updates of the run, counted from 0, by the rows of their batches."""
         changes = ((0, self.batch_size), *self.batch_ramp)
         ends = (*(step for step, _ in self.batch_ramp), self.num_steps)
-        spans = ((range(start, min(end, self.num_steps)), rows) for (start, rows), end in zip(changes, ends, strict=True))
+        spans = (
+            (range(start, min(end, self.num_steps)), rows)
+            for (start, rows), end in zip(changes, ends, strict=True)
+        )
         return tuple((steps, rows) for steps, rows in spans if steps)
 
     def batch_size_at(self, step: int) -> int:

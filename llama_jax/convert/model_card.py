@@ -27,7 +27,7 @@ def model_card(config: RunConfig, origin: Origin, dtype: str, *, has_tokenizer: 
     """Markdown with the front matter that model hubs read; says only what the run recorded."""
     model = config.model
     count = count_params(model)
-    tokens = origin.tokens or origin.step * config.tokens_per_step
+    tokens = origin.tokens or config.tokens_before(origin.step)
     flops = tokens * train_flops_per_token(model, config.data.seq_len, "full")
     heads = f"{model.num_heads} query, {model.num_kv_heads} key/value, {model.head_dim} wide"
     tied = "tied to the embedding" if model.tie_embeddings else "its own table"
@@ -43,7 +43,8 @@ def model_card(config: RunConfig, origin: Origin, dtype: str, *, has_tokenizer: 
         "weights": dtype,
         "updates": f"{origin.step:,} of {config.train.num_steps:,}",
         "tokens": f"{tokens:,} in rows of {config.data.seq_len:,}, "
-        f"{config.tokens_per_step:,} an update",
+        f"{' then '.join(f'{rows * config.data.seq_len:,}' for _, rows in config.train.stages)} "
+        "an update",
         "training FLOPs": f"{flops:.3g} (6N a token, and full attention)",
         "optimizer, schedule": f"{type(config.optimizer).__name__}, "
         f"{type(config.schedule).__name__}, peak learning rate {config.optimizer.peak_lr:g}",

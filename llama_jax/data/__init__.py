@@ -17,6 +17,7 @@ Public signatures:
         dataset.batch(first_sample) -> Batch                     # rows of one step, by value
         dataset.batches(first_sample, *, num_threads=2, prefetch=4) -> Batches
             # an iterator of Batch without end, prefetched by Grain; .close()
+        dataset.resized(batch_size, rows) -> Dataset             # the same samples, other batches
         dataset.documents_of(first_sample, num_samples) -> list[Document]  # .source .number .id
         dataset.epochs(samples) -> dict[str, float]
         dataset.sources -> tuple[str, ...]; .weights; .tokens_per_epoch -> dict[str, int]

@@ -1,5 +1,6 @@
 """What every step sees, decided by one global sample counter."""
 
+import copy
 import difflib
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,6 +150,17 @@ class Dataset:
         self.tokens_per_epoch = {
             source.name: int(source.reader.windows[-1, 1]) for source in sources
         }
+
+    def resized(self, batch_size: int, rows: range) -> "Dataset":
+        """The same samples in batches of another size; shares what has been read.
+
+        Args:
+            batch_size: Rows of a step, over all processes.
+            rows: Which of them this process reads.
+        """
+        other = copy.copy(self)
+        other.batch_size, other._rows = batch_size, np.asarray(rows, np.int64)
+        return other
 
     def batch(self, first_sample: int) -> Batch:
         """This process's rows of the step that begins at a sample.

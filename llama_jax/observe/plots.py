@@ -87,7 +87,9 @@ def _draw(
 
     def tokens_at(steps: Float[np.ndarray, "S"]) -> Float[np.ndarray, "S"]:
         # A run that branched off another one did not consume the same tokens at each step.
-        return np.interp(steps, *tokens.T) if len(tokens) else steps * config.tokens_per_step
+        if not len(tokens):
+            return np.array([config.tokens_before(int(step)) for step in steps], float)
+        return np.interp(steps, *tokens.T)
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
@@ -138,7 +140,7 @@ def _dress(axes: Any, config: RunConfig, last_step: float, last_token: float) ->
         pad=24,
     )
     axes.annotate(
-        f"recipe {config.name} · {last_step:,.0f} steps of {config.tokens_per_step:,} tokens",
+        f"recipe {config.name} · {last_step:,.0f} steps of {_batch_tokens(config)} tokens",
         (0, 1),
         xycoords="axes fraction",
         xytext=(0, 9),
@@ -159,6 +161,10 @@ def _dress(axes: Any, config: RunConfig, last_step: float, last_token: float) ->
     axes.legend(
         facecolor="white", framealpha=1, edgecolor="none", labelcolor=_INK, loc="upper right"
     )
+
+
+def _batch_tokens(config: RunConfig) -> str:
+    return " then ".join(f"{rows * config.data.seq_len:,}" for _, rows in config.train.stages)
 
 
 def _human_count(value: float) -> str:

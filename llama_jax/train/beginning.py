@@ -48,11 +48,11 @@ class Beginning:
 
     def samples_at(self, step: int, config: RunConfig) -> int:
         """The sample counter after `step` updates."""
-        return self.samples + (step - self.step) * config.train.batch_size
+        return self.samples + config.train.rows_before(step) - config.train.rows_before(self.step)
 
     def tokens_at(self, step: int, config: RunConfig) -> int:
         """Tokens consumed after `step` updates, padding included."""
-        return self.tokens + (step - self.step) * config.tokens_per_step
+        return self.tokens + config.tokens_before(step) - config.tokens_before(self.step)
 
 
 def parse_origin(reference: str) -> Origin:
@@ -98,8 +98,7 @@ def find_beginning(run_dir: Path, config: RunConfig, origin: Origin | None) -> B
         )
     origin = origin or known
     if step is not None:
-        meta = own.meta(step)
-        return _from_meta(meta, origin, own.directory, resumed=True)
+        return _from_meta(own.meta(step), origin, own.directory, resumed=True)
     if origin is None:
         return Beginning()
     theirs = Checkpointer(Path(origin.run_dir) / "checkpoints", read_only=True)
@@ -108,7 +107,11 @@ def find_beginning(run_dir: Path, config: RunConfig, origin: Origin | None) -> B
             f"train.num_steps={config.train.num_steps} must exceed step {origin.step} of "
             f"init_from={origin.run_dir}: it counts that run's updates too."
         )
-    return _from_meta(theirs.meta(origin.step), origin, theirs.directory, resumed=False)
+    meta = theirs.meta(origin.step)
+    # The counter counts rows: of another length, it stands at as many rows as hold the same tokens.
+    seq_len = meta["config"]["data"]["seq_len"]
+    meta["samples"] = -(-meta["samples"] * seq_len // config.data.seq_len)
+    return _from_meta(meta, origin, theirs.directory, resumed=False)
 
 
 def _from_meta(

@@ -1,6 +1,8 @@
 """From this process's rows to a batch that lies over the whole mesh."""
 
-from collections.abc import Callable
+import contextlib
+import itertools
+from collections.abc import Callable, Generator
 
 import jax
 import numpy as np
@@ -8,39 +10,74 @@ from jax.sharding import Mesh
 
 from llama_jax.config import RunConfig
 from llama_jax.data.batch import Batch
+from llama_jax.data.dataset import Dataset
 from llama_jax.sharding import batch_sharding, check_split, num_shards
 
 
-def local_rows(config: RunConfig, mesh: Mesh) -> range:
+def feed(
+    config: RunConfig, mesh: Mesh, dataset: Dataset, *, step: int, first_sample: int
+) -> Generator[Batch]:
+    """Batches of all updates that follow `step`, laid out over the mesh, read ahead by threads.
+
+    Args:
+        config: Of the run.
+        mesh: All devices.
+        dataset: To read from, in any size of batches.
+        step: Updates made so far.
+        first_sample: Global sample counter after them.
+
+    Raises:
+        ValueError: At once, if the mesh cannot split the batches of a stage.
+    """
+    rows_of = {size: local_rows(config, mesh, size) for _, size in config.train.stages}
+
+    def batches(sample: int) -> Generator[Batch]:
+        for steps, size in config.train.stages:
+            left = len(steps[max(step - steps.start, 0) :])
+            if not left:
+                continue
+            to_devices = make_to_devices(config, mesh, rows_of[size], size)
+            resized = dataset.resized(size, rows_of[size])
+            with contextlib.closing(resized.batches(sample)) as local:
+                yield from map(to_devices, itertools.islice(local, left))
+            sample += left * size
+
+    return batches(first_sample)
+
+
+def local_rows(config: RunConfig, mesh: Mesh, batch_size: int) -> range:
     """Rows of each global batch that this process's devices need.
 
     Raises:
         ValueError: If the mesh cannot split the batch, its pieces or its rows evenly.
     """
     pieces, shards = config.train.accumulation_steps, num_shards("batch")
-    if (config.train.batch_size // pieces) % shards:
+    if (batch_size // pieces) % shards:
         raise ValueError(
-            f"train.batch_size={config.train.batch_size} in train.accumulation_steps={pieces} "
+            f"{config.train.field_of(batch_size)} in train.accumulation_steps={pieces} "
             f"pieces cannot be split over {shards} devices (mesh.replica * mesh.fsdp): make it a "
             f"multiple of {pieces * shards}."
         )
     check_split("seq", data__seq_len=config.data.seq_len)
-    shape = (config.train.batch_size, config.data.seq_len)
+    shape = (batch_size, config.data.seq_len)
     indices = batch_sharding(mesh).addressable_devices_indices_map(shape).values()
     spans = [index[0].indices(shape[0]) for index in indices if index is not None]
     return range(min(start for start, _, _ in spans), max(stop for _, stop, _ in spans))
 
 
-def make_to_devices(config: RunConfig, mesh: Mesh, rows: range) -> Callable[[Batch], Batch]:
+def make_to_devices(
+    config: RunConfig, mesh: Mesh, rows: range, batch_size: int
+) -> Callable[[Batch], Batch]:
     """Builds the function that lays this process's rows out over the mesh, without waiting.
 
     Args:
         config: Of the run.
         mesh: All devices.
         rows: From `local_rows`.
+        batch_size: Rows of the global batch.
     """
     sharding = batch_sharding(mesh)
-    shape = (config.train.batch_size, config.data.seq_len)
+    shape = (batch_size, config.data.seq_len)
 
     def spread(local: np.ndarray) -> jax.Array:
         def piece(index: tuple[slice, ...] | None) -> np.ndarray:
@@ -54,9 +91,9 @@ def make_to_devices(config: RunConfig, mesh: Mesh, rows: range) -> Callable[[Bat
     return lambda batch: jax.tree.map(spread, batch)
 
 
-def abstract_batch(config: RunConfig, mesh: Mesh) -> Batch:
+def abstract_batch(config: RunConfig, mesh: Mesh, batch_size: int) -> Batch:
     """Shapes, dtypes and layout of a global batch."""
-    shape = (config.train.batch_size, config.data.seq_len)
+    shape = (batch_size, config.data.seq_len)
 
     def rows(dtype: type) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh))

@@ -82,7 +82,9 @@ class Journal:
     def report(self, step: int, metrics: dict[str, float], updates: int, seconds: float) -> None:
         """Shows and writes the metrics of an interval that ends with update `step`."""
         self.loss_nats_per_token = metrics["loss_nats_per_token"]
-        throughput = self._meter(updates * self._config.tokens_per_step, seconds)
+        tokens = self._beginning.tokens_at(step, self._config)
+        before = self._beginning.tokens_at(step - updates, self._config)
+        throughput = self._meter(tokens - before, seconds)
         status = describe(self.loss_nats_per_token, throughput)
         if skipped := int(metrics["skipped_updates"]):
             status += f" · {skipped} updates skipped"
@@ -90,7 +92,7 @@ class Journal:
         samples = self._beginning.samples_at(step, self._config)
         seen = {
             "samples_seen": samples,
-            "tokens_seen": self._beginning.tokens_at(step, self._config),
+            "tokens_seen": tokens,
             "step_seconds": seconds / updates,
         }
         epochs = {f"epochs/{name}": e for name, e in self._dataset.epochs(samples).items()}
@@ -118,7 +120,7 @@ def describe_scores(scores: Mapping[str, Score]) -> str:
 def plan_lines(config: RunConfig, dataset: Dataset, beginning: Beginning) -> list[str]:
     """What a run will train, on what, and how far; one fact a line."""
     params = count_params(config.model)
-    tokens = config.train.num_steps * config.tokens_per_step
+    tokens = config.tokens_before(config.train.num_steps)
     causal = train_flops_per_token(config.model, config.data.seq_len, "causal")
     full = train_flops_per_token(config.model, config.data.seq_len, "full")
     epochs = dataset.epochs(beginning.samples_at(config.train.num_steps, config))
@@ -127,7 +129,9 @@ def plan_lines(config: RunConfig, dataset: Dataset, beginning: Beginning) -> lis
         for name, weight in zip(dataset.sources, dataset.weights, strict=True)
     )
     size = f"{params.total:,} parameters, {params.non_embedding:,} without embedding and output"
-    batch = f"{config.train.batch_size} rows of {config.data.seq_len}"
+    (_, first), *later = config.train.stages
+    grown = "".join(f", then {rows} from step {steps.start:,}" for steps, rows in later)
+    batch = f"{first} rows{grown}, of {config.data.seq_len} tokens"
     lines = [
         f"{config.name}: {size}",
         f"train: {tokens:,} tokens in {config.train.num_steps:,} steps of {batch}",

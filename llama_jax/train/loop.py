@@ -27,14 +27,14 @@ from llama_jax.observe.writers import open_writer
 from llama_jax.sharding import make_mesh, use_layout
 from llama_jax.train.beginning import Beginning, Origin, find_beginning, keep_origin
 from llama_jax.train.evaluate import Evaluator, Score
-from llama_jax.train.feed import local_rows, make_to_devices
+from llama_jax.train.feed import feed, local_rows, make_to_devices
 from llama_jax.train.guards import NonFiniteGuard, StopRequest, stop_request
 from llama_jax.train.journal import Journal
 from llama_jax.train.ledger import Ledger
 from llama_jax.train.program import Program, begin_compiling
 from llama_jax.train.schedule import make_schedule
 from llama_jax.train.state import TrainState
-from llama_jax.train.step import Metrics, TrainStep
+from llama_jax.train.step import Metrics
 
 _LIBRARIES = ("llama-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -91,33 +91,37 @@ def train(config: RunConfig, run_dir: Path, *, origin: Origin | None = None) -> 
         beginning = find_beginning(folder.path, config, origin)
         resume_step = beginning.step if beginning.resumed else None
         changed = folder.adopt(config, resume_step=resume_step)
-        rows = local_rows(config, mesh)
+        batch_size = config.train.batch_size
         dataset = open_dataset(
-            config.data,
-            vocab_size=config.model.vocab_size,
-            batch_size=config.train.batch_size,
-            rows=rows,
+            config.data, vocab_size=config.model.vocab_size, batch_size=batch_size
         )
-        to_devices = make_to_devices(config, mesh, rows)
-        program = begin_compiling(config, mesh)
+        batches = stack.enter_context(
+            contextlib.closing(
+                feed(config, mesh, dataset, step=beginning.step, first_sample=beginning.samples)
+            )
+        )
+        program = begin_compiling(config, mesh, beginning.step)
+        rows = local_rows(config, mesh, batch_size)
+        to_devices = make_to_devices(config, mesh, rows, batch_size)
         evaluator = Evaluator(
             program.graphdef, config, dataset.sources, rows=rows, to_devices=to_devices
         )
-        # While the step compiles: the first state, the first batches, the files of the run.
+        # While the step compiles: the first state, the files of the run.
         if primary:
             keep_origin(folder.path, beginning.origin)
             _keep_tokenizer(config, folder.path)
-        batches = stack.enter_context(contextlib.closing(dataset.batches(beginning.samples)))
         checkpointer = stack.enter_context(Checkpointer(folder.checkpoints, config.checkpoint))
         state = _first_state(program, beginning)
         writer = stack.enter_context(open_writer(folder, config, resume_step=resume_step))
-        train_step = program.step.result()
+        if beginning.step < config.train.num_steps:
+            program.step_after(beginning.step)  # what waits for it is not training
         progress = stack.enter_context(_open_progress(config, beginning, primary))
         journal = Journal(config, dataset, beginning, mesh, progress, writer, folder.metrics)
         journal.announce(program.abstract, changed)
         run = _Run(
             config=config,
             beginning=beginning,
+            program=program,
             dataset=dataset,
             journal=journal,
             evaluator=evaluator,
@@ -125,7 +129,7 @@ def train(config: RunConfig, run_dir: Path, *, origin: Origin | None = None) -> 
             stop=stop,
             started=started,
         )
-        return run.to_the_end(state, train_step, map(to_devices, batches))
+        return run.to_the_end(state, batches)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -134,6 +138,7 @@ class _Run:
 
     config: RunConfig
     beginning: Beginning
+    program: Program
     dataset: Dataset
     journal: Journal
     evaluator: Evaluator
@@ -142,9 +147,7 @@ class _Run:
     started: float
     seconds_to_first_step: float = 0.0
 
-    def to_the_end(
-        self, state: TrainState, train_step: TrainStep, batches: Iterator[Batch]
-    ) -> Outcome:
+    def to_the_end(self, state: TrainState, batches: Iterator[Batch]) -> Outcome:
         """Updates until the last step, or until asked to stop."""
         train, evaluate = self.config.train, self.config.evaluate
         learning_rate = make_schedule(
@@ -154,6 +157,9 @@ class _Run:
         ledger = Ledger(guard, self.config.log.every_steps, self.journal.report)
         done, stopping = self.beginning.step, False
         while done < train.num_steps and not stopping:
+            if rows := dict(train.batch_ramp).get(done):
+                self.journal.say(f"batch: {rows} rows from step {done:,} on")
+            train_step = self.program.step_after(done)
             state, metrics = train_step(state, next(batches), np.float32(learning_rate(done)))
             done += 1
             ledger.add(done, metrics)
@@ -207,9 +213,8 @@ class _Run:
         }
 
     def _documents_of(self, step: int) -> list[Document]:
-        batch_size = self.config.train.batch_size
-        end = self.beginning.samples_at(step, self.config)
-        return self.dataset.documents_of(end - batch_size, batch_size)
+        start, end = (self.beginning.samples_at(s, self.config) for s in (step - 1, step))
+        return self.dataset.documents_of(start, end - start)
 
 
 def _first_state(program: Program, beginning: Beginning) -> TrainState:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from llama_jax.train.optimizer import make_optimizer
 from llama_jax.train.state import TrainState, abstract_state, init_state
 from llama_jax.train.step import TrainStep, abstract_arguments, make_train_step
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -29,14 +30,27 @@ class Program:
         graphdef: Of the model.
         optimizer: Update rule.
         abstract: Shapes and layout of the state.
-        step: The compiled step, once it is compiled; it consumes the state it is given.
+        steps: The compiled step for each size of a batch, once it is compiled; it consumes the
+            state it is given.
     """
 
     config: RunConfig
     graphdef: nnx.GraphDef[Any]
     optimizer: optax.GradientTransformation
     abstract: TrainState
-    step: Future[TrainStep]
+    steps: dict[int, Future[TrainStep]]
+
+    def step_after(self, step: int) -> TrainStep:
+        """What makes the update that follows `step` updates; waits until it is compiled.
+
+        Raises:
+            Exception: What the compilation failed with, that of a later batch size included:
+                better now than where the batch grows.
+        """
+        for compiled in self.steps.values():
+            if compiled.done():
+                compiled.result()
+        return self.steps[self.config.train.batch_size_at(step)].result()
 
     def first_state(self) -> TrainState:
         """The state before the first update, born sharded."""
@@ -44,8 +58,10 @@ class Program:
         return init_state(params, self.optimizer)
 
 
-def begin_compiling(config: RunConfig, mesh: Mesh) -> Program:
-    """Starts to compile the step in a thread of its own; the mesh's layout must be current.
+def begin_compiling(config: RunConfig, mesh: Mesh, step: int = 0) -> Program:
+    """Starts to compile what follows `step` updates in a thread; the mesh's layout is current.
+
+    The step is compiled once for each size of a batch, in the order in which they are needed.
 
     Raises:
         ValueError: If the mesh cannot split a size of the model evenly.
@@ -54,29 +70,32 @@ def begin_compiling(config: RunConfig, mesh: Mesh) -> Program:
     optimizer = make_optimizer(config.optimizer)
     abstract = abstract_state(params, optimizer)
 
-    def compile_step() -> TrainStep:
+    def compile_step(batch_size: int) -> TrainStep:
         with use_layout(mesh):
-            step = make_train_step(graphdef, config, abstract)
-            return step.lower(*abstract_arguments(config, mesh, abstract)).compile()
+            train_step = make_train_step(graphdef, config, abstract)
+            arguments = abstract_arguments(config, mesh, abstract, batch_size)
+            return train_step.lower(*arguments).compile()
 
+    sizes = dict.fromkeys(rows for steps, rows in config.train.stages if step < steps.stop)
     return Program(
         config=config,
         graphdef=graphdef,
         optimizer=optimizer,
         abstract=abstract,
-        step=_in_background(compile_step),
+        steps=_in_background(compile_step, list(sizes)),
     )
 
 
-def _in_background(work: Callable[[], T]) -> Future[T]:
-    """Runs `work` in a thread that does not keep a run which was refused from ending."""
-    future: Future[T] = Future()
+def _in_background(work: Callable[[K], T], keys: Sequence[K]) -> dict[K, Future[T]]:
+    """Works on each key in turn, in a thread that keeps no refused run from ending."""
+    futures: dict[K, Future[T]] = {key: Future() for key in keys}
 
     def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
+        for key, future in futures.items():
+            try:
+                future.set_result(work(key))
+            except BaseException as error:
+                future.set_exception(error)
 
     threading.Thread(target=run, name="compile", daemon=True).start()
-    return future
+    return futures

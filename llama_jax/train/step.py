@@ -89,11 +89,11 @@ def make_train_step(
 
 
 def abstract_arguments(
-    config: RunConfig, mesh: Mesh, abstract_state: TrainState
+    config: RunConfig, mesh: Mesh, abstract_state: TrainState, batch_size: int
 ) -> tuple[TrainState, Batch, jax.ShapeDtypeStruct]:
     """What the step is lowered with: shapes, dtypes and layout of its arguments."""
     learning_rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(mesh))
-    return abstract_state, abstract_batch(config, mesh), learning_rate
+    return abstract_state, abstract_batch(config, mesh, batch_size), learning_rate
 
 
 def make_loss_sums(

@@ -26,6 +26,7 @@ def run_of(tmp_path):
                     "samples": samples,
                     "tokens": samples * 16,
                     "first_sample": first_sample,
+                    "config": {"data": {"seq_len": 16}},
                 }
                 checkpointer.save(step, {"x": jnp.zeros(2)}, meta)
         return folder
@@ -50,6 +51,21 @@ def test_a_branch_begins_where_the_other_run_stood(run_of):
     # The other run took 64 rows a step; this one goes on from its sample with 8.
     assert (begin.step, begin.samples, begin.first_sample) == (10, 640, 640)
     assert not begin.resumed and begin.samples_at(11, CONFIG) == 648
+
+
+def test_a_branch_with_longer_rows_goes_on_at_the_same_number_of_tokens(run_of):
+    longer = tiny_config(train__num_steps=40, model__max_seq_len=24, data__seq_len=24)
+    begin = find_beginning(run_of("branch"), longer, parse_origin(str(run_of("trunk", {10: 80}))))
+    # 80 rows of 16 are 53 rows of 24 and a part of another, which is not read again.
+    assert (begin.samples, begin.first_sample, begin.tokens) == (54, 54, 1280)
+    assert begin.tokens_at(11, longer) == 1280 + 8 * 24
+
+
+def test_the_counter_follows_a_batch_that_grows(run_of):
+    ramp = tiny_config(train__num_steps=40, train__batch_ramp=((8, 16), (12, 32)))
+    begin = find_beginning(run_of("run", {10: 96}), ramp, None)
+    assert [begin.samples_at(step, ramp) for step in (9, 10, 11, 13)] == [80, 96, 112, 160]
+    assert begin.tokens_at(13, ramp) == 160 * 16
 
 
 def test_a_branch_remembers_where_it_came_from(run_of):

@@ -20,8 +20,8 @@ def evaluator(corpus, one_device):
         data__directory=str(corpus), evaluate=EvaluateConfig(num_batches=0), train__batch_size=4
     )
     graphdef, abstract = abstract_params(config.model, config.compute)
-    rows = local_rows(config, one_device)
-    to_devices = make_to_devices(config, one_device, rows)
+    rows = local_rows(config, one_device, 4)
+    to_devices = make_to_devices(config, one_device, rows, 4)
     score = Evaluator(graphdef, config, ("up", "down"), rows=rows, to_devices=to_devices)
     return score, fill(abstract)
 

@@ -118,6 +118,32 @@ def test_a_run_killed_at_random_is_the_run_that_was_never_killed(
     assert_same_run(llama_jax.folder / "undisturbed", killed, config, NUM_STEPS)
 
 
+def test_a_batch_that_grows_survives_kills_before_and_after_it_does(llama_jax, config, one_device):
+    train = dataclasses.replace(config.train, num_steps=30, batch_ramp=((12, 16), (20, 24)))
+    config = dataclasses.replace(config, train=train)
+    recipe_path = llama_jax.recipe(config)
+    done = llama_jax.run("train", recipe_path, "--run-dir", "undisturbed", "--json")
+    assert "30 steps of 8 rows, then 16 from step 12, then 24 from step 20" in done.stderr
+    assert "batch: 16 rows from step 12 on" in done.stderr
+    consumed = 12 * 8 + 8 * 16 + 10 * 24
+    summary = json.loads(done.stdout)
+    assert (summary["samples"], summary["tokens"]) == (consumed, consumed * 16)
+
+    killed = llama_jax.folder / "killed"
+    for step in (14, 22):  # goes on from 10, before it grows, and from 20, where it does
+        process = llama_jax.start("train", recipe_path, "--run-dir", "killed")
+        wait_for_step(killed, step, process)
+        process.kill()
+        process.communicate()
+    llama_jax.run("train", recipe_path, "--run-dir", "killed")
+    assert_same_run(llama_jax.folder / "undisturbed", killed, config, 30)
+    dataset = open_dataset(config.data, vocab_size=64, batch_size=8)
+    firsts = [range(96), range(96, 96 + 128), range(96 + 128, consumed)]
+    assert samples_seen(killed) == range(consumed)
+    seen = {document for span in firsts for document in dataset.documents_of(span[0], len(span))}
+    assert set(documents_seen(killed)) == seen
+
+
 def test_a_preempted_run_saves_and_goes_on(llama_jax, config, one_device):
     recipe_path = llama_jax.recipe(config)
     process = llama_jax.start("train", recipe_path, "--run-dir", "run", "--json")

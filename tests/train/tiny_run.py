@@ -95,7 +95,7 @@ def _program(config: RunConfig, mesh: Mesh):
     graphdef, params = abstract_params(config.model, config.compute)
     abstract = abstract_state(params, make_optimizer(config.optimizer))
     step = make_train_step(graphdef, config, abstract)
-    lowered = step.lower(*abstract_arguments(config, mesh, abstract))
+    lowered = step.lower(*abstract_arguments(config, mesh, abstract, config.train.batch_size))
     return abstract, lowered.compile(compiler_options=COMPILE_QUICKLY)
 
 
