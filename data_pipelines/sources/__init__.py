@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from llama_jax.config import (
     ArxivSource,
     BooksSource,
+    CommonCrawlSource,
     FilesSource,
     PythonEnvironmentSource,
     Source,
@@ -15,6 +16,7 @@ from llama_jax.config import (
 from ..document import Document, DocumentSource, Dropped
 from .arxiv import Arxiv
 from .books import Books
+from .common_crawl import CommonCrawl
 from .files import Files
 from .python_environment import PythonEnvironment
 from .stack_exchange import StackExchange
@@ -34,6 +36,8 @@ def open_source(config: Source) -> DocumentSource:
             return StackExchange(config)
         case WikipediaSource():
             return Wikipedia(config)
+        case CommonCrawlSource():
+            return CommonCrawl(config)
         case ArxivSource():
             return Arxiv(config)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from typing import Literal
 
 from llama_jax.config import checks
 from llama_jax.config.filters import Filter, check_filters
@@ -104,11 +105,34 @@ class ArxivSource(_Source):
     path: str = ""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class CommonCrawlSource(_Source):
+    """Pages of web archives below a folder, as text.
+
+    Attributes:
+        path: Archive, or folder of archives, local or a URL.
+        formats: Which archives are read: "warc", "arc", "wacz" (pages), "wet" (texts). Where a
+            folder has both, leave "wet" out, or each page comes twice.
+        main_content: Whether menus, comments, advertisements and the like are left out of pages.
+    """
+
+    name: str = "common_crawl"
+    path: str = ""
+    formats: tuple[Literal["warc", "arc", "wacz", "wet"], ...] = ("warc", "arc", "wacz", "wet")
+    main_content: bool = True
+
+    def __post_init__(self) -> None:
+        _Source.__post_init__(self)
+        if not self.formats:
+            raise ValueError(f'sources.{self.name}.formats is empty; name one, such as "warc".')
+
+
 Source = (
     PythonEnvironmentSource
     | FilesSource
     | ArxivSource
     | BooksSource
+    | CommonCrawlSource
     | StackExchangeSource
     | WikipediaSource
 )
