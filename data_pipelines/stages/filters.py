@@ -11,6 +11,7 @@ from llama_jax.config import (
     GopherQuality,
     GopherRepetition,
     LanguageFilter,
+    PersonalData,
     Rule,
 )
 
@@ -50,5 +51,9 @@ def _open(given: Filter) -> DocumentFilter:
             from .language import LanguageStage
 
             return LanguageStage(given)
+        case PersonalData():
+            from .personal_data import PersonalDataStage
+
+            return PersonalDataStage(given)
         case _:
             raise AssertionError(given)

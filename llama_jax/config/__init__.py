@@ -14,7 +14,7 @@ from llama_jax.config.build import (
     WikipediaSource,
 )
 from llama_jax.config.data import DataConfig
-from llama_jax.config.document_filters import LanguageFilter
+from llama_jax.config.document_filters import LanguageFilter, PersonalData
 from llama_jax.config.filters import Filter
 from llama_jax.config.model import LinearRope, Llama3Rope, ModelConfig, PlainRope, Rope
 from llama_jax.config.optimizer import (
@@ -69,6 +69,7 @@ __all__ = [
     "ModelConfig",
     "Muon",
     "Optimizer",
+    "PersonalData",
     "PlainRope",
     "PythonEnvironmentSource",
     "Rope",

@@ -1,0 +1,75 @@
+"""Which web sites have much personal data: counted in one pass, left out in the next.
+
+What a site has in all no single document tells. So a first pass counts finds by host, on any number
+of machines whose counts are then added up, and writes the hosts above a rate to a file, which
+`PersonalData.sites_file` names in the build.
+"""
+
+import collections
+import urllib.parse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..document import Document
+
+if TYPE_CHECKING:
+    from .personal_data import PersonalDataStage
+
+
+def host_of(url: str) -> str:
+    """The host of an address in lower case, without "www." and port; empty if it has none."""
+    try:
+        host = urllib.parse.urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+    return host.removeprefix("www.")
+
+
+def read_sites(path: str) -> frozenset[str]:
+    """Hosts of a file, one a line.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    try:
+        lines = Path(path).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"filters.personal_data.sites_file={path!r}: no list of host names can be read there "
+            f"({type(error).__name__}); give a UTF-8 text file with one a line, or leave it out."
+        ) from error
+    return frozenset(line.strip().lower().removeprefix("www.") for line in lines) - {""}
+
+
+class SiteCounts:
+    """Documents and finds of each host; memory grows with the number of hosts."""
+
+    def __init__(self) -> None:
+        self.documents: collections.Counter[str] = collections.Counter()
+        self.finds: collections.Counter[str] = collections.Counter()
+
+    def add(self, documents: Iterable[Document], stage: "PersonalDataStage") -> None:
+        """Counts documents that have an address."""
+        for document in documents:
+            if host := host_of(document.url):
+                self.documents[host] += 1
+                self.finds[host] += len(stage.find(document.text))
+
+    def update(self, other: "SiteCounts") -> None:
+        """Adds what was counted elsewhere."""
+        self.documents.update(other.documents)
+        self.finds.update(other.finds)
+
+    def above(self, finds_per_document: float, *, min_documents: int = 10) -> list[str]:
+        """Hosts with more finds a document, in alphabetical order.
+
+        Args:
+            finds_per_document: The highest mean that stays.
+            min_documents: Hosts with fewer stay whatever they have: one contact page is no rate.
+        """
+        return sorted(
+            host
+            for host, count in self.documents.items()
+            if count >= min_documents and self.finds[host] > finds_per_document * count
+        )
