@@ -14,6 +14,7 @@ from llama_jax.config.build import (
     WikipediaSource,
 )
 from llama_jax.config.data import DataConfig
+from llama_jax.config.dedup import MinHash, ParagraphDedup
 from llama_jax.config.document_filters import LanguageFilter, PersonalData
 from llama_jax.config.filters import Filter
 from llama_jax.config.model import LinearRope, Llama3Rope, ModelConfig, PlainRope, Rope
@@ -66,9 +67,11 @@ __all__ = [
     "Llama3Rope",
     "LogConfig",
     "MeshConfig",
+    "MinHash",
     "ModelConfig",
     "Muon",
     "Optimizer",
+    "ParagraphDedup",
     "PersonalData",
     "PlainRope",
     "PythonEnvironmentSource",
