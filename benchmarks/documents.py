@@ -17,11 +17,18 @@ import tyro
 
 from data_pipelines.document import Dropped
 from data_pipelines.sources import open_source, read_all
-from llama_jax.config import ArxivSource, BooksSource, StackExchangeSource, WikipediaSource
+from llama_jax.config import (
+    ArxivSource,
+    BooksSource,
+    GitHubSource,
+    StackExchangeSource,
+    WikipediaSource,
+)
 
 SOURCES = {
     "arxiv": ArxivSource,
     "books": BooksSource,
+    "github": GitHubSource,
     "stack_exchange": StackExchangeSource,
     "wikipedia": WikipediaSource,
 }

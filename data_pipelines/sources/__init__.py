@@ -7,6 +7,7 @@ from llama_jax.config import (
     BooksSource,
     CommonCrawlSource,
     FilesSource,
+    GitHubSource,
     PythonEnvironmentSource,
     Source,
     StackExchangeSource,
@@ -18,6 +19,7 @@ from .arxiv import Arxiv
 from .books import Books
 from .common_crawl import CommonCrawl
 from .files import Files
+from .github import GitHub
 from .python_environment import PythonEnvironment
 from .stack_exchange import StackExchange
 from .wikipedia import Wikipedia
@@ -30,6 +32,8 @@ def open_source(config: Source) -> DocumentSource:
             return PythonEnvironment()
         case FilesSource():
             return Files(config)
+        case GitHubSource():
+            return GitHub(config)
         case BooksSource():
             return Books(config)
         case StackExchangeSource():

@@ -6,6 +6,7 @@ from typing import cast
 
 from llama_jax.config import (
     C4Rules,
+    CodeRules,
     Filter,
     FineWebRules,
     GopherQuality,
@@ -55,5 +56,9 @@ def _open(given: Filter) -> DocumentFilter:
             from .personal_data import PersonalDataStage
 
             return PersonalDataStage(given)
+        case CodeRules():
+            from .code_rules import CodeFilter
+
+            return CodeFilter(given)
         case _:
             raise AssertionError(given)

@@ -6,6 +6,7 @@ from llama_jax.config.build import (
     BuildConfig,
     CommonCrawlSource,
     FilesSource,
+    GitHubSource,
     PythonEnvironmentSource,
     Source,
     StackExchangeSource,
@@ -13,8 +14,8 @@ from llama_jax.config.build import (
     TokenizerTraining,
     WikipediaSource,
 )
+from llama_jax.config.code import CodeRules
 from llama_jax.config.data import DataConfig
-from llama_jax.config.dedup import MinHash, ParagraphDedup
 from llama_jax.config.document_filters import LanguageFilter, PersonalData
 from llama_jax.config.filters import Filter
 from llama_jax.config.model import LinearRope, Llama3Rope, ModelConfig, PlainRope, Rope
@@ -51,6 +52,7 @@ __all__ = [
     "BuildConfig",
     "C4Rules",
     "CheckpointConfig",
+    "CodeRules",
     "CommonCrawlSource",
     "ComputeConfig",
     "Cosine",
@@ -59,6 +61,7 @@ __all__ = [
     "FilesSource",
     "Filter",
     "FineWebRules",
+    "GitHubSource",
     "GopherQuality",
     "GopherRepetition",
     "LanguageFilter",
@@ -67,11 +70,9 @@ __all__ = [
     "Llama3Rope",
     "LogConfig",
     "MeshConfig",
-    "MinHash",
     "ModelConfig",
     "Muon",
     "Optimizer",
-    "ParagraphDedup",
     "PersonalData",
     "PlainRope",
     "PythonEnvironmentSource",

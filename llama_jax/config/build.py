@@ -127,9 +127,65 @@ class CommonCrawlSource(_Source):
             raise ValueError(f'sources.{self.name}.formats is empty; name one, such as "warc".')
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class GitHubSource(_Source):
+    """Files of repositories, with their licences: JSON lines, Parquet, or a tar a repository.
+
+    Fields are those of The Stack, its samples, BigQuery's dumps, github-code and RedPajama-1; of
+    each, the first that a record has counts, and dots lead to nested ones.
+
+    Attributes:
+        path: Folder or file, local or a URL.
+        licences: Files under others are left out; SPDX identifiers. Source: RedPajama-1's, Together
+            2023; "BSD" stands for a BSD licence of unknown number of clauses.
+        file_filters: What each file passes before files are put together; `filters` sees what
+            comes of that.
+        concatenate_repositories: Whether the files of a repository, in order of their paths, are
+            one document.
+        text_fields: Contents of a file.
+        repository_fields: "owner/name".
+        path_fields: Path below the repository's root.
+        licence_fields: An SPDX expression, or a list of them.
+        ref_fields: Commit, for the address.
+        language_fields: Programming language.
+    """
+
+    name: str = "github"
+    path: str = ""
+    licences: tuple[str, ...] = ("MIT", "BSD", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0")
+    file_filters: tuple[Filter, ...] = ()
+    concatenate_repositories: bool = False
+    text_fields: tuple[str, ...] = ("content", "code", "text")
+    repository_fields: tuple[str, ...] = (
+        "repo_name",
+        "max_stars_repo_name",
+        "repository_name",
+        "sample_repo_name",
+        "meta.repo_name",
+    )
+    path_fields: tuple[str, ...] = ("path", "max_stars_repo_path", "sample_path", "meta.path")
+    licence_fields: tuple[str, ...] = (
+        "license",
+        "max_stars_repo_licenses",
+        "licenses",
+        "meta.license",
+    )
+    ref_fields: tuple[str, ...] = ("ref", "max_stars_repo_head_hexsha", "meta.ref")
+    language_fields: tuple[str, ...] = ("lang", "language")
+
+    def __post_init__(self) -> None:
+        _Source.__post_init__(self)
+        owner = f"sources.{self.name}"
+        check_filters(owner, self.file_filters)
+        for field in ("licences", "text_fields", "repository_fields", "path_fields"):
+            if not getattr(self, field):
+                raise ValueError(f"{owner}.{field} is empty: every file would be left out.")
+
+
 Source = (
     PythonEnvironmentSource
     | FilesSource
+    | GitHubSource
     | ArxivSource
     | BooksSource
     | CommonCrawlSource

@@ -1,0 +1,241 @@
+"""Records of JSON lines and Parquet files, one after the other, in bounded memory."""
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+from ..document import Dropped, RawFile
+from .folder import open_decompressed
+
+if TYPE_CHECKING:
+    import pyarrow
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json.zst", ".parquet")
+# Parsed JSON takes up to some 25 times its bytes.
+_MAX_RECORD_BYTES = 16 << 20
+_MAX_VALUE_CHARACTERS = 4096
+_ROWS = 256
+_BATCH_BYTES = 16 << 20
+_BUFFER_BYTES = 1 << 20
+# Zstandard can unpack 4 bytes to 128 KiB, and gives all that a piece holds at once.
+_PIECE_BYTES = 2048
+
+
+class Record(NamedTuple):
+    """A record with text.
+
+    Attributes:
+        id: Its file and its line or row, from 1: "a/b.jsonl:17".
+        text: Its text, not blank and without lone surrogates.
+        values: What else it was asked for and has, by the field's name.
+    """
+
+    id: str
+    text: str
+    values: dict[str, object]
+
+
+def read_records(
+    file: RawFile, text_fields: Sequence[str], fields: Sequence[str], dropped: Dropped
+) -> Iterator[Record]:
+    """Records with text, in order; others and what is damaged are recorded in `dropped`.
+
+    Args:
+        file: One of `SUFFIXES`.
+        text_fields: The text is in the first of these that a record has. Names of nested fields
+            have dots: "meta.url".
+        fields: What else is wanted.
+        dropped: Is told what is left out.
+    """
+    wanted = (*text_fields, *fields)
+    try:
+        if file.name.lower().endswith(".parquet"):
+            found = _parquet(file, wanted, dropped)
+        else:
+            found = _json_lines(file, wanted, dropped)
+        for record, values in found:
+            name = next((name for name in text_fields if name in values), None)
+            if name is None:
+                dropped.add(f"no field {' or '.join(map(repr, text_fields))}", record)
+            elif (text := checked_text(values[name], name, record, dropped)) is not None:
+                yield Record(record, text, values)
+    except damage() as error:
+        dropped.add(f"file damaged, the rest of it is lost ({type(error).__name__})", file.name)
+
+
+def checked_text(value: object, name: str, record: str, dropped: Dropped) -> str | None:
+    """The value, if it is text that can be used; otherwise None, with the reason recorded."""
+    if not isinstance(value, str):
+        return dropped.add(f"{name!r} is no text", record)
+    if len(value) > _MAX_RECORD_BYTES:
+        return dropped.add(f"longer than {_MAX_RECORD_BYTES:,} bytes", record)
+    if not value.strip():
+        return dropped.add("no text", record)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return dropped.add("lone surrogates", record)
+    return value
+
+
+def short_text(value: object) -> str:
+    """A value as text for people: lists with commas, nothing for None, long ones cut."""
+    if isinstance(value, list | tuple):
+        value = ", ".join(map(short_text, value[:_MAX_VALUE_CHARACTERS]))
+    elif value is None:
+        value = ""
+    elif not isinstance(value, str):
+        value = json.dumps(value, default=str)
+    return value[:_MAX_VALUE_CHARACTERS].encode(errors="replace").decode()
+
+
+def damage() -> tuple[type[Exception], ...]:
+    """What reading raises at damaged files."""
+    import zlib
+
+    import pyarrow
+    import zstandard
+
+    return OSError, EOFError, ValueError, zlib.error, zstandard.ZstdError, pyarrow.ArrowException
+
+
+def _value(record: dict[str, Any], name: str) -> tuple[bool, object]:
+    """Whether the record has a field, and its value."""
+    if name in record:
+        return True, record[name]
+    value: Any = record
+    for key in name.split("."):
+        if not isinstance(value, dict) or key not in value:
+            return False, None
+        value = value[key]
+    return True, value
+
+
+def _values(record: dict[str, Any], names: Sequence[str]) -> dict[str, object]:
+    found = ((name, *_value(record, name)) for name in names)
+    return {name: value for name, has_it, value in found if has_it}
+
+
+def _json_lines(
+    file: RawFile, fields: Sequence[str], dropped: Dropped
+) -> Iterator[tuple[str, dict[str, object]]]:
+    for number, line in enumerate(_lines(file), 1):
+        record = f"{file.name}:{number}"
+        if line is None:
+            dropped.add(f"longer than {_MAX_RECORD_BYTES:,} bytes", record)
+            continue
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            value = None
+        if isinstance(value, dict):
+            yield record, _values(value, fields)
+        else:
+            dropped.add("no valid JSON object", record)
+
+
+def _lines(file: RawFile) -> Iterator[bytes | None]:
+    """Lines of a file; None for one that is too long."""
+    if Path(file.name).suffix.lower() == ".zst":
+        with file.open() as packed:
+            yield from _capped_lines(io.BufferedReader(_Unpacked(packed), _BUFFER_BYTES))
+    else:
+        with open_decompressed(file) as lines:
+            yield from _capped_lines(lines)
+
+
+def _capped_lines(lines: Any) -> Iterator[bytes | None]:
+    while line := lines.readline(_MAX_RECORD_BYTES):
+        if len(line) < _MAX_RECORD_BYTES or line.endswith(b"\n"):
+            yield line
+            continue
+        while (rest := lines.readline(_MAX_RECORD_BYTES)) and not rest.endswith(b"\n"):
+            pass
+        yield None
+
+
+class _Unpacked(io.RawIOBase):
+    """The contents of every frame; the library's own reader takes a cut file for a whole one."""
+
+    def __init__(self, packed: BinaryIO):
+        import zstandard
+
+        # Published dumps are compressed with windows of up to 2 GiB.
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
+        self._packed, self._frame = packed, None
+        self._piece = self._unpacked = b""
+        self._given = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while self._given == len(self._unpacked):
+            self._piece = self._piece or self._packed.read(_PIECE_BYTES)
+            if not self._piece:
+                if self._frame is not None:
+                    raise EOFError("the last frame is cut short")
+                return 0
+            self._frame = self._frame or self._decompressor.decompressobj()
+            self._unpacked, self._given = self._frame.decompress(self._piece), 0
+            self._piece = b""
+            if self._frame.eof:
+                self._piece, self._frame = self._frame.unused_data, None
+        size = min(len(buffer), len(self._unpacked) - self._given)
+        buffer[:size] = self._unpacked[self._given : self._given + size]
+        self._given += size
+        return size
+
+
+def _parquet(
+    file: RawFile, fields: Sequence[str], dropped: Dropped
+) -> Iterator[tuple[str, dict[str, object]]]:
+    import pyarrow.parquet
+
+    with file.open() as opened:
+        metadata = pyarrow.parquet.read_metadata(opened)
+        columns = [metadata.schema.column(index) for index in range(metadata.num_columns)]
+        wanted = [
+            (index, column.path, column.physical_type == "BYTE_ARRAY")
+            for index, column in enumerate(columns)
+            if any(column.path == name or column.path.startswith(f"{name}.") for name in fields)
+        ]
+        # A string that stands in many rows is kept once: a dictionary's bomb does not go off.
+        with pyarrow.parquet.ParquetFile(
+            opened,
+            metadata=metadata,
+            read_dictionary=[path for _, path, is_text in wanted if is_text],
+            buffer_size=_BUFFER_BYTES,
+            page_checksum_verification=True,
+        ) as table:
+            number = 0
+            for group in range(metadata.num_row_groups):
+                for batch in table.iter_batches(
+                    batch_size=_batch_rows(metadata.row_group(group), [i for i, *_ in wanted]),
+                    row_groups=[group],
+                    columns=[path for _, path, _ in wanted],
+                ):
+                    for row in range(batch.num_rows):
+                        number += 1
+                        record = f"{file.name}:{number}"
+                        if (values := _row(batch, row)) is None:
+                            dropped.add("not UTF-8", record)
+                        else:
+                            yield record, _values(values, fields)
+
+
+def _batch_rows(group: Any, columns: Sequence[int]) -> int:
+    """Rows read at once, so that they are about as large as a batch may be."""
+    size = sum(group.column(index).total_uncompressed_size for index in columns)
+    return max(1, min(_ROWS, _BATCH_BYTES * group.num_rows // max(size, 1)))
+
+
+def _row(batch: "pyarrow.RecordBatch", row: int) -> dict[str, object] | None:
+    try:
+        return {name: batch.column(name)[row].as_py() for name in batch.schema.names}
+    except UnicodeDecodeError:
+        return None
