@@ -66,13 +66,13 @@ class Database:
         self._connection.close()
         self._folder.cleanup()
 
-    def run(self, query: str, **paths: Sequence[Path]) -> None:
-        """Runs a statement; `$name` in it stands for the paths given as `name`."""
-        self._connection.execute(query, _strings(paths))
+    def run(self, query: str, **values: Sequence[Path] | int) -> None:
+        """Runs a statement; `$name` in it stands for the paths or number given as `name`."""
+        self._connection.execute(query, _plain(values))
 
-    def rows(self, query: str, **paths: Sequence[Path]) -> Iterator[pa.RecordBatch]:
+    def rows(self, query: str, **values: Sequence[Path] | int) -> Iterator[pa.RecordBatch]:
         """Rows of a query, some at a time."""
-        found = self._connection.sql(query, params=_strings(paths))
+        found = self._connection.sql(query, params=_plain(values))
         yield from found.to_arrow_reader(_GROUP_ROWS)
 
     def number(self, query: str) -> int:
@@ -82,8 +82,11 @@ class Database:
         return int(row[0])
 
 
-def _strings(paths: Mapping[str, Sequence[Path]]) -> dict[str, list[str]]:
-    return {name: [str(path) for path in some] for name, some in paths.items()}
+def _plain(values: Mapping[str, Sequence[Path] | int]) -> dict[str, list[str] | int]:
+    return {
+        name: value if isinstance(value, int) else [str(path) for path in value]
+        for name, value in values.items()
+    }
 
 
 class RowWriter:

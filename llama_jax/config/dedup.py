@@ -39,13 +39,12 @@ class MinHash:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ParagraphDedup:
-    """Paragraphs, lines of text, of which only the first occurrence stays.
+    """Paragraphs, which are lines of text, of which only the first occurrence stays.
 
     Source: Wenzek et al. 2019 (arXiv:1911.00359), section 3.1.
 
     Attributes:
-        min_characters: Documents of which fewer are left are dropped; those that were shorter
-            before too.
+        min_characters: Documents of which fewer are left, after lines were removed, are dropped.
     """
 
     min_characters: int = 300
