@@ -4,9 +4,10 @@ import collections
 import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 _MAX_EXAMPLES = 5
+_EXCERPT_CHARS = 300
 _COMPRESSED = (".gz", ".bz2", ".zst", ".parquet", ".tar", ".wacz")
 _COMPRESSION = 4
 
@@ -63,24 +64,62 @@ class Dropped:
     Attributes:
         counts: Left out, by reason.
         examples: Names of the first few, by reason.
+        excerpts: The beginnings of their texts; empty where there was none.
+        num_bad: How many were damaged, rather than unwanted.
+        bad: The first few of them, with their reasons.
         notes: Tables of what filters found or changed; rows and their counts.
     """
 
     def __init__(self) -> None:
         self.counts: collections.Counter[str] = collections.Counter()
         self.examples: dict[str, list[str]] = {}
+        self.excerpts: dict[str, list[str]] = {}
+        self.num_bad = 0
+        self.bad: list[str] = []
         self.notes: dict[str, collections.Counter[str]] = {}
 
-    def add(self, reason: str, name: str) -> None:
+    def add(self, reason: str, name: str, text: str = "") -> None:
         """Records one document or record left out."""
         self.counts[reason] += 1
         examples = self.examples.setdefault(reason, [])
         if len(examples) < _MAX_EXAMPLES:
             examples.append(name)
+            self.excerpts.setdefault(reason, []).append(text[:_EXCERPT_CHARS])
+
+    def add_bad(self, reason: str, name: str) -> None:
+        """Records damage: what should have been readable and was not."""
+        self.add(reason, name)
+        self.num_bad += 1
+        if len(self.bad) < _MAX_EXAMPLES:
+            self.bad.append(f"{name} ({reason})")
 
     def note(self, table: str, row: str, number: int = 1) -> None:
         """Adds to a row of a table, such as "language", "fr"; there must be few tables and rows."""
         self.notes.setdefault(table, collections.Counter())[row] += number
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON that `merge` takes."""
+        return {
+            "counts": dict(sorted(self.counts.items())),
+            "examples": dict(sorted(self.examples.items())),
+            "excerpts": dict(sorted(self.excerpts.items())),
+            "num_bad": self.num_bad,
+            "bad": self.bad,
+            "notes": {name: dict(sorted(rows.items())) for name, rows in self.notes.items()},
+        }
+
+    def merge(self, other: dict[str, Any]) -> None:
+        """Adds another account, of `to_json`."""
+        self.counts.update(other["counts"])
+        self.num_bad += other["num_bad"]
+        self.bad += other["bad"][: _MAX_EXAMPLES - len(self.bad)]
+        for name, rows in other["notes"].items():
+            self.notes.setdefault(name, collections.Counter()).update(rows)
+        for reason, names in other["examples"].items():
+            ours = self.examples.setdefault(reason, [])
+            room = _MAX_EXAMPLES - len(ours)
+            ours += names[:room]
+            self.excerpts.setdefault(reason, []).extend(other["excerpts"][reason][:room])
 
 
 class DocumentSource(Protocol):
@@ -107,4 +146,13 @@ class DocumentFilter(Protocol):
 
     def keep(self, documents: Iterable[Document], dropped: Dropped) -> Iterator[Document]:
         """Documents that stay, in order; every other one is recorded in `dropped`."""
+        ...
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """What reads files of its own, beside the documents."""
+
+    def fingerprint(self) -> str:
+        """A hash of those files' contents."""
         ...

@@ -3,170 +3,317 @@
 import contextlib
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from llama_jax.config import BuildConfig, TokenizerFile, TokenizerTraining
-from llama_jax.data.sentencepiece import train_sentencepiece
-from llama_jax.data.shards import BUILD, MANIFEST, Manifest
-from llama_jax.data.tokenizer import SENTENCEPIECE_NAME, TIKTOKEN_NAME, Tokenizer, load_tokenizer
-from llama_jax.recipe import differences, from_json, to_json
+from llama_jax.config import BuildConfig, Source, TokenizerFile
+from llama_jax.data.shards import BUILD, MANIFEST
+from llama_jax.data.tokenizer import SENTENCEPIECE_NAME, TIKTOKEN_NAME, file_sha256
+from llama_jax.recipe import differences, from_json
 
-from .document import Dropped
-from .sources import open_source, read_all
-from .stages.filters import apply_filters, open_filters
-from .stages.shuffle import Shuffle
-from .stages.tokenize import tokenize
-from .stages.write import write_shards
+from . import plan
+from .assemble import Made, assemble
+from .document import Dropped, Fingerprinted
+from .engine import Done, Engine, Executor, Task, in_this_process
+from .local_pool import LocalPool
+from .sources import open_source
+from .stages.collect import Collect, collect
+from .stages.filters import open_filters
+from .stages.gather import Gather, gather
+from .stages.limit import Limit, limit
+from .stages.make_tokenizer import MakeTokenizer, make_tokenizer
+from .stages.tokenize import Tokenize, tokenize
+from .tables import DOCUMENTS, DOCUMENTS_FOLDER, read_documents
 
 _WORK = ".build"
+_SPLITS: tuple[Literal["train", "heldout"], ...] = ("train", "heldout")
 
 
 class Reporter(Protocol):
     """Is told how far a build is."""
 
-    def stage(self, name: str, total_bytes: int | None) -> None:
-        """A stage begins, over about so many bytes of text."""
+    def stage(self, name: str, total_bytes: int) -> None:
+        """A stage of a source begins, over so many bytes; others may be under way."""
         ...
 
-    def advance(self, num_bytes: int) -> None:
-        """The stage has done so many more."""
+    def advance(self, name: str, num_bytes: int) -> None:
+        """A stage has done so many more."""
         ...
 
 
-def build(config: BuildConfig, out: Path, reporter: Reporter) -> tuple[dict[str, Any], bool]:
+def executor(num_workers: int) -> Executor:
+    """Runs tasks in so many processes; one is this one."""
+    return in_this_process if num_workers == 1 else LocalPool(num_workers)
+
+
+def build(
+    config: BuildConfig,
+    out: Path,
+    reporter: Reporter,
+    *,
+    run: Executor = in_this_process,
+    work: Path | None = None,
+    max_bad_records: int | None = None,
+) -> tuple[dict[str, Any], bool]:
     """Builds a dataset; one that is finished already is left as it is.
 
-    All is written below `out/.build` and renamed into place at the end, `build.json` last, so that
-    a build killed at any moment can be run again.
+    Tasks write below `work`, each a folder that is whole or absent, so that a build killed at any
+    moment goes on where it was. At the end all is put into place in `out`, `build.json` last.
+
+    Args:
+        config: The recipe.
+        out: Where the dataset goes.
+        reporter: Is told how far it is.
+        run: Runs tasks; whatever it is, the bytes are the same.
+        work: Kept, so that a build of a changed recipe does again what the change concerns.
+            Without one it is `out/.build`, deleted at the end.
+        max_bad_records: So many damaged files and records are left out; one more ends the build.
 
     Returns:
         The contents of `build.json`, and whether they were there already.
 
     Raises:
-        ValueError: If `out` holds another dataset, a source is empty, or another build is at work.
+        ValueError: If `out` holds another dataset, a source is empty, a task failed, too much is
+            damaged, or another build is at work.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with _lock(out):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_lock(out, "--out"))
         if (finished := _finished(config, out)) is not None:
             return finished, True
-        work = out / _WORK
-        shutil.rmtree(work, ignore_errors=True)
         _refuse_foreign(out)
-        work.mkdir()
-        summary = _build_into(config, work, reporter)
-        (work / BUILD).write_text(json.dumps(summary, indent=2) + "\n")
-        # Shards cannot be opened without a tokenizer: it goes first and comes after them.
-        for name in (SENTENCEPIECE_NAME, TIKTOKEN_NAME):
-            (out / name).unlink(missing_ok=True)
-        for name in summary["sources"]:
-            shutil.rmtree(out / name, ignore_errors=True)
-            (work / name).rename(out / name)
-        (work / summary["tokenizer"]["file"]).rename(out / summary["tokenizer"]["file"])
-        (work / BUILD).rename(out / BUILD)
-        shutil.rmtree(work)
+        if work is not None:
+            work.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_lock(work, "--work"))
+        ours = (out / _WORK).absolute()
+        engine = Engine((work or ours / "tasks").absolute(), run)
+        made = _Build(config, engine, reporter, max_bad_records).made()
+        summary = assemble(config, made, ours / "staging", out)
+        shutil.rmtree(ours)
         return summary, False
 
 
-def _build_into(config: BuildConfig, work: Path, reporter: Reporter) -> dict[str, Any]:
-    dropped = {source.name: Dropped() for source in config.sources}
-    shuffles = {}
-    for source in config.sources:
-        account = dropped[source.name]
-        opened = open_source(source)
-        size = sum(file.expected_text_bytes() for file in opened.files())
-        reporter.stage(f"collect {source.name}", size)
-        shuffles[source.name] = Shuffle(work / f"{source.name}.documents", size_bytes=size)
-        documents = apply_filters(open_filters(source.filters), read_all(opened, account), account)
-        for num_bytes in shuffles[source.name].write(documents):
-            reporter.advance(num_bytes)
-        if not shuffles[source.name].num_documents:
-            raise ValueError(_empty(source.name, dropped[source.name]))
-    tokenizer = _tokenizer(config, work, shuffles, reporter)
-    sources = {}
-    for source in config.sources:
-        shuffle, account = shuffles[source.name], dropped[source.name]
-        reporter.stage(f"tokenize {source.name}", min(shuffle.num_bytes, source.max_bytes))
-        documents = shuffle.read(max_bytes=source.max_bytes, dropped=account)
-        manifest = None
-        for item in write_shards(
-            tokenize(documents, tokenizer, num_threads=os.cpu_count() or 1),
-            work / source.name,
-            source=source.name,
+def sample(source: Source, max_bytes: int, work: Path, dropped: Dropped) -> Iterator[str]:
+    """Texts of a source by hash, each once, until they hold so many bytes; see `build`."""
+    engine = Engine(work, in_this_process)
+    collected = engine.run(_collect(source), _quiet)
+    gathered = engine.run(_gather(source.name, collected), _quiet)
+    for done in (*collected, *gathered):
+        dropped.merge(done.result["dropped"])
+    taken = 0
+    for done in gathered:
+        for hashed in read_documents(done.folder / DOCUMENTS):
+            taken += len(hashed.document.text.encode())
+            if taken > max_bytes:
+                return
+            yield hashed.document.text
+
+
+class _Build:
+    """The steps of one build, one after the other."""
+
+    def __init__(
+        self, config: BuildConfig, engine: Engine, reporter: Reporter, max_bad_records: int | None
+    ):
+        self._config, self._engine, self._reporter = config, engine, reporter
+        self._max_bad_records = max_bad_records
+        self._accounts = {source.name: Dropped() for source in config.sources}
+        self._passages: dict[str, list[dict[str, Any]]] = {s.name: [] for s in config.sources}
+
+    def made(self) -> Made:
+        """Runs every step."""
+        collected = self._run("collect", {s.name: _collect(s) for s in self._config.sources})
+        self._check_damage()
+        documents = self._run("gather", {n: list(_gather(n, c)) for n, c in collected.items()})
+        for name, buckets in documents.items():
+            if not _text_bytes(buckets):
+                raise ValueError(_empty(name, self._accounts[name]))
+        documents |= self._run("limit", self._limits(documents))
+        tokenizer = self._run("tokenizer", {"": [self._tokenizer(documents)]})[""][0]
+        splits = {
+            split: self._run(
+                f"tokenize/{split}",
+                {
+                    source.name: list(self._tokenize(source, split, documents, tokenizer))
+                    for source in self._config.sources
+                },
+            )
+            for split in _SPLITS
+        }
+        return Made(
             tokenizer=tokenizer,
-            held_out_fraction=config.held_out_fraction,
-            shard_tokens=config.shard_tokens,
-        ):
-            if isinstance(item, Manifest):
-                manifest = item
-            else:
-                reporter.advance(item.text_bytes)
-        assert manifest is not None
-        if not manifest.splits["train"].num_documents:
-            raise ValueError(_empty(source.name, account))
-        sources[source.name] = _describe(manifest, shuffle.num_documents, account)
-        shuffle.remove()
-    return {
-        "config": json.loads(to_json(config)),
-        "tokenizer": {
-            "file": tokenizer.path.name,
-            "kind": tokenizer.kind,
-            "sha256": tokenizer.sha256,
-            "vocab_size": tokenizer.vocab_size,
-        },
-        "sources": sources,
-    }
+            documents=documents,
+            splits={name: {split: splits[split][name] for split in _SPLITS} for name in documents},
+            accounts=self._accounts,
+            passages=self._passages,
+        )
+
+    def _run(self, step: str, tasks: dict[str, list[Task]]) -> dict[str, list[Done]]:
+        """Runs a step of all sources at once; their accounts grow by what it left out."""
+        labels = {}
+        for name, of_source in tasks.items():
+            label = f"{step} {name}".strip()
+            labels |= {task.name: label for task in of_source}
+            if of_source:
+                self._reporter.stage(label, sum(task.size_bytes for task in of_source))
+        done = iter(
+            self._engine.run(
+                [task for of_source in tasks.values() for task in of_source],
+                lambda task, num_bytes: self._reporter.advance(labels[task], num_bytes),
+            )
+        )
+        results = {name: [next(done) for _ in of_source] for name, of_source in tasks.items()}
+        for name, finished in results.items():
+            self._account_for(name, [each.result for each in finished])
+        return results
+
+    def _account_for(self, name: str, results: list[dict[str, Any]]) -> None:
+        results = [result for result in results if "dropped" in result]
+        for result in results:
+            self._accounts[name].merge(result["dropped"])
+        for at_place in zip(*(result["passages"] for result in results), strict=True):
+            self._passages[name].append(
+                {
+                    "name": at_place[0]["name"],
+                    "documents": sum(passage["documents"] for passage in at_place),
+                    "text_bytes": sum(passage["text_bytes"] for passage in at_place),
+                }
+            )
+
+    def _check_damage(self) -> None:
+        bad = {name: account.num_bad for name, account in self._accounts.items()}
+        if self._max_bad_records is not None and sum(bad.values()) > self._max_bad_records:
+            found = "; ".join(
+                f"{count:,} in {name}, such as {self._accounts[name].bad[0]}"
+                for name, count in bad.items()
+                if count
+            )
+            raise ValueError(
+                f"--max-bad-records={self._max_bad_records}: there are {sum(bad.values()):,} "
+                f"damaged files or records: {found}. Mend or remove them, or allow more; what is "
+                "done is kept."
+            )
+
+    def _limits(self, documents: dict[str, list[Done]]) -> dict[str, list[Task]]:
+        """Tasks for the sources of which there is more than is wanted."""
+        tasks = {}
+        for source in self._config.sources:
+            buckets = documents[source.name]
+            if _text_bytes(buckets) > source.max_bytes:
+                sizes = [_text_bytes([bucket]) for bucket in buckets]
+                tasks[source.name] = [
+                    Task(
+                        name=f"limit/{source.name}/{number:05d}",
+                        function=limit,
+                        config=Limit(max_bytes=most),
+                        inputs=(bucket.folder,),
+                        size_bytes=size,
+                    )
+                    for number, (bucket, size, most) in enumerate(
+                        zip(buckets, sizes, plan.within(sizes, source.max_bytes), strict=True)
+                    )
+                ]
+        return tasks
+
+    def _tokenizer(self, documents: dict[str, list[Done]]) -> Task:
+        """Made of training documents by hash, from each source as it is large."""
+        wanted = self._config.tokenizer
+        if isinstance(wanted, TokenizerFile):
+            return Task(
+                name="tokenizer",
+                function=make_tokenizer,
+                config=MakeTokenizer(tokenizer=wanted),
+                made_from=(file_sha256(Path(wanted.path)),) if Path(wanted.path).is_file() else (),
+            )
+        share = min(wanted.sample_bytes / sum(map(_text_bytes, documents.values())), 1.0)
+        chosen: list[tuple[Path, int]] = []
+        for buckets in documents.values():
+            sizes = [_text_bytes([bucket]) for bucket in buckets]
+            limits = plan.within(sizes, int(sum(sizes) * share))
+            pairs = zip(buckets, limits, strict=True)
+            chosen += [(bucket.folder, most) for bucket, most in pairs if most]
+        folders, limits = zip(*chosen, strict=True)
+        return Task(
+            name="tokenizer",
+            function=make_tokenizer,
+            config=MakeTokenizer(
+                tokenizer=wanted,
+                max_bytes=limits,
+                held_out_fraction=self._config.held_out_fraction,
+            ),
+            inputs=folders,
+            size_bytes=sum(limits),
+        )
+
+    def _tokenize(
+        self,
+        source: Source,
+        split: Literal["train", "heldout"],
+        documents: dict[str, list[Done]],
+        tokenizer: Done,
+    ) -> Iterator[Task]:
+        buckets = [bucket.folder for bucket in documents[source.name]]
+        fraction = self._config.held_out_fraction
+        share = fraction if split == "heldout" else 1.0
+        size = _text_bytes(documents[source.name]) / len(buckets)
+        for number, group in enumerate(plan.groups(buckets, share=share)):
+            yield Task(
+                name=f"tokenize/{source.name}/{split}/{number:05d}",
+                function=tokenize,
+                config=Tokenize(
+                    source=source.name,
+                    split=split,
+                    held_out_fraction=fraction,
+                    shard_tokens=self._config.shard_tokens,
+                ),
+                inputs=(tokenizer.folder, *group),
+                size_bytes=int(
+                    size * len(group) * (fraction if split == "heldout" else 1 - fraction)
+                ),
+            )
 
 
-def _tokenizer(
-    config: BuildConfig, work: Path, shuffles: dict[str, Shuffle], reporter: Reporter
-) -> Tokenizer:
-    """Trains or copies the tokenizer into the build."""
-    if isinstance(config.tokenizer, TokenizerFile):
-        given = load_tokenizer(config.tokenizer.path)
-        name = SENTENCEPIECE_NAME if given.kind == "sentencepiece" else TIKTOKEN_NAME
-        shutil.copyfile(given.path, work / name)
-        return load_tokenizer(work / name)
-    reporter.stage("train the tokenizer", None)
-    train_sentencepiece(
-        _sample(config, config.tokenizer, shuffles),
-        work / SENTENCEPIECE_NAME,
-        vocab_size=config.tokenizer.vocab_size,
-        num_threads=os.cpu_count() or 1,
-    )
-    return load_tokenizer(work / SENTENCEPIECE_NAME)
+def _collect(source: Source) -> list[Task]:
+    opened, filters = open_source(source), open_filters(source.filters)
+    files = list(opened.files())
+    buckets = plan.num_buckets(sum(file.expected_text_bytes() for file in files))
+    # Lists of evaluation items, say: what a filter reads decides its results.
+    filters_made_from = [each.fingerprint() for each in filters if isinstance(each, Fingerprinted)]
+    return [
+        Task(
+            name=f"collect/{source.name}/{number:05d}",
+            function=collect,
+            config=Collect(source=source, files=part, num_buckets=buckets),
+            made_from=(*map(plan.fingerprint, part), *filters_made_from),
+            code=tuple(type(each).__module__ for each in (opened, *filters)),
+            size_bytes=sum(file.size_bytes for file in part),
+        )
+        for number, part in enumerate(plan.parts(files))
+    ]
 
 
-def _sample(
-    config: BuildConfig, training: TokenizerTraining, shuffles: dict[str, Shuffle]
-) -> Iterator[str]:
-    """Training documents by hash, from each source as it is large."""
-    sizes = {s.name: min(shuffles[s.name].num_bytes, s.max_bytes) for s in config.sources}
-    share = min(training.sample_bytes / max(sum(sizes.values()), 1), 1.0)
-    for name, size in sizes.items():
-        for hashed in shuffles[name].read(max_bytes=int(size * share)):
-            if not hashed.is_held_out(config.held_out_fraction):
-                yield hashed.document.text
+def _gather(name: str, collected: list[Done]) -> Iterator[Task]:
+    num_buckets = collected[0].result["num_buckets"]
+    size = sum(done.result["passages"][-1]["text_bytes"] for done in collected) // num_buckets
+    for bucket in range(num_buckets):
+        yield Task(
+            name=f"gather/{name}/{bucket:05d}",
+            function=gather,
+            config=Gather(bucket=bucket),
+            inputs=tuple(done.folder for done in collected),
+            size_bytes=size,
+        )
 
 
-def _describe(manifest: Manifest, num_collected: int, dropped: Dropped) -> dict[str, Any]:
-    return {
-        "collected_documents": num_collected,
-        "splits": {
-            name: {
-                "documents": split.num_documents,
-                "tokens": split.num_tokens,
-                "text_bytes": split.text_bytes,
-                "shards": len(split.shards),
-            }
-            for name, split in manifest.splits.items()
-        },
-        "dropped": dict(sorted(dropped.counts.items())),
-        "dropped_examples": dict(sorted(dropped.examples.items())),
-    }
+def _quiet(task: str, num_bytes: int) -> None:
+    """Tells nobody."""
+
+
+def _text_bytes(buckets: list[Done]) -> int:
+    """UTF-8 bytes of the documents that a step has left in its buckets."""
+    return sum(bucket.result["passages"][-1]["text_bytes"] for bucket in buckets)
 
 
 def _empty(name: str, dropped: Dropped) -> str:
@@ -195,7 +342,7 @@ def _finished(config: BuildConfig, out: Path) -> dict[str, Any] | None:
 
 def _refuse_foreign(out: Path) -> None:
     """Refuses a folder in which a build would overwrite what no build has written."""
-    ours = {_WORK, ".lock", SENTENCEPIECE_NAME, TIKTOKEN_NAME}
+    ours = {_WORK, ".lock", DOCUMENTS_FOLDER, SENTENCEPIECE_NAME, TIKTOKEN_NAME}
     foreign = [
         path.name
         for path in sorted(out.iterdir())
@@ -209,12 +356,12 @@ def _refuse_foreign(out: Path) -> None:
 
 
 @contextlib.contextmanager
-def _lock(out: Path) -> Iterator[None]:
-    with (out / ".lock").open("a") as file:
+def _lock(folder: Path, option: str) -> Iterator[None]:
+    with (folder / ".lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(
-                f"--out {out}: another build is writing there; wait for it."
+                f"{option} {folder}: another build is writing there; wait for it."
             ) from error
         yield

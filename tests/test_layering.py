@@ -68,6 +68,7 @@ def test_pipelines_know_the_shard_format_and_the_tokenizer_alone(path):
         "llama_jax.data.shard_writer",
         "llama_jax.data.tokenizer",
         "llama_jax.data.sentencepiece",
+        "llama_jax.atomic",
         "llama_jax.config",
         "llama_jax.recipe",
     )

@@ -57,7 +57,7 @@ class Arxiv:
                 if opened.read(tarfile.BLOCKSIZE).strip(b"\0"):
                     raise EOFError
         except (tarfile.TarError, OSError, EOFError) as error:
-            dropped.add(f"tar damaged, the rest of it is lost ({type(error).__name__})", name)
+            dropped.add_bad(f"tar damaged, the rest of it is lost ({type(error).__name__})", name)
 
     def _paper(
         self, paper: str, member: tarfile.TarInfo, papers: tarfile.TarFile, dropped: Dropped
@@ -79,7 +79,7 @@ class Arxiv:
             dropped.add("larger than a paper may be", paper)
             return
         except (zlib.error, tarfile.TarError, EOFError, ValueError) as error:
-            dropped.add(f"paper damaged ({type(error).__name__})", paper)
+            dropped.add_bad(f"paper damaged ({type(error).__name__})", paper)
             return
         if text is None:
             dropped.add(reason or "no LaTeX document", paper)

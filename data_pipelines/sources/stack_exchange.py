@@ -107,9 +107,9 @@ class StackExchange:
                         table.execute("INSERT INTO posts VALUES (?, ?, ?, ?, ?, ?)", post)
             except _DAMAGE as error:
                 reason = f"file damaged, the rest of it is lost ({type(error).__name__})"
-                dropped.add(reason, name)
+                dropped.add_bad(reason, name)
             except _DamagedError as error:
-                dropped.add(f"file damaged, the rest of it is lost ({error})", name)
+                dropped.add_bad(f"file damaged, the rest of it is lost ({error})", name)
             by_score = table.execute(
                 "SELECT * FROM posts ORDER BY question, is_answer, score DESC, id"
             )

@@ -64,7 +64,7 @@ class Wikipedia:
             yield from _read(file, dropped)
         except (OSError, EOFError, zlib.error, expat.ExpatError, _RefusedError) as error:
             why = str(error) if isinstance(error, _RefusedError) else type(error).__name__
-            dropped.add(f"file damaged, the rest of it is lost ({why})", file.name)
+            dropped.add_bad(f"file damaged, the rest of it is lost ({why})", file.name)
 
 
 def _read(file: RawFile, dropped: Dropped) -> Iterator[Document]:

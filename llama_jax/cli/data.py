@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-_USAGE = """usage: llama-jax data build RECIPE --out DIR [--input PATH] [--field VALUE ...]
+_USAGE = """usage: llama-jax data build RECIPE --out DIR [--input PATH] [--FIELD VALUE ...]
        llama-jax data inspect DIR [--source NAME] [--split train|heldout] [--document N]
        llama-jax data seen RUN_DIR [--step N]
 
@@ -23,7 +24,7 @@ examples:
 
 _BUILD = """Collects documents, trains or loads the tokenizer, writes token shards.
 
-A killed build can be run again; a finished one is recognised and left as it is.
+A killed build goes on where it was; a finished one is recognised and left as it is.
 
 example: llama-jax data build demo --out my_data --input my_texts/"""
 
@@ -41,6 +42,14 @@ class _BuildOptions:
     input: str = ""
     """A .txt, .md, .jsonl(.gz/.zst) or .parquet file, or a folder of them, in place of the
     recipe's sources."""
+    workers: int = 0
+    """Processes; 0 is one for each CPU. The bytes that come out do not depend on it."""
+    work: Path | None = None
+    """Folder for what stages leave to one another, kept at the end: a build of a changed recipe
+    with the same folder repeats only what the change concerns. By default it is inside --out and
+    deleted at the end."""
+    max_bad_records: int | None = None
+    """Damaged files and records that are left out; one more ends the build. No limit by default."""
     tokenizer_file: str = ""
     """A SentencePiece .model or tiktoken file, in place of the recipe's tokenizer."""
     json: bool = False
@@ -99,8 +108,18 @@ def _build(argv: list[str]) -> int:
         config = dataclasses.replace(config, sources=(FilesSource(path=options.input),))
     if options.tokenizer_file:
         config = dataclasses.replace(config, tokenizer=TokenizerFile(path=options.tokenizer_file))
+    if options.workers < 0:
+        raise ValueError(f"--workers={options.workers} must be positive, or 0 for one a CPU.")
+    runner = load_pipelines("runner")
     with _Progress() as progress:
-        summary, finished_before = load_pipelines("runner").build(config, options.out, progress)
+        summary, finished_before = runner.build(
+            config,
+            options.out,
+            progress,
+            run=runner.executor(options.workers or len(os.sched_getaffinity(0))),
+            work=options.work,
+            max_bad_records=options.max_bad_records,
+        )
     if finished_before:
         print(f"{options.out} is already built from this recipe.", file=sys.stderr)
     if options.json:
@@ -127,7 +146,7 @@ class _Progress:
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task: Any = None
+        self._tasks: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -140,26 +159,32 @@ class _Progress:
         traceback: TracebackType | None,
     ) -> None:
         if kind is None:
-            self._end_stage()
+            self._end_stages()
         self._progress.stop()
 
-    def stage(self, name: str, total_bytes: int | None) -> None:
+    def stage(self, name: str, total_bytes: int) -> None:
         """See `data_pipelines.runner.Reporter`."""
-        self._end_stage()
-        self._task = self._progress.add_task(name, total=total_bytes)
+        if name.split()[0] not in {other.split()[0] for other in self._open()}:
+            self._end_stages()
+        self._tasks[name] = self._progress.add_task(name, total=total_bytes)
         if not self._console.is_terminal:
             print(f"{name} ...", file=sys.stderr, flush=True)
 
-    def advance(self, num_bytes: int) -> None:
+    def advance(self, name: str, num_bytes: int) -> None:
         """See `data_pipelines.runner.Reporter`."""
-        self._progress.advance(self._task, num_bytes)
+        self._progress.advance(self._tasks[name], num_bytes)
 
-    def _end_stage(self) -> None:
-        if self._task is not None:
-            task = self._progress.tasks[self._task]
-            self._progress.update(
-                self._task, total=task.completed or 1, completed=task.completed or 1
-            )
+    def _open(self) -> list[str]:
+        return [name for name, task in self._tasks.items() if not self._task(task).finished]
+
+    def _end_stages(self) -> None:
+        for name in self._open():
+            task = self._task(self._tasks[name])
+            done = task.completed or 1
+            self._progress.update(task.id, total=done, completed=done)
+
+    def _task(self, number: Any) -> Any:
+        return next(task for task in self._progress.tasks if task.id == number)
 
 
 def _print_summary(summary: dict[str, Any], directory: Path) -> None:

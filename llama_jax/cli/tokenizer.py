@@ -95,18 +95,11 @@ def _sample(options: _TrainOptions) -> Iterator[str]:
         config = PythonEnvironmentSource()
     else:
         config = FilesSource(path=options.input, text_field=options.text_field)
-    sources = load_pipelines("sources")
-    source = sources.open_source(config)
-    size = sum(file.expected_text_bytes() for file in source.files())
     dropped = load_pipelines("document").Dropped()
     with tempfile.TemporaryDirectory(dir=options.out.parent) as folder:
-        shuffle = load_pipelines("stages.shuffle").Shuffle(
-            Path(folder) / "documents", size_bytes=size
+        yield from load_pipelines("runner").sample(
+            config, options.sample_bytes, Path(folder), dropped
         )
-        for _ in shuffle.write(sources.read_all(source, dropped)):
-            pass
-        for hashed in shuffle.read(max_bytes=options.sample_bytes):
-            yield hashed.document.text
     for reason, count in sorted(dropped.counts.items()):
         examples = ", ".join(dropped.examples[reason][:2])
         print(f"left out {count:,}: {reason} ({examples})", file=sys.stderr)

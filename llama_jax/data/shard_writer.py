@@ -1,12 +1,15 @@
 """Writes the shard format; TensorFlow Datasets is imported here and nowhere at training time."""
 
+import dataclasses
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Integer
 
+from llama_jax.atomic import link
 from llama_jax.data.shards import (
     MANIFEST,
     WINDOW_DOCUMENTS,
@@ -110,6 +113,46 @@ class SplitWriter:
             self._writer.close()
             self._writer = None
             self._shard_ends.append(len(self._documents) // 2)
+
+
+def merge_splits(
+    parts: Sequence[tuple[Path, Split]], folder: Path, source: str, split: str
+) -> Split:
+    """Puts what several writers of one split have closed into one folder, one after the other.
+
+    Shards are linked, not copied, where the file system can.
+
+    Args:
+        parts: Folder of each writer, and what it gave.
+        folder: Of the source; it must exist.
+        source: Name of the source.
+        split: "train" or "heldout".
+    """
+    count = sum(len(part.shards) for _, part in parts)
+    shards: list[Shard] = []
+    windows = [np.zeros((1, 2), np.int64)]
+    num_documents = sum(part.num_documents for _, part in parts)
+    path = folder / f"{split}.documents.npy"
+    documents = np.zeros((0, 2), np.uint32)
+    np.save(path, documents)
+    if num_documents:
+        documents = np.lib.format.open_memmap(path, "w+", documents.dtype, (num_documents, 2))
+    for from_folder, part in parts:
+        for shard in part.shards:
+            name = shard_name(source, split, len(shards), count)
+            link(from_folder / shard.file, folder / name)
+            shards.append(dataclasses.replace(shard, file=name))
+        first = windows[-1][-1]
+        if part.num_documents:
+            documents[first[0] :][: part.num_documents] = np.load(from_folder / path.name)
+            windows.append(first + np.load(from_folder / f"{split}.windows.npy")[1:])
+    np.save(folder / f"{split}.windows.npy", np.concatenate(windows))
+    return Split(
+        shards=tuple(shards),
+        num_documents=num_documents,
+        num_tokens=sum(part.num_tokens for _, part in parts),
+        text_bytes=sum(part.text_bytes for _, part in parts),
+    )
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

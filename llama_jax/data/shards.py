@@ -90,6 +90,17 @@ class Manifest:
         return json.dumps({"format": FORMAT} | dataclasses.asdict(self), indent=2) + "\n"
 
 
+def split_to_json(split: Split) -> dict[str, Any]:
+    """As JSON that `split_from_json` reads."""
+    return dataclasses.asdict(split)
+
+
+def split_from_json(data: dict[str, Any]) -> Split:
+    """Reads what `split_to_json` gives."""
+    shards = tuple(Shard(**shard) for shard in data["shards"])
+    return Split(**{**data, "shards": shards})
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Reads a source's manifest and checks that each shard is there, and whole.
 
@@ -102,10 +113,7 @@ def read_manifest(folder: Path) -> Manifest:
     data = json.loads(path.read_text())
     if (version := data.pop("format", None)) != FORMAT:
         raise ValueError(f"data: {path} has format {version}, this version reads {FORMAT}.")
-    splits = {
-        name: Split(**split | {"shards": tuple(Shard(**shard) for shard in split["shards"])})
-        for name, split in data.pop("splits").items()
-    }
+    splits = {name: split_from_json(split) for name, split in data.pop("splits").items()}
     manifest = Manifest(splits=splits, **data)
     for split in splits.values():
         for shard in split.shards:

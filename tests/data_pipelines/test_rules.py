@@ -258,11 +258,11 @@ def test_a_build_counts_what_each_rule_dropped(tmp_path):
 
     class Quiet:
         def stage(self, name, total_bytes): ...
-        def advance(self, num_bytes): ...
+        def advance(self, name, num_bytes): ...
 
     summary, _ = build(config, tmp_path / "out", Quiet())
     files = summary["sources"]["files"]
-    assert files["collected_documents"] == 30
+    assert [passage["documents"] for passage in files["passages"]] == [34, 30, 30]
     assert files["dropped"] == {"c4: curly bracket": 1, "c4: lines left": 3}
     assert files["dropped_examples"]["c4: curly bracket"] == ["a.jsonl:34 (1, none)"]
     with pytest.raises(ValueError, match=r"sources\.files\.filters has C4Rules twice"):

@@ -3,17 +3,21 @@
 import dataclasses
 import fcntl
 import json
+import random
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from data_pipelines.runner import build
-from data_pipelines.stages.shuffle import Shuffle
+from data_pipelines.runner import build, executor
 from llama_jax.config import BuildConfig, DataConfig, FilesSource, TokenizerFile, TokenizerTraining
 from llama_jax.data.dataset import open_dataset
 from llama_jax.data.shards import SplitReader, read_manifest
 from llama_jax.data.tokenizer import find_tokenizer, load_tokenizer
+from llama_jax.recipe import to_json
 
 WORDS = "the a quick brown fox jumps over lazy dogs while seven wise owls look on from old trees"
 
@@ -34,9 +38,9 @@ class Quiet:
     def stage(self, name, total_bytes):
         self.stages.append(name)
 
-    def advance(self, num_bytes):
-        assert num_bytes > 0
-        if self.stages[-1].startswith(self._die_at):
+    def advance(self, name, num_bytes):
+        assert num_bytes >= 0
+        if name.startswith(self._die_at):
             raise KeyboardInterrupt
 
 
@@ -106,6 +110,81 @@ def test_two_builds_agree_in_every_byte(config, tmp_path):
     one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
     assert one == two
     assert any("array_record" in name for name in one)
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_workers(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("data_pipelines.plan._PART_BYTES", 5000)
+    monkeypatch.setattr("data_pipelines.plan._MIN_BUCKET_BYTES", 5000)
+    config = dataclasses.replace(
+        config, sources=(dataclasses.replace(config.sources[0], max_bytes=20_000),)
+    )
+    for workers in (1, 2):
+        build(config, tmp_path / str(workers), Quiet(), run=executor(workers))
+    one, two = contents(tmp_path / "1"), contents(tmp_path / "2")
+    assert one == two
+    assert sum("documents/" in name for name in one) > 3
+    assert sum("train.array_record" in name for name in one) > 3
+
+
+def test_a_kept_work_folder_spares_what_has_not_changed(config, tmp_path):
+    """A changed size of shards repeats the tokenizing, and nothing before it."""
+    work = tmp_path / "work"
+    build(config, tmp_path / "one", Quiet(), work=work)
+    kept = {path: path.stat().st_ino for path in work.rglob("done.json")}
+    other = dataclasses.replace(config, shard_tokens=1000)
+    build(other, tmp_path / "two", Quiet(), work=work)
+    changed = {path for path, inode in kept.items() if path.stat().st_ino != inode}
+    assert changed
+    assert {path.relative_to(work).parts[0] for path in changed} == {"tokenize"}
+    build(other, tmp_path / "three", Quiet())
+    assert contents(tmp_path / "two") == contents(tmp_path / "three")
+
+
+def test_a_changed_input_is_noticed(config, tmp_path):
+    work = tmp_path / "work"
+    build(config, tmp_path / "one", Quiet(), work=work)
+    (tmp_path / "texts" / "000.txt").write_text("quite another text\n")
+    build(config, tmp_path / "two", Quiet(), work=work)
+    found = dict(
+        read_split(tmp_path / "two", "files", "train")
+        + read_split(tmp_path / "two", "files", "heldout")
+    )
+    assert found["000.txt"] == "quite another text\n"
+
+
+def test_more_damage_than_allowed_ends_the_build_and_names_it(config, tmp_path):
+    for number in range(2):
+        (tmp_path / "texts" / f"bad{number}.jsonl.gz").write_bytes(b"no gzip")
+    with pytest.raises(
+        ValueError, match=r"--max-bad-records=1: there are 2 damaged .* in files, such as bad0"
+    ):
+        build(config, tmp_path / "out", Quiet(), max_bad_records=1)
+    summary, _ = build(config, tmp_path / "out", Quiet(), max_bad_records=2)
+    assert sum(summary["sources"]["files"]["dropped"].values()) == 2
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments_change_no_byte(config, tmp_path):
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(to_json(config))
+    command = [sys.executable, "-m", "llama_jax.cli.main", "data", "build", str(recipe)]
+    command += ["--workers", "2", "--out"]
+    started = time.monotonic()
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    seconds = time.monotonic() - started
+    kills, moments = 0, random.Random(0)
+    while kills < 10:
+        process = subprocess.Popen([*command, str(tmp_path / "killed")], stderr=subprocess.DEVNULL)
+        try:
+            process.wait(moments.uniform(0.1, 1.0) * seconds)
+            # It was quicker than the moment chosen: begin anew.
+            shutil.rmtree(tmp_path / "killed")
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+    subprocess.run([*command, str(tmp_path / "killed")], check=True, capture_output=True)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
 def test_the_order_and_the_split_depend_on_the_text_alone(config, tmp_path):
@@ -285,21 +364,3 @@ def test_a_build_killed_at_any_rename_cannot_be_opened(config, tmp_path, monkeyp
     _, before = build(config, out, Quiet())
     assert not before
     open_dataset(data, vocab_size=330, batch_size=1)
-
-
-def test_the_shuffle_is_the_same_through_any_number_of_buckets(tmp_path):
-    from data_pipelines.document import Document
-
-    documents = [Document(str(number), text) for number, text in enumerate(texts(300))]
-    orders = []
-    for size_bytes in (0, 64 << 30):
-        shuffle = Shuffle(tmp_path / str(size_bytes), size_bytes=size_bytes)
-        assert sum(shuffle.write(documents)) == shuffle.num_bytes
-        hashed = list(shuffle.read(max_bytes=1 << 30))
-        orders.append([found.document for found in hashed])
-        digests = [found.digest for found in hashed]
-        assert digests == sorted(digests)
-        shuffle.remove()
-        assert not (tmp_path / str(size_bytes)).exists()
-    assert orders[0] == orders[1]
-    assert set(orders[0]) == set(documents)

@@ -1,0 +1,163 @@
+"""Runs tasks: pure functions from files to a folder, each done once for what it is made from.
+
+A task's folder appears whole or not at all, and says in `done.json` what it was made from: the
+code, the config and the inputs. Run again, a task whose folder says the same is not run.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from llama_jax.recipe import to_json
+
+from .code_version import code_version
+
+DONE = "done.json"
+Progress = Callable[[int], None]
+# (config, inputs, folder to write into, progress) -> what to tell of it, as JSON
+Function = Callable[[Any, tuple[Path, ...], Path, Progress], dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """One call of a stage.
+
+    Attributes:
+        name: Of its folder below the work folder, such as "collect/web/00003".
+        function: Top level of its module, so that another process finds it. What it does must
+            follow from its arguments alone.
+        config: A frozen dataclass.
+        inputs: Folders of finished tasks.
+        made_from: What else its result depends on: fingerprints of raw files.
+        code: Modules that the function chooses to import while it runs.
+        size_bytes: Of its work, for people who wait and for the order of tasks.
+    """
+
+    name: str
+    function: Function
+    config: Any
+    inputs: tuple[Path, ...] = ()
+    made_from: tuple[str, ...] = ()
+    code: tuple[str, ...] = ()
+    size_bytes: int = 0
+
+    def key(self) -> str:
+        """SHA-256 of all that decides the result: code, config, inputs."""
+        parts = [
+            code_version(self.function.__module__, *self.code),
+            self.function.__qualname__,
+            to_json(self.config),
+            *(_done(folder)["key"] for folder in self.inputs),
+            *self.made_from,
+        ]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Done:
+    """A finished task.
+
+    Attributes:
+        folder: With its files.
+        result: What its function told.
+    """
+
+    folder: Path
+    result: dict[str, Any]
+
+
+class Executor(Protocol):
+    """Calls `run_task` for each task, somewhere."""
+
+    def __call__(
+        self, tasks: Sequence[tuple[Task, str]], work: Path, progress: Callable[[str, int], None]
+    ) -> None:
+        """Runs tasks with their keys; tells of each the bytes that it has done since.
+
+        Raises:
+            TaskFailedError: If one failed; the message names it.
+        """
+        ...
+
+
+class TaskFailedError(ValueError):
+    """A task that failed: which, of what, and why."""
+
+
+class Engine:
+    """Runs the tasks of a build below one folder.
+
+    Args:
+        work: Where tasks write; kept, it spares what has not changed.
+        executor: Runs tasks that have to be run.
+    """
+
+    def __init__(self, work: Path, executor: Executor):
+        self._work, self._executor = work, executor
+
+    def run(self, tasks: Iterable[Task], progress: Callable[[str, int], None]) -> list[Done]:
+        """Runs those tasks that are not done; gives all, in their order.
+
+        Args:
+            tasks: None of which needs another one of them.
+            progress: Is told a task's name and the bytes that it has done since.
+        """
+        keyed = [(task, task.key()) for task in tasks]
+        missing = []
+        for task, key in keyed:
+            if _is_done(self._work / task.name, key):
+                progress(task.name, task.size_bytes)
+            else:
+                missing.append((task, key))
+        # Long ones first, so that none of them is left alone at the end.
+        missing.sort(key=lambda pair: (-pair[0].size_bytes, pair[0].name))
+        self._executor(missing, self._work, progress)
+        folders = [self._work / task.name for task, _ in keyed]
+        return [Done(folder=folder, result=_done(folder)["result"]) for folder in folders]
+
+
+def run_task(task: Task, key: str, work: Path, progress: Progress) -> None:
+    """Runs one task; its folder appears under its name once all is in it.
+
+    Raises:
+        TaskFailedError: If its function raised.
+    """
+    folder = work / task.name
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    started = time.perf_counter()
+    try:
+        result = task.function(task.config, task.inputs, partial, progress)
+    except ValueError as error:
+        raise TaskFailedError(str(error)) from error
+    except Exception as error:
+        raise TaskFailedError(f"{task.name}: {type(error).__name__}: {error}") from error
+    seconds = time.perf_counter() - started
+    done = {"key": key, "result": result, "seconds": round(seconds, 3)}
+    (partial / DONE).write_text(json.dumps(done))
+    # Of another config, or of a build that was killed here.
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def in_this_process(
+    tasks: Sequence[tuple[Task, str]], work: Path, progress: Callable[[str, int], None]
+) -> None:
+    """Runs tasks one after the other; an `Executor`."""
+    for task, key in tasks:
+        run_task(task, key, work, functools.partial(progress, task.name))
+
+
+def _is_done(folder: Path, key: str) -> bool:
+    return (folder / DONE).is_file() and _done(folder)["key"] == key
+
+
+def _done(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / DONE).read_text())

@@ -1,0 +1,67 @@
+"""How a source's work is cut: into parts of raw files, buckets of hashes, groups of buckets.
+
+Nothing here depends on the number of workers: whoever builds gets the same bytes.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from .document import RawFile
+
+_PART_BYTES = 32 << 20
+_MAX_PARTS = 4096
+_MIN_BUCKET_BYTES, _MAX_BUCKET_BYTES = 8 << 20, 512 << 20
+_USUAL_BUCKETS = 64
+
+
+def parts(files: Sequence[RawFile]) -> Iterator[tuple[RawFile, ...]]:
+    """Files side by side, each part of about as many bytes."""
+    # A shuffle reads every bucket of every part: of a large corpus, parts are large.
+    most = max(_PART_BYTES, sum(file.size_bytes for file in files) // _MAX_PARTS)
+    part: list[RawFile] = []
+    size = 0
+    for file in files:
+        if part and size + file.size_bytes > most:
+            yield tuple(part)
+            part, size = [], 0
+        part.append(file)
+        size += file.size_bytes
+    if part:
+        yield tuple(part)
+
+
+def num_buckets(text_bytes: int) -> int:
+    """Into how many buckets so much text goes; a bucket is held in memory, and becomes a shard."""
+    bucket_bytes = min(max(text_bytes // _USUAL_BUCKETS, _MIN_BUCKET_BYTES), _MAX_BUCKET_BYTES)
+    return max(-(-text_bytes // bucket_bytes), 1)
+
+
+def groups(buckets: Sequence[Path], *, share: float) -> Iterator[tuple[Path, ...]]:
+    """Buckets side by side, so many that a share of them is about one bucket's worth."""
+    size = min(round(1 / share), len(buckets)) if share else len(buckets)
+    for start in range(0, len(buckets), size):
+        yield tuple(buckets[start : start + size])
+
+
+def within(sizes: Iterable[int], most: int) -> Iterator[int]:
+    """What is taken from each, when the first ones may take `most` together."""
+    for size in sizes:
+        yield min(size, most)
+        most -= min(size, most)
+
+
+def fingerprint(file: RawFile) -> str:
+    """What changes when a raw file does: its size and when it was written, or its ETag.
+
+    Contents are not read: a corpus takes hours to read, and this is asked before each build.
+    """
+    if "://" not in file.url:
+        stamp = str(Path(file.url).stat().st_mtime_ns)
+    else:
+        import fsspec
+
+        system, path = fsspec.core.url_to_fs(file.url)
+        stamp = str(system.ukey(path))
+    text = "\0".join((file.name, str(file.size_bytes), stamp))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,151 @@
+"""Raw files to documents, filtered, and sorted by the hash of their text."""
+
+import dataclasses
+import hashlib
+import heapq
+import itertools
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from llama_jax.config import Source
+
+from ..document import Document, DocumentSource, Dropped, RawFile
+from ..engine import Progress
+from ..tables import SCHEMA, Hashed, from_batch, to_batches
+
+_PIECES = "pieces.arrow"
+_OFFSETS = "offsets.npy"
+_RUN_BYTES = 16 << 20
+_ZSTD = pa.ipc.IpcWriteOptions(compression="zstd")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Collect:
+    """What one task reads.
+
+    Attributes:
+        source: Whose files they are, and what its documents pass.
+        files: Of the source, side by side.
+        num_buckets: Into which the range of hashes is cut.
+    """
+
+    source: Source
+    files: tuple[RawFile, ...]
+    num_buckets: int
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Passage:
+    """What has come through a place: documents and UTF-8 bytes of their texts."""
+
+    name: str
+    documents: int = 0
+    text_bytes: int = 0
+
+    def count(self, documents: Iterable[Document]) -> Iterator[Document]:
+        """The same documents, counted."""
+        for document in documents:
+            self.add(document)
+            yield document
+
+    def add(self, document: Document) -> None:
+        """Counts one."""
+        self.documents += 1
+        self.text_bytes += len(document.text.encode())
+
+
+def collect(
+    config: Collect, inputs: tuple[Path, ...], folder: Path, progress: Progress
+) -> dict[str, Any]:
+    """Writes the documents of some files, bucket after bucket; tells what was left out."""
+    from ..sources import open_source
+    from .filters import open_filters
+
+    dropped = Dropped()
+    passages = [Passage(name="read")]
+    documents = _read(open_source(config.source), config.files, dropped, progress)
+    documents = passages[0].count(documents)
+    for each in open_filters(config.source.filters):
+        passages.append(Passage(name=type(each).__name__))
+        documents = passages[-1].count(each.keep(documents, dropped))
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        in_order = _by_digest(map(_hashed, documents), Path(scratch))
+        offsets = _write(in_order, folder / _PIECES, config.num_buckets)
+    np.save(folder / _OFFSETS, np.array(offsets, np.int64))
+    return {
+        "num_buckets": config.num_buckets,
+        "passages": [dataclasses.asdict(passage) for passage in passages],
+        "dropped": dropped.to_json(),
+    }
+
+
+def read_bucket(folder: Path, bucket: int) -> Iterator[Hashed]:
+    """Documents of one bucket that `collect` left in a folder, by digest."""
+    start, stop = np.load(folder / _OFFSETS, mmap_mode="r")[bucket : bucket + 2].tolist()
+    if start == stop:
+        return
+    with (folder / _PIECES).open("rb") as file:
+        file.seek(start)
+        with pa.ipc.open_stream(file.read(stop - start)) as batches:
+            for batch in batches:
+                yield from from_batch(batch)
+
+
+def _read(
+    source: DocumentSource,
+    files: Iterable[RawFile],
+    dropped: Dropped,
+    progress: Progress,
+) -> Iterator[Document]:
+    for file in files:
+        yield from source.read(file, dropped)
+        progress(file.size_bytes)
+
+
+def _hashed(document: Document) -> Hashed:
+    return Hashed(hashlib.sha256(document.text.encode()).digest(), document)
+
+
+def _by_digest(documents: Iterable[Hashed], scratch: Path) -> Iterator[Hashed]:
+    """Documents by digest and id; memory holds a run of them."""
+    runs: list[Path] = []
+    held: list[Hashed] = []
+    size = 0
+    for hashed in documents:
+        held.append(hashed)
+        size += len(hashed.document.text)
+        if size >= _RUN_BYTES:
+            runs.append(_write_run(sorted(held), scratch / f"{len(runs)}.arrow"))
+            held, size = [], 0
+    yield from heapq.merge(*map(_read_run, runs), sorted(held))
+
+
+def _write_run(documents: list[Hashed], path: Path) -> Path:
+    with pa.ipc.new_stream(path, SCHEMA) as writer:
+        for batch in to_batches(documents):
+            writer.write_batch(batch)
+    return path
+
+
+def _read_run(path: Path) -> Iterator[Hashed]:
+    with pa.ipc.open_stream(path) as batches:
+        for batch in batches:
+            yield from from_batch(batch)
+
+
+def _write(documents: Iterable[Hashed], path: Path, num_buckets: int) -> list[int]:
+    """Writes a stream of Arrow for each bucket; gives where each begins, and the end."""
+    offsets = [0]
+    with path.open("wb") as file:
+        for bucket, group in itertools.groupby(documents, lambda h: h.bucket(num_buckets)):
+            offsets += [file.tell()] * (bucket + 1 - len(offsets))
+            with pa.ipc.new_stream(file, SCHEMA, options=_ZSTD) as writer:
+                for batch in to_batches(group):
+                    writer.write_batch(batch)
+        offsets += [file.tell()] * (num_buckets + 1 - len(offsets))
+    return offsets

@@ -1,0 +1,51 @@
+"""The documents of one bucket, from everywhere, by hash: each text once."""
+
+import dataclasses
+import heapq
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..document import Dropped
+from ..engine import Progress
+from ..tables import DOCUMENTS, Hashed, write_documents
+from .collect import Passage, read_bucket
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Gather:
+    """Which bucket."""
+
+    bucket: int
+
+
+def gather(
+    config: Gather, inputs: tuple[Path, ...], folder: Path, progress: Progress
+) -> dict[str, Any]:
+    """Merges a bucket of what `collect` wrote into `inputs`; of equal texts the first id stays."""
+    dropped, kept = Dropped(), Passage(name="exact duplicates")
+    pieces = (read_bucket(source, config.bucket) for source in inputs)
+    documents = _each_text_once(heapq.merge(*pieces), dropped, progress)
+    write_documents(folder / DOCUMENTS, _counted(documents, kept))
+    return {"passages": [dataclasses.asdict(kept)], "dropped": dropped.to_json()}
+
+
+def _each_text_once(
+    documents: Iterable[Hashed], dropped: Dropped, progress: Progress
+) -> Iterator[Hashed]:
+    previous = b""
+    for hashed in documents:
+        progress(len(hashed.document.text))
+        if hashed.digest == previous:
+            dropped.add(
+                "the same text as another document", hashed.document.id, hashed.document.text
+            )
+        else:
+            previous = hashed.digest
+            yield hashed
+
+
+def _counted(documents: Iterable[Hashed], passage: Passage) -> Iterator[Hashed]:
+    for hashed in documents:
+        passage.add(hashed.document)
+        yield hashed

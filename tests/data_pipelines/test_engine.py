@@ -1,0 +1,155 @@
+"""Tasks are done once for what they are made from, whoever runs them and whoever dies."""
+
+import dataclasses
+import os
+import signal
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from data_pipelines.code_version import code_version
+from data_pipelines.engine import Engine, Task, TaskFailedError, in_this_process
+from data_pipelines.local_pool import LocalPool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Letters:
+    """What the test's stages are given."""
+
+    text: str = ""
+    log: str = ""
+
+
+def write(config, inputs, folder, progress):
+    """Writes its text after those of its inputs; notes that it ran."""
+    with Path(config.log).open("a") as log:
+        log.write(config.text)
+    before = "".join((path / "text").read_text() for path in inputs)
+    (folder / "text").write_text(before + config.text)
+    progress(len(config.text))
+    return {"length": len(before) + len(config.text)}
+
+
+def die_once(config, inputs, folder, progress):
+    """Kills its process the first time."""
+    (folder / "half").write_text("half")
+    log = Path(config.log)
+    if not log.exists():
+        log.write_text("died")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def die(config, inputs, folder, progress):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(config, inputs, folder, progress):
+    raise RuntimeError("no such luck")
+
+
+def heard(told):
+    return lambda name, num_bytes: told.append((name, num_bytes))
+
+
+@pytest.fixture(params=["here", "pool"])
+def engine(request, tmp_path):
+    return Engine(tmp_path / "work", in_this_process if request.param == "here" else LocalPool(2))
+
+
+def chain(engine, tmp_path, first="a", last="z", **changes):
+    """Runs two tasks and one that reads both; gives its text, and what ran."""
+    log = tmp_path / "log"
+    log.write_text("")
+
+    def task(name, text, inputs=()):
+        config = Letters(text=text, log=str(log))
+        return Task(name=name, function=write, config=config, inputs=inputs, **changes)
+
+    told = []
+    two = engine.run([task("one/0", first), task("one/1", "b")], heard(told))
+    (three,) = engine.run([task("two", last, tuple(t.folder for t in two))], heard(told))
+    assert three.result == {"length": 3}
+    return (three.folder / "text").read_text(), "".join(sorted(log.read_text())), told
+
+
+def test_tasks_run_once_until_something_that_they_are_made_from_changes(engine, tmp_path):
+    assert chain(engine, tmp_path)[:2] == ("abz", "abz")
+    assert chain(engine, tmp_path)[:2] == ("abz", "")
+    assert chain(engine, tmp_path, first="c")[:2] == ("cbz", "cz")
+    assert chain(engine, tmp_path, last="y", first="c")[:2] == ("cby", "y")
+    assert chain(engine, tmp_path, last="y", first="c", made_from=("x",))[:2] == ("cby", "bcy")
+
+
+def test_progress_reaches_the_whole_whether_tasks_run_or_not(engine, tmp_path):
+    for _ in range(2):
+        told = chain(engine, tmp_path, size_bytes=1)[2]
+        names = {name for name, _ in told}
+        assert {n: sum(b for name, b in told if name == n) for n in names} == {
+            "one/0": 1,
+            "one/1": 1,
+            "two": 1,
+        }
+
+
+def test_a_folder_that_was_not_finished_is_done_again(engine, tmp_path):
+    chain(engine, tmp_path)
+    (tmp_path / "work" / "two" / "done.json").unlink()
+    (tmp_path / "work" / "two" / "text").write_text("rubbish")
+    (tmp_path / "work" / "two.partial").mkdir()
+    (tmp_path / "work" / "two.partial" / "more").write_text("rubbish")
+    assert chain(engine, tmp_path)[:2] == ("abz", "z")
+    assert {path.name for path in (tmp_path / "work" / "two").iterdir()} == {"text", "done.json"}
+
+
+def test_a_failed_task_is_named_with_its_reason(engine):
+    task = Task(name="sad/7", function=fail, config=Letters())
+    with pytest.raises(TaskFailedError, match="sad/7: RuntimeError: no such luck"):
+        engine.run([task], heard([]))
+
+
+def test_a_task_whose_process_dies_is_run_again(tmp_path):
+    engine, log = Engine(tmp_path / "work", LocalPool(2)), tmp_path / "log"
+    others = [
+        Task(name=f"w/{n}", function=write, config=Letters(text="x", log=str(tmp_path / "l")))
+        for n in range(4)
+    ]
+    dying = Task(name="d", function=die_once, config=Letters(log=str(log)))
+    done = engine.run([dying, *others], heard([]))
+    assert log.read_text() == "died"
+    assert all(each.folder.is_dir() for each in done)
+
+
+def test_a_task_that_always_kills_its_process_ends_the_build_by_name(tmp_path):
+    engine = Engine(tmp_path / "work", LocalPool(2))
+    with pytest.raises(TaskFailedError, match="worse/1: the process at work on it died 3 times"):
+        engine.run([Task(name="worse/1", function=die, config=Letters())], heard([]))
+
+
+def test_code_counts_where_it_is_imported_at_the_top_alone(tmp_path, monkeypatch):
+    package = tmp_path / "some_package"
+    package.mkdir()
+    files = {
+        "__init__": "",
+        "stage": "from .near import x\n\ndef run():\n    from .far import y\n",
+        "near": "x = 1\n",
+        "far": "y = 1\n",
+    }
+    for name, text in files.items():
+        (package / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def version(*more):
+        for cached in ("_imports", "_is_module", "_source"):
+            getattr(sys.modules[code_version.__module__], cached).cache_clear()
+        return code_version("some_package.stage", *more)
+
+    assert isinstance(sys.modules[code_version.__module__], types.ModuleType)
+    before, with_far = version(), version("some_package.far")
+    (package / "far.py").write_text("y = 2\n")
+    assert version() == before
+    assert version("some_package.far") != with_far
+    (package / "near.py").write_text("x = 2\n")
+    assert version() != before
