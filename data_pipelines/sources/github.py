@@ -19,7 +19,7 @@ from .licences import (
     licences_in,
     says_nothing,
 )
-from .records import SUFFIXES, Record, read_records, short_text
+from .records import RECORD_SUFFIXES, Record, read_records, short_text
 from .repository_archive import SourceFile
 from .scratch import scratch_database
 
@@ -57,7 +57,7 @@ class GitHub:
 
     def files(self) -> Iterator[RawFile]:
         """Every raw file of these kinds; see `DocumentSource`."""
-        suffixes = (*SUFFIXES, *repository_archive.SUFFIXES)
+        suffixes = (*RECORD_SUFFIXES, *repository_archive.SUFFIXES)
         return raw_files(
             self._config.name,
             self._config.path,

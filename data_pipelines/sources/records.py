@@ -12,15 +12,15 @@ from .folder import open_decompressed
 if TYPE_CHECKING:
     import pyarrow
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json.zst", ".parquet")
+RECORD_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json.zst", ".parquet")
 # Parsed JSON takes up to some 25 times its bytes.
-_MAX_RECORD_BYTES = 16 << 20
+MAX_RECORD_BYTES = 16 << 20
 _MAX_VALUE_CHARACTERS = 4096
 _ROWS = 256
 _BATCH_BYTES = 16 << 20
 _BUFFER_BYTES = 1 << 20
 # Zstandard can unpack 4 bytes to 128 KiB, and gives all that a piece holds at once.
-_PIECE_BYTES = 2048
+_PIECE_BYTES = 512
 
 
 class Record(NamedTuple):
@@ -43,7 +43,7 @@ def read_records(
     """Records with text, in order; others and what is damaged are recorded in `dropped`.
 
     Args:
-        file: One of `SUFFIXES`.
+        file: One of `RECORD_SUFFIXES`.
         text_fields: The text is in the first of these that a record has. Names of nested fields
             have dots: "meta.url".
         fields: What else is wanted.
@@ -51,14 +51,16 @@ def read_records(
     """
     wanted = (*text_fields, *fields)
     try:
-        if file.name.lower().endswith(".parquet"):
-            found = _parquet(file, wanted, dropped)
-        else:
-            found = _json_lines(file, wanted, dropped)
-        for record, values in found:
+        is_table = file.name.lower().endswith(".parquet")
+        for record, values in (_parquet if is_table else _json_lines)(file, wanted, dropped):
             name = next((name for name in text_fields if name in values), None)
             if name is None:
-                dropped.add(f"no field {' or '.join(map(repr, text_fields))}", record)
+                names = " or ".join(map(repr, text_fields))
+                if is_table:
+                    # All rows of a table have the same columns.
+                    dropped.add(f"no column {names}", file.name)
+                    return
+                dropped.add(f"no field {names}", record)
             elif (text := checked_text(values[name], name, record, dropped)) is not None:
                 yield Record(record, text, values)
     except damage() as error:
@@ -69,8 +71,8 @@ def checked_text(value: object, name: str, record: str, dropped: Dropped) -> str
     """The value, if it is text that can be used; otherwise None, with the reason recorded."""
     if not isinstance(value, str):
         return dropped.add(f"{name!r} is no text", record)
-    if len(value) > _MAX_RECORD_BYTES:
-        return dropped.add(f"longer than {_MAX_RECORD_BYTES:,} bytes", record)
+    if len(value) > MAX_RECORD_BYTES:
+        return dropped.add(f"longer than {MAX_RECORD_BYTES:,} bytes", record)
     if not value.strip():
         return dropped.add("no text", record)
     try:
@@ -107,6 +109,8 @@ def _value(record: dict[str, Any], name: str) -> tuple[bool, object]:
         return True, record[name]
     value: Any = record
     for key in name.split("."):
+        if value is None:
+            return True, None
         if not isinstance(value, dict) or key not in value:
             return False, None
         value = value[key]
@@ -124,18 +128,16 @@ def _json_lines(
     for number, line in enumerate(_lines(file), 1):
         record = f"{file.name}:{number}"
         if line is None:
-            dropped.add(f"longer than {_MAX_RECORD_BYTES:,} bytes", record)
+            dropped.add(f"longer than {MAX_RECORD_BYTES:,} bytes", record)
             continue
         if not line.strip():
             continue
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):
-            value = None
-        if isinstance(value, dict):
-            yield record, _values(value, fields)
-        else:
-            dropped.add("no valid JSON object", record)
+            dropped.add("no valid JSON", record)
+            continue
+        yield record, _values(value if isinstance(value, dict) else {}, fields)
 
 
 def _lines(file: RawFile) -> Iterator[bytes | None]:
@@ -149,11 +151,11 @@ def _lines(file: RawFile) -> Iterator[bytes | None]:
 
 
 def _capped_lines(lines: Any) -> Iterator[bytes | None]:
-    while line := lines.readline(_MAX_RECORD_BYTES):
-        if len(line) < _MAX_RECORD_BYTES or line.endswith(b"\n"):
+    while line := lines.readline(MAX_RECORD_BYTES):
+        if len(line) < MAX_RECORD_BYTES or line.endswith(b"\n"):
             yield line
             continue
-        while (rest := lines.readline(_MAX_RECORD_BYTES)) and not rest.endswith(b"\n"):
+        while (rest := lines.readline(MAX_RECORD_BYTES)) and not rest.endswith(b"\n"):
             pass
         yield None
 

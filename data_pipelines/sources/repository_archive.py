@@ -8,10 +8,9 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from ..document import Dropped, RawFile
 from .folder import open_decompressed
-from .records import checked_text
+from .records import MAX_RECORD_BYTES, checked_text
 
 SUFFIXES = (".tar", ".tar.gz", ".tar.bz2")
-_MAX_FILE_BYTES = 16 << 20
 _MAX_ARCHIVE_BYTES = 16 << 30
 _MAX_PATH_CHARACTERS = 4096
 # A chain of extended headers recurses in tarfile.
@@ -54,7 +53,7 @@ class _Capped:
         self.last = b""
 
     def read(self, size: int) -> bytes:
-        if size > _MAX_FILE_BYTES:
+        if size > MAX_RECORD_BYTES:
             raise _TooLargeError
         self.last = self._unpacked.read(size)
         return self.last
@@ -109,8 +108,8 @@ def _text(
     path = PurePosixPath(member.name)
     if len(member.name) > _MAX_PATH_CHARACTERS or path.is_absolute() or ".." in path.parts:
         return dropped.add("a path out of the archive", record)
-    if member.size > _MAX_FILE_BYTES:
-        return dropped.add(f"longer than {_MAX_FILE_BYTES:,} bytes", record)
+    if member.size > MAX_RECORD_BYTES:
+        return dropped.add(f"longer than {MAX_RECORD_BYTES:,} bytes", record)
     opened = tar.extractfile(member)
     assert opened is not None
     data = opened.read()

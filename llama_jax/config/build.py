@@ -37,16 +37,23 @@ class PythonEnvironmentSource(_Source):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class FilesSource(_Source):
-    """Every .txt, .md, .jsonl(.gz/.zst) and .parquet file below a folder.
+    """Every .txt, .md, .jsonl(.gz/.zst), .json.gz/.zst (lines too) and .parquet file in a folder.
 
     Attributes:
         path: Folder or file, local or a URL that fsspec opens.
-        text_field: Column or JSON key that holds a document's text.
+        text_field: Column or JSON key that holds a document's text. Dots lead to nested ones, here
+            and below: "meta.url".
+        url_field: Where a document is to be found in public; documents may lack it.
+        language_field: ISO 639-1 code of its language; "" for none.
+        metadata_fields: What else is kept with a document, as text: its id, its date.
     """
 
     name: str = "files"
     path: str = ""
     text_field: str = "text"
+    url_field: str = "url"
+    language_field: str = ""
+    metadata_fields: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -271,7 +271,7 @@ def test_a_tar_is_a_repository_under_the_licence_in_it(tmp_path, suffix, mode):
 
 
 def test_what_is_no_text_of_a_tar_is_counted_and_no_link_is_followed(tmp_path, monkeypatch):
-    monkeypatch.setattr(repository_archive, "_MAX_FILE_BYTES", 2000)
+    monkeypatch.setattr(repository_archive, "MAX_RECORD_BYTES", 2000)
     secret = tmp_path / "secret"
     secret.write_text("secret")
     members = {

@@ -1,8 +1,11 @@
 """Sources give every document once under a lasting name, and account for all the rest."""
 
+import dataclasses
 import gzip
 import json
+import random
 import sysconfig
+import tracemalloc
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -10,13 +13,14 @@ import pytest
 import zstandard
 
 from data_pipelines.document import Dropped
-from data_pipelines.sources import open_source, read_all
+from data_pipelines.sources import files, open_source, read_all, records
 from llama_jax.config import (
     BuildConfig,
     FilesSource,
     PythonEnvironmentSource,
     TokenizerFile,
 )
+from llama_jax.recipe import load_recipe
 
 
 def collect(path, **options):
@@ -113,6 +117,169 @@ def test_all_frames_of_a_zstandard_file_are_read_whatever_their_window(tmp_path)
     documents, dropped = collect(tmp_path)
     assert list(documents.values()) == ["é" * 9, "second", "no end"]
     assert not dropped.counts
+
+
+PAGE = {"text": "a page", "url": "https://x.org/a"}
+FINEWEB = PAGE | {
+    "id": "<urn:uuid:1>",
+    "dump": "CC-MAIN-2024-10",
+    "date": "2024-02-20T00:00:00Z",
+    "file_path": "s3://commoncrawl/a.warc.gz",
+    "language": "en",
+    "language_score": 0.9,
+    "token_count": 3,
+}
+DOLMA = {
+    "id": "1",
+    "text": "a page",
+    "source": "common-crawl",
+    "added": "2023",
+    "created": "2020",
+    "metadata": {"url": "https://x.org/a", "length": 6},
+}
+C4 = PAGE | {"timestamp": "2019-04-25T12:57:54Z"}
+
+
+def zstandard_lines(*records):
+    return zstandard.ZstdCompressor().compress(json_lines(*records))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name", "record", "kept"),
+    [
+        ("fineweb", "000.parquet", FINEWEB, {"id", "dump", "date", "file_path"}),
+        ("c4", "c4-train.00000-of-01024.json.gz", C4, {"timestamp"}),
+        ("dolma", "cc-0000.json.gz", DOLMA, {"id", "source", "created"}),
+        ("dolma", "cc-0000.jsonl.zst", DOLMA, {"id", "source", "created"}),
+    ],
+)
+def test_published_corpora_are_read_with_their_addresses(tmp_path, recipe, name, record, kept):
+    path = tmp_path / name
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pa.Table.from_pylist([record]), path)
+    else:
+        pack = gzip.compress if path.suffix == ".gz" else lambda lines: zstandard_lines(record)
+        path.write_bytes(pack(json_lines(record)))
+    config = dataclasses.replace(load_recipe(recipe, BuildConfig).sources[0], path=str(tmp_path))
+    dropped = Dropped()
+    (document,) = read_all(open_source(config), dropped)
+    assert document.id == f"{name}:1"
+    assert document.text == "a page"
+    assert document.url == "https://x.org/a"
+    assert document.language == ("en" if recipe == "fineweb" else "")
+    assert dict(document.metadata) == {key: record[key] for key in kept}
+    assert not dropped.counts
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_dots_lead_to_nested_fields(tmp_path, suffix):
+    rows = [{"meta": {"body": "a", "tags": ["x", "y"], "n": 3}}, {"meta": None}]
+    if suffix == "jsonl":
+        (tmp_path / "a.jsonl").write_bytes(json_lines(*rows))
+    else:
+        pyarrow.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    source = FilesSource(
+        path=str(tmp_path),
+        text_field="meta.body",
+        url_field="meta.none",
+        metadata_fields=("meta.tags", "meta.n"),
+    )
+    dropped = Dropped()
+    (document,) = read_all(open_source(source), dropped)
+    assert document[1:] == ("a", "", "", (("meta.tags", "x, y"), ("meta.n", "3")))
+    assert dropped.examples == {"'meta.body' is no text": [f"a.{suffix}:2"]}
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst"])
+def test_a_line_without_end_is_skipped_and_counted(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(records, "MAX_RECORD_BYTES", 1000)
+    text = json_lines({"text": "a"}, {"text": "b" * 5000}, {"text": "c"})
+    pack = {".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}
+    path = tmp_path / name
+    path.write_bytes(pack.get(path.suffix, bytes)(text))
+    documents, dropped = collect(tmp_path)
+    assert documents == {f"{name}:1": "a", f"{name}:3": "c"}
+    assert dropped.examples == {"longer than 1,000 bytes": [f"{name}:2"]}
+
+
+def test_a_line_of_just_the_longest_length_is_read(tmp_path, monkeypatch):
+    line = json_lines({"text": "a"})
+    monkeypatch.setattr(records, "MAX_RECORD_BYTES", len(line))
+    (tmp_path / "a.jsonl").write_bytes(line + line.strip() + b" \n" + line)
+    documents, dropped = collect(tmp_path)
+    assert list(documents) == ["a.jsonl:1", "a.jsonl:3"]
+    assert dropped.examples == {f"longer than {len(line)} bytes": ["a.jsonl:2"]}
+
+
+def test_long_texts_of_other_formats_are_counted(tmp_path, monkeypatch):
+    for module in (records, files):
+        monkeypatch.setattr(module, "MAX_RECORD_BYTES", 1000)
+    (tmp_path / "a.txt").write_text("a" * 1001)
+    pyarrow.parquet.write_table(pa.table({"text": ["a" * 1001, "b"]}), tmp_path / "b.parquet")
+    documents, dropped = collect(tmp_path)
+    assert documents == {"b.parquet:2": "b"}
+    assert dropped.examples == {"longer than 1,000 bytes": ["a.txt", "b.parquet:1"]}
+
+
+def test_a_bomb_of_zstandard_is_unpacked_piece_by_piece(tmp_path):
+    size = 256 << 20
+    (tmp_path / "a.jsonl.zst").write_bytes(zstandard.ZstdCompressor().compress(bytes(size)))
+    tracemalloc.start()
+    documents, dropped = collect(tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert not documents
+    assert dropped.examples == {"longer than 16,777,216 bytes": ["a.jsonl.zst:1"]}
+    assert peak < size / 2
+
+
+def test_deep_nesting_does_not_exhaust_the_stack(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b"[" * 100_000 + b"\n" + json_lines({"text": "a"}))
+    documents, dropped = collect(tmp_path)
+    assert documents == {"a.jsonl:2": "a"}
+    assert dropped.examples == {"no valid JSON": ["a.jsonl:1"]}
+
+
+def test_a_row_that_is_not_utf_8_is_dropped_alone(tmp_path):
+    good, bad = pa.array([b"a", b"b"]), pa.array([b"a", b"\xff"])
+    columns = {
+        name: pa.Array.from_buffers(pa.string(), 2, array.buffers())
+        for name, array in (("text", bad), ("url", good))
+    }
+    pyarrow.parquet.write_table(pa.table(columns), tmp_path / "a.parquet")
+    documents, dropped = collect(tmp_path)
+    assert documents == {"a.parquet:1": "a"}
+    assert dropped.examples == {"not UTF-8": ["a.parquet:2"]}
+
+
+def test_a_text_that_fills_a_table_by_repetition_is_read_row_by_row(tmp_path):
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 500, pa.int32()), ["a" * (1 << 20)])
+    # Stored without the type, so that nothing but the pages says that there is a dictionary.
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pa.table({"text": text}), path, store_schema=False)
+    assert path.stat().st_size < 1 << 20
+    before = pa.default_memory_pool().max_memory()
+    dropped = Dropped()
+    source = open_source(FilesSource(path=str(tmp_path)))
+    assert sum(1 for _ in read_all(source, dropped)) == 500
+    assert pa.default_memory_pool().max_memory() - before < 100 << 20
+
+
+def test_flipped_bits_of_a_parquet_file_never_raise(tmp_path):
+    path = tmp_path / "a.parquet"
+    rows = {"text": [f"text {n} " * 9 for n in range(200)], "meta": [{"n": n} for n in range(200)]}
+    pyarrow.parquet.write_table(pa.table(rows), path, compression="none")
+    whole = path.read_bytes()
+    generator = random.Random(0)
+    damaged = 0
+    for _ in range(150):
+        data = bytearray(whole)
+        data[generator.randrange(len(data))] ^= 1 << generator.randrange(8)
+        path.write_bytes(data)
+        documents, dropped = collect(tmp_path, metadata_fields=("meta.n",))
+        damaged += len(documents) < 200
+        assert len(documents) == 200 or dropped.counts
+    assert damaged > 10
 
 
 def test_a_folder_without_any_text_says_what_was_looked_for(tmp_path):
