@@ -7,6 +7,7 @@ from typing import cast
 from llama_jax.config import (
     C4Rules,
     CodeRules,
+    Decontamination,
     Filter,
     FineWebRules,
     GopherQuality,
@@ -56,6 +57,10 @@ def _open(given: Filter) -> DocumentFilter:
             from .personal_data import PersonalDataStage
 
             return PersonalDataStage(given)
+        case Decontamination():
+            from .decontaminate import DecontaminationStage
+
+            return DecontaminationStage(given)
         case CodeRules():
             from .code_rules import CodeFilter
 

@@ -16,7 +16,7 @@ from llama_jax.config.build import (
 )
 from llama_jax.config.code import CodeRules
 from llama_jax.config.data import DataConfig
-from llama_jax.config.document_filters import LanguageFilter, PersonalData
+from llama_jax.config.document_filters import Decontamination, LanguageFilter, PersonalData
 from llama_jax.config.filters import Filter
 from llama_jax.config.model import LinearRope, Llama3Rope, ModelConfig, PlainRope, Rope
 from llama_jax.config.optimizer import (
@@ -57,6 +57,7 @@ __all__ = [
     "ComputeConfig",
     "Cosine",
     "DataConfig",
+    "Decontamination",
     "EvaluateConfig",
     "FilesSource",
     "Filter",

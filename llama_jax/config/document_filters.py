@@ -1,6 +1,7 @@
 """Filters that look at what a document says: its language, and what must not be in it."""
 
 import dataclasses
+from typing import Literal
 
 from llama_jax.config import checks
 
@@ -56,4 +57,39 @@ class PersonalData:
             raise ValueError(
                 "filters.personal_data.email, .phone and .ip are all empty: nothing would be "
                 "looked for; give one a placeholder, or leave the filter out."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Decontamination:
+    """Keeps what a model will be evaluated on out of what it is trained on.
+
+    Source: Brown et al. 2020 (arXiv:2005.14165), appendix C: 13-grams of words without punctuation
+    and case; n-grams that many items share do not count there either (more than 10 documents).
+
+    Attributes:
+        paths: Evaluation files, or folders of them: .jsonl and .parquet, each record an item with
+            every text in it; .txt, each line an item; .gz and .bz2 of .jsonl and .txt too.
+        ngram: So many words in a row in common are contamination.
+        min_words: A shorter text of an item counts if it occurs whole and has so many words.
+        max_items: An n-gram that more items have is their template and does not count.
+        action: "drop" leaves the whole document out; "remove" only the words in common.
+    """
+
+    paths: tuple[str, ...]
+    ngram: int = 13
+    min_words: int = 8
+    max_items: int = 10
+    action: Literal["drop", "remove"] = "drop"
+
+    def __post_init__(self) -> None:
+        owner = "filters.decontamination"
+        checks.positive(owner, min_words=self.min_words, max_items=self.max_items)
+        checks.one_of(owner, ("drop", "remove"), action=self.action)
+        if not self.paths:
+            raise ValueError(f"{owner}.paths is empty; name evaluation files, or folders of them.")
+        if self.ngram < self.min_words:
+            raise ValueError(
+                f"{owner}.ngram={self.ngram} must not be below {owner}.min_words={self.min_words}: "
+                "texts of at least so many words would then be told by fewer."
             )

@@ -1,7 +1,7 @@
 """What documents pass on their way from a source to the shards, one after the other."""
 
 from llama_jax.config.code import CodeRules
-from llama_jax.config.document_filters import LanguageFilter, PersonalData
+from llama_jax.config.document_filters import Decontamination, LanguageFilter, PersonalData
 from llama_jax.config.rules import C4Rules, FineWebRules, GopherQuality, GopherRepetition
 
 Filter = (
