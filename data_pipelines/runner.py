@@ -15,6 +15,7 @@ from llama_jax.recipe import differences, from_json
 
 from . import plan
 from .assemble import Made, assemble
+from .deduplication import remove_duplicates
 from .document import Dropped, Fingerprinted
 from .engine import Done, Engine, Executor, Task, in_this_process
 from .local_pool import LocalPool
@@ -130,6 +131,15 @@ class _Build:
         for name, buckets in documents.items():
             if not _text_bytes(buckets):
                 raise ValueError(_empty(name, self._accounts[name]))
+        for source in self._config.sources:
+            for wanted in source.dedup:
+                documents[source.name] = remove_duplicates(
+                    source.name,
+                    wanted,
+                    documents[source.name],
+                    _text_bytes(documents[source.name]),
+                    self._run,
+                )
         documents |= self._run("limit", self._limits(documents))
         tokenizer = self._run("tokenizer", {"": [self._tokenizer(documents)]})[""][0]
         splits = {

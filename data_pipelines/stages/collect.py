@@ -53,6 +53,12 @@ class Passage:
             self.add(document)
             yield document
 
+    def count_hashed(self, documents: Iterable[Hashed]) -> Iterator[Hashed]:
+        """The same documents, counted."""
+        for hashed in documents:
+            self.add(hashed.document)
+            yield hashed
+
     def add(self, document: Document) -> None:
         """Counts one."""
         self.documents += 1

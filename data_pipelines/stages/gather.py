@@ -26,7 +26,7 @@ def gather(
     dropped, kept = Dropped(), Passage(name="exact duplicates")
     pieces = (read_bucket(source, config.bucket) for source in inputs)
     documents = _each_text_once(heapq.merge(*pieces), dropped, progress)
-    write_documents(folder / DOCUMENTS, _counted(documents, kept))
+    write_documents(folder / DOCUMENTS, kept.count_hashed(documents))
     return {"passages": [dataclasses.asdict(kept)], "dropped": dropped.to_json()}
 
 
@@ -43,9 +43,3 @@ def _each_text_once(
         else:
             previous = hashed.digest
             yield hashed
-
-
-def _counted(documents: Iterable[Hashed], passage: Passage) -> Iterator[Hashed]:
-    for hashed in documents:
-        passage.add(hashed.document)
-        yield hashed

@@ -16,6 +16,7 @@ from llama_jax.config.build import (
 )
 from llama_jax.config.code import CodeRules
 from llama_jax.config.data import DataConfig
+from llama_jax.config.dedup import Deduplication, MinHash, ParagraphDedup
 from llama_jax.config.document_filters import Decontamination, LanguageFilter, PersonalData
 from llama_jax.config.filters import Filter
 from llama_jax.config.model import LinearRope, Llama3Rope, ModelConfig, PlainRope, Rope
@@ -58,6 +59,7 @@ __all__ = [
     "Cosine",
     "DataConfig",
     "Decontamination",
+    "Deduplication",
     "EvaluateConfig",
     "FilesSource",
     "Filter",
@@ -71,9 +73,11 @@ __all__ = [
     "Llama3Rope",
     "LogConfig",
     "MeshConfig",
+    "MinHash",
     "ModelConfig",
     "Muon",
     "Optimizer",
+    "ParagraphDedup",
     "PersonalData",
     "PlainRope",
     "PythonEnvironmentSource",

@@ -5,7 +5,8 @@ import re
 from typing import Literal
 
 from llama_jax.config import checks
-from llama_jax.config.filters import Filter, check_filters
+from llama_jax.config.dedup import Deduplication
+from llama_jax.config.filters import Filter, check_kinds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,16 +17,19 @@ class _Source:
         name: Of the source, in the mixture and in the shards.
         max_bytes: Text taken at most; documents are chosen by hash.
         filters: What documents pass on their way, in order; see `llama_jax.config.filters`.
+        dedup: Which documents and paragraphs count as the same, beside equal texts; in order.
     """
 
     name: str
     max_bytes: int = 1 << 40
     filters: tuple[Filter, ...] = ()
+    dedup: tuple[Deduplication, ...] = ()
 
     def __post_init__(self) -> None:
         owner = f"sources.{self.name}"
         checks.positive(owner, max_bytes=self.max_bytes)
-        check_filters(owner, self.filters)
+        check_kinds(f"{owner}.filters", self.filters)
+        check_kinds(f"{owner}.dedup", self.dedup)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,7 +187,7 @@ class GitHubSource(_Source):
     def __post_init__(self) -> None:
         _Source.__post_init__(self)
         owner = f"sources.{self.name}"
-        check_filters(owner, self.file_filters)
+        check_kinds(f"{owner}.file_filters", self.file_filters)
         for field in ("licences", "text_fields", "repository_fields", "path_fields"):
             if not getattr(self, field):
                 raise ValueError(f"{owner}.{field} is empty: every file would be left out.")

@@ -51,3 +51,6 @@ class ParagraphDedup:
 
     def __post_init__(self) -> None:
         checks.not_negative("paragraphs", min_characters=self.min_characters)
+
+
+Deduplication = MinHash | ParagraphDedup

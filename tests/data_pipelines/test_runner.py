@@ -13,7 +13,15 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.runner import build, executor
-from llama_jax.config import BuildConfig, DataConfig, FilesSource, TokenizerFile, TokenizerTraining
+from llama_jax.config import (
+    BuildConfig,
+    DataConfig,
+    FilesSource,
+    MinHash,
+    ParagraphDedup,
+    TokenizerFile,
+    TokenizerTraining,
+)
 from llama_jax.data.dataset import open_dataset
 from llama_jax.data.shards import SplitReader, read_manifest
 from llama_jax.data.tokenizer import find_tokenizer, load_tokenizer
@@ -364,3 +372,40 @@ def test_a_build_killed_at_any_rename_cannot_be_opened(config, tmp_path, monkeyp
     _, before = build(config, out, Quiet())
     assert not before
     open_dataset(data, vocab_size=330, batch_size=1)
+
+
+def test_near_duplicates_and_repeated_paragraphs_are_removed_for_any_number_of_workers(
+    config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("data_pipelines.plan._MIN_BUCKET_BYTES", 20_000)
+    folder = tmp_path / "texts"
+    long = " ".join(f"{word}{number}" for number in range(40) for word in WORDS.split()[:8])
+    (folder / "long.txt").write_text(long + " and so it ended\n")
+    (folder / "alike.txt").write_text(long + " and so\n")
+    footer = "This page was made by someone who puts this line under every page."
+    for number in range(3):
+        words = " ".join(f"{word}{'xyz'[number]}" for word in WORDS.split())
+        (folder / f"footer{number}.txt").write_text(f"{words}\n{footer}\n")
+    source = dataclasses.replace(
+        config.sources[0], dedup=(MinHash(bands=5, rows=4), ParagraphDedup(min_characters=20))
+    )
+    config = dataclasses.replace(config, sources=(source,))
+    summary, _ = build(config, tmp_path / "1", Quiet())
+    build(config, tmp_path / "2", Quiet(), run=executor(2))
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+    found = dict(
+        read_split(tmp_path / "1", "files", "train")
+        + read_split(tmp_path / "1", "files", "heldout")
+    )
+    assert "long.txt" in found
+    assert "alike.txt" not in found
+    assert sum(footer in text for text in found.values()) == 1
+    assert all(f"footer{number}.txt" in found for number in range(3))
+    files = summary["sources"]["files"]
+    assert files["dropped"]["near duplicate"] >= 1
+    assert [p["name"] for p in files["passages"]] == [
+        "read",
+        "exact duplicates",
+        "near duplicates",
+        "paragraphs",
+    ]
