@@ -15,7 +15,7 @@ Layout of `<directory>/<step>/`: `state/` (Orbax: OCDBT, zarr3, uncompressed), `
 `manifest.json`. A save is written to `<step>.saving` and renamed when its manifest is complete; a
 checkpoint that is no longer kept is renamed to `<step>.deleting` before it is deleted. Whatever is
 killed therefore leaves whole checkpoints and folders of those two names, which are cleared at the
-start. No other file or folder is ever touched.
+start. A checkpoint that `damage.py` set aside, and any other file or folder, is never touched.
 """
 
 import dataclasses
@@ -33,12 +33,12 @@ import jax
 from llama_jax.atomic import flush, write_atomically
 from llama_jax.checkpoint import manifest as manifests
 from llama_jax.checkpoint import storage
+from llama_jax.checkpoint.damage import STEP, find_problems
 from llama_jax.checkpoint.manifest import CheckpointError, Manifest
 from llama_jax.checkpoint.names import named_arrays
 from llama_jax.checkpoint.retention import human_bytes, kept_steps, tree_bytes
 from llama_jax.config import CheckpointConfig
 
-_STEP = re.compile(r"0|[1-9]\d*")
 _LEFTOVER = re.compile(r"\d+\.(saving|deleting)")
 
 
@@ -103,7 +103,7 @@ class Checkpointer:
         return sorted(
             int(path.name)
             for path in self.directory.iterdir()
-            if _STEP.fullmatch(path.name) and (path / manifests.NAME).is_file()
+            if STEP.fullmatch(path.name) and (path / manifests.NAME).is_file()
         )
 
     def latest_step(self) -> int | None:
@@ -216,11 +216,7 @@ class Checkpointer:
             step: Of the checkpoint.
             deep: Whether to read every byte and compare checksums.
         """
-        folder = self._folder(step)
-        try:
-            return manifests.find_damage(folder, manifests.read(folder), deep=deep)
-        except CheckpointError as error:
-            return [str(error)]
+        return find_problems(self._folder(step), deep=deep)
 
     def verify(self, step: int, *, deep: bool = False) -> Manifest:
         """Refuses a checkpoint whose files are not as they were written.
@@ -239,16 +235,9 @@ class Checkpointer:
         if not folder.is_dir():
             there_are = f"there are {self.steps()}" if self.steps() else "there is none yet"
             raise CheckpointError(f"No checkpoint of step {step} in {self.directory}: {there_are}.")
-        try:
-            manifest = manifests.read(folder)
-            problems = manifests.find_damage(
-                folder, manifest, deep=deep, part=jax.process_index(), parts=jax.process_count()
-            )
-        except CheckpointError as error:
-            manifest, problems = None, [str(error)]
-        if manifest is None or problems:
+        if problems := find_problems(folder, deep=deep, share=True):
             raise CheckpointError(self._damaged(step, problems))
-        return manifest
+        return manifests.read(folder)
 
     def restore(
         self, step: int, abstract_state: Any, *, partial: bool = False, deep: bool = True

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from llama_jax.atomic import write_atomically
-from llama_jax.checkpoint import Checkpointer
+from llama_jax.checkpoint import Checkpointer, CheckpointError
+from llama_jax.checkpoint.damage import find_newest_good
 from llama_jax.config import RunConfig
 
 
@@ -35,6 +36,7 @@ class Beginning:
         first_sample: Counter at which this run's own updates began; above 0 after a branch.
         checkpoints: Folder to restore from; None to start from the seed.
         resumed: Whether that folder is this run's own.
+        damaged: Steps of newer checkpoints there that are damaged, and what is wrong with each.
         origin: Where the run branched off; None where it did not.
     """
 
@@ -44,6 +46,7 @@ class Beginning:
     first_sample: int = 0
     checkpoints: Path | None = None
     resumed: bool = False
+    damaged: tuple[tuple[int, str], ...] = ()
     origin: Origin | None = None
 
     def samples_at(self, step: int, config: RunConfig) -> int:
@@ -81,15 +84,17 @@ def parse_origin(reference: str) -> Origin:
 def find_beginning(run_dir: Path, config: RunConfig, origin: Origin | None) -> Beginning:
     """Decides where a run begins; changes nothing.
 
-    A run that has a checkpoint goes on from its newest one. A run that branched off and was
-    killed before its first checkpoint branches off again, even if it is not told where from.
+    A run that has a checkpoint goes on from its newest good one; of those all bytes are read. A
+    run that branched off and was killed before its first checkpoint branches off again, even if
+    it is not told where from.
 
     Raises:
         ValueError: If the run in the folder branched off elsewhere, or there is nothing to do.
+        CheckpointError: If there are checkpoints and all are damaged.
     """
     known = _read_origin(run_dir)
     own = Checkpointer(run_dir / "checkpoints", config.checkpoint, read_only=True)
-    step = own.latest_step()
+    step, damaged = find_newest_good(own.directory)
     if origin is not None and origin != (known if known or step is not None else origin):
         began = f"{known.run_dir}@{known.step}" if known else "its seed"
         raise ValueError(
@@ -97,8 +102,16 @@ def find_beginning(run_dir: Path, config: RunConfig, origin: Origin | None) -> B
             "Name another folder with --run-dir, or leave --init-from out to continue it."
         )
     origin = origin or known
+    found = tuple((newer, "; ".join(problems[:3])) for newer, problems in damaged.items())
     if step is not None:
-        return _from_meta(own.meta(step), origin, own.directory, resumed=True)
+        begin = _from_meta(own.meta(step), origin, own.directory, resumed=True)
+        return dataclasses.replace(begin, damaged=found)
+    if found:
+        lines = "".join(f"\n  step {newer}: {problems}" for newer, problems in found)
+        raise CheckpointError(
+            f"Every checkpoint in {own.directory} is damaged:{lines}\n"
+            "Put one back from a copy, or name another --run-dir to begin anew."
+        )
     if origin is None:
         return Beginning()
     theirs = Checkpointer(Path(origin.run_dir) / "checkpoints", read_only=True)

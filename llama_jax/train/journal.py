@@ -139,6 +139,11 @@ def plan_lines(config: RunConfig, dataset: Dataset, beginning: Beginning) -> lis
         f"FLOPs in all: {causal * tokens:.4g} with causal attention, {full * tokens:.4g} with full",
         f"data: {sources}",
     ]
+    lines += [
+        f"DAMAGED: the checkpoint of step {step:,} ({problems or 'another process found it'}) is "
+        f"kept as {step}.damaged; its updates are made again"
+        for step, problems in beginning.damaged
+    ]
     if beginning.resumed:
         lines.append(f"resumed at step {beginning.step:,}, sample {beginning.samples:,}")
     elif beginning.origin:

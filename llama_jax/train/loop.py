@@ -17,6 +17,7 @@ import numpy as np
 
 from llama_jax import recipe
 from llama_jax.checkpoint import Checkpointer
+from llama_jax.checkpoint.damage import set_aside
 from llama_jax.config import RunConfig
 from llama_jax.data.batch import Batch
 from llama_jax.data.dataset import Dataset, Document, open_dataset
@@ -111,6 +112,8 @@ def train(config: RunConfig, run_dir: Path, *, origin: Origin | None = None) -> 
             keep_origin(folder.path, beginning.origin)
             _keep_tokenizer(config, folder.path)
         checkpointer = stack.enter_context(Checkpointer(folder.checkpoints, config.checkpoint))
+        for step, _ in beginning.damaged if primary else ():
+            set_aside(folder.checkpoints, step)
         state = _first_state(program, beginning)
         writer = stack.enter_context(open_writer(folder, config, resume_step=resume_step))
         if beginning.step < config.train.num_steps:
@@ -222,7 +225,10 @@ def _first_state(program: Program, beginning: Beginning) -> TrainState:
     if beginning.checkpoints is None:
         return program.first_state()
     with Checkpointer(beginning.checkpoints, read_only=True) as checkpointer:
-        state, _ = checkpointer.restore(beginning.step, program.abstract)
+        # This run's own was read to the last byte when it was chosen.
+        state, _ = checkpointer.restore(
+            beginning.step, program.abstract, deep=not beginning.resumed
+        )
     return state
 
 

@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from llama_jax.checkpoint import Checkpointer, CheckpointError
+from llama_jax.checkpoint.damage import find_newest_good, set_aside
 from llama_jax.config import CheckpointConfig, MeshConfig
 from llama_jax.sharding import make_mesh
 
@@ -249,3 +250,16 @@ def test_a_full_disk_is_told_before_anything_is_written(checkpointer, monkeypatc
 def test_two_arrays_never_share_a_name(checkpointer):
     with pytest.raises(ValueError, match=r"state\.a\.b names two arrays"):
         checkpointer.save(1, {"a": {"b": jnp.ones(2)}, "a.b": jnp.ones(2)}, {})
+
+
+def test_what_is_set_aside_stays_and_makes_room_for_its_step(checkpointer):
+    save(checkpointer, 1, 2)
+    for _ in range(2):
+        cut(data_file(checkpointer, 2))
+        step, damaged = find_newest_good(checkpointer.directory)
+        assert step == 1 and list(damaged) == [2]
+        set_aside(checkpointer.directory, 2)
+        save(checkpointer, 2)
+    assert find_newest_good(checkpointer.directory) == (2, {})
+    names = sorted(path.name for path in checkpointer.directory.iterdir())
+    assert names == ["1", "2", "2.damaged", "2.damaged.2"]

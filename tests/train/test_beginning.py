@@ -5,7 +5,8 @@ import json
 import jax.numpy as jnp
 import pytest
 
-from llama_jax.checkpoint import Checkpointer
+from llama_jax.checkpoint import Checkpointer, CheckpointError
+from llama_jax.config import CheckpointConfig
 from llama_jax.train.beginning import Beginning, Origin, find_beginning, keep_origin, parse_origin
 from tests.train.tiny_run import tiny_config
 
@@ -19,7 +20,8 @@ def run_of(tmp_path):
     def make(name, steps=(), first_sample=0):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        with Checkpointer(folder / "checkpoints") as checkpointer:
+        keep_all = CheckpointConfig(keep_last=9)
+        with Checkpointer(folder / "checkpoints", keep_all) as checkpointer:
             for step, samples in dict(steps).items():
                 meta = {
                     "step": step,
@@ -43,6 +45,32 @@ def test_a_run_resumes_at_its_newest_checkpoint(run_of):
     assert (begin.step, begin.samples, begin.tokens, begin.first_sample) == (10, 80, 1280, 0)
     assert begin.resumed
     assert begin.samples_at(12, CONFIG) == 96 and begin.tokens_at(12, CONFIG) == 1536
+
+
+def cut(folder, step):
+    state = (folder / f"checkpoints/{step}/state").rglob("*")
+    victim = max((path for path in state if path.is_file()), key=lambda path: path.stat().st_size)
+    victim.write_bytes(victim.read_bytes()[:-1])
+    return victim.name
+
+
+def test_a_run_whose_newest_checkpoints_are_damaged_resumes_at_the_newest_good_one(run_of):
+    folder = run_of("run", {5: 40, 10: 80, 15: 120})
+    name = cut(folder, 15)
+    begin = find_beginning(folder, CONFIG, None)
+    assert begin.resumed and (begin.step, begin.samples) == (10, 80)
+    assert [step for step, _ in begin.damaged] == [15] and name in begin.damaged[0][1]
+    (folder / "checkpoints/10/manifest.json").unlink()  # then it is no complete one any more
+    begin = find_beginning(folder, CONFIG, None)
+    assert begin.step == 5 and [step for step, _ in begin.damaged] == [15, 10]
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused_and_not_begun_anew(run_of):
+    folder = run_of("run", {5: 40, 10: 80})
+    names = [cut(folder, step) for step in (5, 10)]
+    with pytest.raises(CheckpointError, match=r"step 10: .*bytes") as refusal:
+        find_beginning(folder, CONFIG, None)
+    assert "step 5: " in str(refusal.value) and all(name in str(refusal.value) for name in names)
 
 
 def test_a_branch_begins_where_the_other_run_stood(run_of):

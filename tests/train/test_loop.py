@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -116,6 +117,27 @@ def test_a_run_killed_at_random_is_the_run_that_was_never_killed(
         assert process.returncode == -signal.SIGKILL
     llama_jax.run("train", recipe_path, "--run-dir", "killed")
     assert_same_run(llama_jax.folder / "undisturbed", killed, config, NUM_STEPS)
+
+
+def test_a_damaged_newest_checkpoint_is_set_aside_and_its_updates_are_made_again(
+    llama_jax, config, one_device
+):
+    recipe_path = llama_jax.recipe(config)
+    llama_jax.run("train", recipe_path, "--run-dir", "run")
+    run, whole = llama_jax.folder / "run", llama_jax.folder / "whole"
+    shutil.copytree(run, whole)
+    newest = run / f"checkpoints/{NUM_STEPS}"
+    files = (path for path in newest.rglob("*") if path.is_file())
+    victim = max(files, key=lambda path: path.stat().st_size)
+    victim.write_bytes(victim.read_bytes()[:-100])
+    remains = victim.read_bytes()
+
+    again = llama_jax.run("train", recipe_path, "--run-dir", "run")
+    assert f"DAMAGED: the checkpoint of step {NUM_STEPS} " in again.stderr
+    assert victim.name in again.stderr and "resumed at step 35" in again.stderr
+    aside = newest.with_name(f"{NUM_STEPS}.damaged")
+    assert (aside / victim.relative_to(newest)).read_bytes() == remains
+    assert_same_run(whole, run, config, NUM_STEPS)
 
 
 def test_a_batch_that_grows_survives_kills_before_and_after_it_does(llama_jax, config, one_device):
