@@ -1,6 +1,8 @@
 """What the tasks of a build have left, put together and into place."""
 
+import collections
 import dataclasses
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -17,6 +19,50 @@ from .document import Dropped
 from .engine import Done
 from .tables import DOCUMENTS, DOCUMENTS_FOLDER
 
+REPORT = "report.json"
+
+
+@dataclasses.dataclass(kw_only=True)
+class MadeSource:
+    """What the tasks of one source have left so far.
+
+    Attributes:
+        account: What was left out.
+        passages: How much came through each place.
+        duplicate_groups: Pairs: documents that are near duplicates of one another, and how many
+            groups there are of so many.
+        num_files: Raw files.
+        raw_bytes: Of them.
+        documents: Tasks that wrote the buckets of cleaned documents.
+        splits: Tasks that wrote the shards of each split.
+    """
+
+    account: Dropped = dataclasses.field(default_factory=Dropped)
+    passages: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    duplicate_groups: list[list[int]] = dataclasses.field(default_factory=list)
+    num_files: int = 0
+    raw_bytes: int = 0
+    documents: list[Done] = dataclasses.field(default_factory=list)
+    splits: dict[str, list[Done]] = dataclasses.field(default_factory=dict)
+
+    def take_account(self, results: list[dict[str, Any]]) -> None:
+        """Adds what the tasks of one step have told."""
+        for result in results:
+            if "dropped" in result:
+                self.account.merge(result["dropped"])
+            self.duplicate_groups += result.get("group_sizes", [])
+            self.num_files += result.get("files", 0)
+            self.raw_bytes += result.get("raw_bytes", 0)
+        passages = (result["passages"] for result in results if "passages" in result)
+        for at_place in zip(*passages, strict=True):
+            self.passages.append(
+                {
+                    "name": at_place[0]["name"],
+                    "documents": sum(passage["documents"] for passage in at_place),
+                    "text_bytes": sum(passage["text_bytes"] for passage in at_place),
+                }
+            )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Made:
@@ -24,17 +70,11 @@ class Made:
 
     Attributes:
         tokenizer: The task that made it.
-        documents: Buckets of cleaned documents of each source.
-        splits: Tasks that wrote the shards of each source and split.
-        accounts: What was left out of each source.
-        passages: How much of each source came through each place.
+        sources: The others, by source.
     """
 
     tokenizer: Done
-    documents: dict[str, list[Done]]
-    splits: dict[str, dict[str, list[Done]]]
-    accounts: dict[str, Dropped]
-    passages: dict[str, list[dict[str, Any]]]
+    sources: dict[str, MadeSource]
 
 
 def assemble(config: BuildConfig, made: Made, staging: Path, out: Path) -> dict[str, Any]:
@@ -48,26 +88,27 @@ def assemble(config: BuildConfig, made: Made, staging: Path, out: Path) -> dict[
     tokenizer = made.tokenizer.result
     link(made.tokenizer.folder / tokenizer["file"], staging / tokenizer["file"])
     sources = {}
-    for name, buckets in made.documents.items():
-        for number, bucket in enumerate(buckets):
-            file = f"{name}-{number:05d}-of-{len(buckets):05d}.parquet"
+    for name, source in made.sources.items():
+        for number, bucket in enumerate(source.documents):
+            file = f"{name}-{number:05d}-of-{len(source.documents):05d}.parquet"
             link(bucket.folder / DOCUMENTS, staging / DOCUMENTS_FOLDER / file)
-        manifest = _merge(name, made.splits[name], tokenizer, staging / name)
-        sources[name] = _describe(manifest, made, name)
+        manifest = _merge(name, source.splits, tokenizer, staging / name)
+        sources[name] = _describe(manifest, source.account)
     summary = {
         "config": json.loads(to_json(config)),
         "tokenizer": tokenizer,
         "sources": sources,
     }
     (staging / BUILD).write_text(json.dumps(summary, indent=2) + "\n")
+    (staging / REPORT).write_text(json.dumps(_report(summary, made), indent=2) + "\n")
     # Shards cannot be opened without a tokenizer: it goes first and comes after them.
     for name in (SENTENCEPIECE_NAME, TIKTOKEN_NAME):
         (out / name).unlink(missing_ok=True)
     for name in (*sources, DOCUMENTS_FOLDER):
         shutil.rmtree(out / name, ignore_errors=True)
         (staging / name).rename(out / name)
-    (staging / tokenizer["file"]).rename(out / tokenizer["file"])
-    (staging / BUILD).rename(out / BUILD)
+    for name in (tokenizer["file"], REPORT, BUILD):
+        (staging / name).rename(out / name)
     return summary
 
 
@@ -93,8 +134,7 @@ def _merge(
     return manifest
 
 
-def _describe(manifest: Manifest, made: Made, name: str) -> dict[str, Any]:
-    dropped = made.accounts[name]
+def _describe(manifest: Manifest, dropped: Dropped) -> dict[str, Any]:
     return {
         "splits": {
             split: {
@@ -105,7 +145,63 @@ def _describe(manifest: Manifest, made: Made, name: str) -> dict[str, Any]:
             }
             for split, counts in manifest.splits.items()
         },
-        "passages": made.passages[name],
         "dropped": dict(sorted(dropped.counts.items())),
         "dropped_examples": dict(sorted(dropped.examples.items())),
     }
+
+
+def _report(summary: dict[str, Any], made: Made) -> dict[str, Any]:
+    """What `report.json` holds: `build.json`, and all that tasks have told."""
+    tokens = {
+        name: source["splits"]["train"]["tokens"] for name, source in summary["sources"].items()
+    }
+    wanted = dict(summary["config"]["mixture"])
+    return {
+        "name": summary["config"]["name"],
+        "config": summary["config"],
+        "tokenizer": summary["tokenizer"],
+        "mixture": {"wanted": _shares(wanted) if wanted else None, "tokens": _shares(tokens)},
+        "sources": {
+            name: _report_source(made.sources[name]) | {"splits": source["splits"]}
+            for name, source in summary["sources"].items()
+        },
+    }
+
+
+def _report_source(made: MadeSource) -> dict[str, Any]:
+    account = made.account
+    languages: collections.Counter[str] = collections.Counter()
+    lengths: dict[str, list[int]] = {}
+    for split, tasks in made.splits.items():
+        columns = itertools.zip_longest(*(t.result["lengths"] for t in tasks), fillvalue=0)
+        lengths[split] = [sum(column) for column in columns]
+        for task in tasks:
+            languages.update(task.result["languages"])
+    return {
+        "files": made.num_files,
+        "raw_bytes": made.raw_bytes,
+        "passages": made.passages,
+        "dropped": {
+            reason: {
+                "count": count,
+                "examples": [
+                    {"id": name, "text": text}
+                    for name, text in zip(
+                        account.examples[reason], account.excerpts[reason], strict=True
+                    )
+                ],
+            }
+            for reason, count in account.counts.most_common()
+        },
+        "num_bad": account.num_bad,
+        "bad": account.bad,
+        "notes": {table: dict(rows.most_common()) for table, rows in account.notes.items()},
+        "lengths": lengths,
+        "languages": dict(languages.most_common()),
+        "duplicate_groups": made.duplicate_groups,
+    }
+
+
+def _shares(amounts: dict[str, float]) -> dict[str, float]:
+    total = sum(amounts.values())
+    return {name: amount / total for name, amount in amounts.items()}

@@ -14,7 +14,7 @@ from llama_jax.data.tokenizer import SENTENCEPIECE_NAME, TIKTOKEN_NAME, file_sha
 from llama_jax.recipe import differences, from_json
 
 from . import plan
-from .assemble import Made, assemble
+from .assemble import REPORT, Made, MadeSource, assemble
 from .deduplication import remove_duplicates
 from .document import Dropped, Fingerprinted
 from .engine import Done, Engine, Executor, Task, in_this_process
@@ -120,8 +120,7 @@ class _Build:
     ):
         self._config, self._engine, self._reporter = config, engine, reporter
         self._max_bad_records = max_bad_records
-        self._accounts = {source.name: Dropped() for source in config.sources}
-        self._passages: dict[str, list[dict[str, Any]]] = {s.name: [] for s in config.sources}
+        self._sources = {source.name: MadeSource() for source in config.sources}
 
     def made(self) -> Made:
         """Runs every step."""
@@ -130,7 +129,7 @@ class _Build:
         documents = self._run("gather", {n: list(_gather(n, c)) for n, c in collected.items()})
         for name, buckets in documents.items():
             if not _text_bytes(buckets):
-                raise ValueError(_empty(name, self._accounts[name]))
+                raise ValueError(_empty(name, self._sources[name].account))
         for source in self._config.sources:
             for wanted in source.dedup:
                 documents[source.name] = remove_duplicates(
@@ -152,13 +151,10 @@ class _Build:
             )
             for split in _SPLITS
         }
-        return Made(
-            tokenizer=tokenizer,
-            documents=documents,
-            splits={name: {split: splits[split][name] for split in _SPLITS} for name in documents},
-            accounts=self._accounts,
-            passages=self._passages,
-        )
+        for name, source in self._sources.items():
+            source.documents = documents[name]
+            source.splits = {split: splits[split][name] for split in _SPLITS}
+        return Made(tokenizer=tokenizer, sources=self._sources)
 
     def _run(self, step: str, tasks: dict[str, list[Task]]) -> dict[str, list[Done]]:
         """Runs a step of all sources at once; their accounts grow by what it left out."""
@@ -176,27 +172,15 @@ class _Build:
         )
         results = {name: [next(done) for _ in of_source] for name, of_source in tasks.items()}
         for name, finished in results.items():
-            self._account_for(name, [each.result for each in finished])
+            if name in self._sources:
+                self._sources[name].take_account([each.result for each in finished])
         return results
 
-    def _account_for(self, name: str, results: list[dict[str, Any]]) -> None:
-        results = [result for result in results if "dropped" in result]
-        for result in results:
-            self._accounts[name].merge(result["dropped"])
-        for at_place in zip(*(result["passages"] for result in results), strict=True):
-            self._passages[name].append(
-                {
-                    "name": at_place[0]["name"],
-                    "documents": sum(passage["documents"] for passage in at_place),
-                    "text_bytes": sum(passage["text_bytes"] for passage in at_place),
-                }
-            )
-
     def _check_damage(self) -> None:
-        bad = {name: account.num_bad for name, account in self._accounts.items()}
+        bad = {name: source.account.num_bad for name, source in self._sources.items()}
         if self._max_bad_records is not None and sum(bad.values()) > self._max_bad_records:
             found = "; ".join(
-                f"{count:,} in {name}, such as {self._accounts[name].bad[0]}"
+                f"{count:,} in {name}, such as {self._sources[name].account.bad[0]}"
                 for name, count in bad.items()
                 if count
             )
@@ -352,7 +336,7 @@ def _finished(config: BuildConfig, out: Path) -> dict[str, Any] | None:
 
 def _refuse_foreign(out: Path) -> None:
     """Refuses a folder in which a build would overwrite what no build has written."""
-    ours = {_WORK, ".lock", DOCUMENTS_FOLDER, SENTENCEPIECE_NAME, TIKTOKEN_NAME}
+    ours = {_WORK, ".lock", DOCUMENTS_FOLDER, REPORT, SENTENCEPIECE_NAME, TIKTOKEN_NAME}
     foreign = [
         path.name
         for path in sorted(out.iterdir())

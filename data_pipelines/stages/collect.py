@@ -85,6 +85,8 @@ def collect(
     np.save(folder / _OFFSETS, np.array(offsets, np.int64))
     return {
         "num_buckets": config.num_buckets,
+        "files": len(config.files),
+        "raw_bytes": sum(file.size_bytes for file in config.files),
         "passages": [dataclasses.asdict(passage) for passage in passages],
         "dropped": dropped.to_json(),
     }

@@ -5,6 +5,7 @@ import re
 from typing import Literal
 
 from llama_jax.config import checks
+from llama_jax.config.data import Mixture, check_mixture
 from llama_jax.config.dedup import Deduplication
 from llama_jax.config.filters import Filter, check_kinds
 
@@ -244,6 +245,8 @@ class BuildConfig:
     Attributes:
         name: Of the dataset.
         sources: Where documents come from.
+        mixture: Pairs of source and weight that training is to see, unless its own recipe says
+            otherwise; weights are normalised. Empty means as the sources have tokens.
         tokenizer: Trained here, or read from a file.
         held_out_fraction: Share of documents, chosen by hash, that training never sees.
         shard_tokens: Tokens of a shard, about.
@@ -252,10 +255,12 @@ class BuildConfig:
     name: str
     sources: tuple[Source, ...]
     tokenizer: TokenizerTraining | TokenizerFile
+    mixture: Mixture = ()
     held_out_fraction: float = 0.01
     shard_tokens: int = 100_000_000
 
     def __post_init__(self) -> None:
+        check_mixture("build", self.mixture)
         checks.fraction("build", held_out_fraction=self.held_out_fraction)
         checks.positive("build", shard_tokens=self.shard_tokens)
         if not self.sources:
@@ -263,7 +268,16 @@ class BuildConfig:
         names = [source.name for source in self.sources]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"build.sources has {', '.join(twice)} twice; give each its own name.")
+        if unknown := [name for name, _ in self.mixture if name not in names]:
+            raise ValueError(
+                f"build.mixture names {unknown[0]!r}, which is no source; there are: "
+                f"{', '.join(names)}."
+            )
         for name in names:
+            if name == "documents":
+                raise ValueError(
+                    "sources.name='documents' is the folder of cleaned documents; give another."
+                )
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
                 raise ValueError(
                     f"sources.name={name!r} must be lower-case letters, digits and underscores, a "

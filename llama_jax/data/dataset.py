@@ -13,7 +13,13 @@ from llama_jax.config import DataConfig
 from llama_jax.data.batch import Batch
 from llama_jax.data.order import Mixture
 from llama_jax.data.packing import pack_rows
-from llama_jax.data.shards import Manifest, SplitReader, list_sources, read_manifest
+from llama_jax.data.shards import (
+    Manifest,
+    SplitReader,
+    built_mixture,
+    list_sources,
+    read_manifest,
+)
 from llama_jax.data.streams import Source, Stream, StreamCache
 from llama_jax.data.tokenizer import file_sha256, find_tokenizer
 
@@ -58,9 +64,10 @@ def open_dataset(
             vocabulary, or the mixture names an unknown source.
     """
     manifests = open_manifests(config.directory, vocab_size=vocab_size)
-    mixture = config.mixture or tuple(
+    by_tokens = tuple(
         (name, float(manifest.splits[split].num_tokens)) for name, manifest in manifests.items()
     )
+    mixture = config.mixture or built_mixture(config.directory) or by_tokens
     for name, _ in mixture:
         if name not in manifests:
             raise ValueError(_unknown_source(name, config.directory, sorted(manifests)))

@@ -151,6 +151,15 @@ def list_sources(directory: str | Path) -> list[str]:
     return sorted(names)
 
 
+def built_mixture(directory: str | Path) -> tuple[tuple[str, float], ...]:
+    """Pairs of source and weight that a folder was built for; none if its recipe named none."""
+    path = Path(directory) / BUILD
+    if not path.is_file():
+        return ()
+    stated = json.loads(path.read_text()).get("config", {}).get("mixture", [])
+    return tuple((name, float(weight)) for name, weight in stated)
+
+
 def encode_record(document_id: str, tokens: Integer[np.ndarray, " tokens"]) -> bytes:
     """The `tf.train.Example` {id, tokens}, whose last bytes are the tokens."""
     entries = ((b"id", document_id.encode()), (b"tokens", tokens.tobytes()))

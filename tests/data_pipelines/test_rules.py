@@ -262,7 +262,9 @@ def test_a_build_counts_what_each_rule_dropped(tmp_path):
 
     summary, _ = build(config, tmp_path / "out", Quiet())
     files = summary["sources"]["files"]
-    assert [passage["documents"] for passage in files["passages"]] == [34, 30, 30]
+    report = json.loads((tmp_path / "out" / "report.json").read_text())["sources"]["files"]
+    assert [passage["documents"] for passage in report["passages"]] == [34, 30, 30]
+    assert report["dropped"]["c4: curly bracket"]["examples"][0]["id"] == "a.jsonl:34 (1, none)"
     assert files["dropped"] == {"c4: curly bracket": 1, "c4: lines left": 3}
     assert files["dropped_examples"]["c4: curly bracket"] == ["a.jsonl:34 (1, none)"]
     with pytest.raises(ValueError, match=r"sources\.files\.filters has C4Rules twice"):
