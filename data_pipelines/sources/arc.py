@@ -37,7 +37,7 @@ def arc_records(file: BinaryIO, name: str, dropped: Dropped) -> Iterator[Record]
         try:
             yield from _records(stream, name, dropped)
         except (zlib.error, EOFError):
-            dropped.add(DAMAGED, f"{name}:{stream.member}")
+            dropped.add_bad(DAMAGED, f"{name}:{stream.member}")
             start = find(file, GZIP, stream.member + 1) if is_compressed else -1
             if start < 0:
                 return
@@ -52,7 +52,7 @@ def _records(stream: "_Stream", name: str, dropped: Dropped) -> Iterator[Record]
         header = _HEADER.fullmatch(line.rstrip(b"\r\n"))
         if header is None:
             if line.strip() and not is_damaged:
-                dropped.add(DAMAGED, f"{name}:{stream.place}")
+                dropped.add_bad(DAMAGED, f"{name}:{stream.place}")
                 is_damaged = True
             continue
         is_damaged = False

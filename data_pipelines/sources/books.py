@@ -64,7 +64,7 @@ class Books:
             with file.open() as opened:
                 data = opened.read(_MAX_BYTES + 1)
         except OSError:
-            dropped.add("cannot be read", file.name)
+            dropped.add_bad("cannot be read", file.name)
             return
         if len(data) > _MAX_BYTES:
             dropped.add(f"longer than {_MAX_BYTES:,} bytes", file.name)

@@ -66,7 +66,9 @@ class CommonCrawl:
                         continue
                     yield Document(key, text, record.url, metadata=(("date", record.date),))
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-            dropped.add(f"file damaged, the rest of it is lost ({type(error).__name__})", file.name)
+            dropped.add_bad(
+                f"file damaged, the rest of it is lost ({type(error).__name__})", file.name
+            )
         if not found:
             dropped.add("no page in the file", file.name)
 

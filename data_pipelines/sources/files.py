@@ -69,4 +69,4 @@ def _whole(file: RawFile, dropped: Dropped) -> Iterator[Document]:
         elif (text := checked_text(data.decode(), "text", file.name, dropped)) is not None:
             yield Document(file.name, text)
     except damage() as error:
-        dropped.add(f"file damaged, the rest of it is lost ({type(error).__name__})", file.name)
+        dropped.add_bad(f"file damaged, the rest of it is lost ({type(error).__name__})", file.name)

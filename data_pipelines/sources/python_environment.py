@@ -73,7 +73,7 @@ def _read(file: RawFile, dropped: Dropped) -> str | None:
     try:
         text = Path(file.url).read_bytes().decode("utf-8")
     except OSError:
-        return dropped.add("cannot be read", name)
+        return dropped.add_bad("cannot be read", name)
     except UnicodeDecodeError:
         return dropped.add("not UTF-8", name)
     if len(text) / (text.count("\n") + 1) > _MAX_MEAN_LINE:

@@ -94,7 +94,7 @@ def read_archive(file: RawFile, dropped: Dropped) -> Iterator[SourceFile]:
     except _TooLargeError:
         dropped.add("larger than an archive may be, the rest of it is lost", file.name)
     except _DAMAGE as error:
-        dropped.add(f"file damaged, the rest of it is lost ({type(error).__name__})", file.name)
+        dropped.add_bad(f"file damaged, the rest of it is lost ({type(error).__name__})", file.name)
 
 
 def _text(
@@ -116,7 +116,7 @@ def _text(
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return dropped.add("not UTF-8", record)
+        return dropped.add_bad("not UTF-8", record)
     if "\0" in text:
         return dropped.add("no text: has NUL characters", record)
     return checked_text(text, "content", record, dropped)

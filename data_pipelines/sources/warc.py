@@ -79,14 +79,14 @@ def warc_records(file: BinaryIO, name: str, dropped: Dropped) -> Iterator[Record
                 place = f"behind {place}"
             # One place that takes several attempts to get over is counted once.
             if not is_damaged:
-                dropped.add(DAMAGED, f"{name}:{place}")
+                dropped.add_bad(DAMAGED, f"{name}:{place}")
             is_damaged = True
         else:
             if waiting is not None:
                 yield waiting
             # fastwarc takes a file that is cut in the header of a record for a whole one.
             if magic == GZIP and 0 <= _member_end(file, last) < file.seek(0, 2):
-                dropped.add(DAMAGED, f"{name}:behind {place}")
+                dropped.add_bad(DAMAGED, f"{name}:behind {place}")
             return
         if (start := find(file, magic, last + 1)) < 0:
             return
