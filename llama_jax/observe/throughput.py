@@ -15,11 +15,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
-from llama_jax.config import ModelConfig
+from llama_jax.config import MeshConfig, ModelConfig
 from llama_jax.flops import train_flops_per_token
 from llama_jax.hardware import find_accelerator
+from llama_jax.sharding import make_mesh
 
 _SHORT = {"bfloat16": "bf16", "float32": "float32"}
 
@@ -146,9 +148,11 @@ def measure_matmul(device: Any, dtype: DTypeLike, *, budget_seconds: float = 0.2
         budget_seconds: Spent multiplying, beside the compilation.
     """
     best = 0.0
+    alone = make_mesh(MeshConfig(), devices=[device])  # not the run's, which may have more devices
     for size in (512, 1024):
-        x = jax.device_put(jnp.ones((size, size), dtype), device)
-        multiply = jax.jit(jnp.matmul).lower(x, x).compile()
+        x = jax.device_put(np.ones((size, size), dtype), device)
+        with jax.set_mesh(alone):
+            multiply = jax.jit(jnp.matmul).lower(x, x).compile()
         deadline = time.perf_counter() + budget_seconds / 2
         while True:
             start = time.perf_counter()

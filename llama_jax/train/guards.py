@@ -68,7 +68,8 @@ class StopRequest:
     """Whether the run was asked to stop, as all processes agree.
 
     Attributes:
-        name: Of what asked: "SIGTERM", "SIGINT", or "preemption" where another host was told.
+        name: Of what asked: "SIGTERM", "SIGINT", or "preemption" where any of several processes
+            was told.
     """
 
     def __init__(self) -> None:
@@ -85,7 +86,10 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Turns SIGTERM and SIGINT into a request; a second signal acts as it would without us."""
+    """Turns SIGTERM and SIGINT into a request; a second signal acts as it would without us.
+
+    Where a run has several processes, SIGTERM to any of them stops all, and SIGINT is not caught.
+    """
     request = StopRequest()
     previous = {}
 
@@ -94,7 +98,9 @@ def stop_request() -> Iterator[StopRequest]:
         request.name, request.heard = signal.Signals(number).name, True
         signal.signal(number, previous[number])
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    # Among several processes JAX's service listens, which a handler of ours would make deaf.
+    alone = jax.process_count() == 1
+    for number in (signal.SIGTERM, signal.SIGINT) if alone else ():
         previous[number] = signal.signal(number, note)
     try:
         yield request

@@ -78,3 +78,8 @@ def test_a_measured_peak_is_the_fastest_of_its_tries(monkeypatch):
 )
 def test_chips_are_counted_not_devices(devices, chips):
     assert count_chips(devices) == chips
+
+
+def test_one_device_is_measured_while_the_layout_has_many(eight_devices):
+    rate = measure_matmul(jax.devices()[0], jnp.float32, budget_seconds=0.01)
+    assert rate > 0 and eight_devices.size == 8

@@ -1,0 +1,144 @@
+"""A run of two processes, each with half of the devices, is the run of one with all of them."""
+
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llama_jax import recipe
+from llama_jax.checkpoint import Checkpointer
+from llama_jax.config import CheckpointConfig, EvaluateConfig, RunConfig
+from llama_jax.observe.writers import read_metrics
+from llama_jax.train.history import documents_seen
+from tests.train.test_loop import saved_arrays, wait_for_step
+from tests.train.tiny_run import COMPILE_QUICKLY, tiny_config
+
+pytestmark = pytest.mark.slow
+
+TRAIN = """
+    import dataclasses, json, pathlib, sys
+    import jax
+
+    recipe_path, run_dir, address, index, count = sys.argv[1:]
+    jax.config.update("jax_num_cpu_devices", 4 // int(count))
+    if int(count) > 1:
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(address, int(count), int(index))
+    from llama_jax.recipe import load_recipe
+    from llama_jax.train.loop import train
+
+    outcome = train(load_recipe(recipe_path), pathlib.Path(run_dir))
+    print(json.dumps(dataclasses.asdict(outcome)))
+"""
+
+
+@pytest.fixture
+def config(corpus: Path) -> RunConfig:
+    return tiny_config(
+        data__directory=str(corpus),
+        train__num_steps=12,
+        train__batch_ramp=((6, 16),),
+        checkpoint=CheckpointConfig(every_steps=5),
+        evaluate=EvaluateConfig(every_steps=4, num_batches=2),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Processes:
+    """Starts a run in one process or in several, four devices in all."""
+
+    folder: Path
+    cache: Path
+
+    def start(self, config: RunConfig, run_dir: Path, count: int) -> list[subprocess.Popen[str]]:
+        path = self.folder / "recipe.json"
+        path.write_text(recipe.to_json(config))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        command = [sys.executable, "-c", textwrap.dedent(TRAIN), path, run_dir]
+        return [
+            subprocess.Popen(
+                [*command, address, str(index), str(count)],
+                env=os.environ
+                | {
+                    "JAX_PLATFORMS": "cpu",
+                    "XLA_FLAGS": " ".join(f"--{k}={v}".lower() for k, v in COMPILE_QUICKLY.items()),
+                },
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for index in range(count)
+        ]
+
+    def run(self, config: RunConfig, run_dir: Path, count: int) -> list[dict]:
+        return finish(self.start(config, run_dir, count))
+
+
+def finish(processes: list[subprocess.Popen[str]]) -> list[dict]:
+    """What each process says at its end."""
+    answers = []
+    for process in processes:
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == 0, err
+        answers.append(json.loads(out.splitlines()[-1]))
+    return answers
+
+
+@pytest.fixture
+def processes(tmp_path, compile_cache) -> Processes:
+    return Processes(tmp_path, compile_cache)
+
+
+def assert_same_run(one: Path, two: Path, config: RunConfig) -> None:
+    step = config.train.num_steps
+    assert list(documents_seen(one, step)) == list(documents_seen(two, step))
+    rows = [read_metrics(run / "metrics.jsonl") for run in (one, two)]
+    assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
+    for name in ("loss_nats_per_token", "samples_seen", "heldout/bits_per_byte"):
+        values = [[row[name] for row in run if name in row] for run in rows]
+        np.testing.assert_allclose(values[0], values[1], rtol=1e-5, err_msg=name)
+    expected, got = saved_arrays(one, config, step), saved_arrays(two, config, step)
+    for name, array in expected.items():
+        np.testing.assert_allclose(got[name], array, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_two_processes_make_the_run_of_one(processes, config, one_device, tmp_path):
+    [alone] = processes.run(config, tmp_path / "one", 1)
+    first, second = processes.run(config, tmp_path / "two", 2)
+    assert first["samples"] == second["samples"] == alone["samples"] == 6 * 8 + 6 * 16
+    assert first["held_out"] == second["held_out"]
+    assert_same_run(tmp_path / "one", tmp_path / "two", config)
+
+    # Both agree that the newest checkpoint is damaged, whichever of them reads the file.
+    checkpoints = tmp_path / "two/checkpoints"
+    files = (path for path in (checkpoints / "12").rglob("*") if path.is_file())
+    victim = max(files, key=lambda path: path.stat().st_size)
+    content = victim.read_bytes()
+    victim.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    processes.run(config, tmp_path / "two", 2)
+    assert {path.name for path in checkpoints.iterdir()} == {"10", "12", "12.damaged"}
+    assert_same_run(tmp_path / "one", tmp_path / "two", config)
+
+
+def test_a_signal_to_one_process_stops_both_at_the_same_step(
+    processes, config, one_device, tmp_path
+):
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=100_000))
+    started = processes.start(config, tmp_path / "two", 2)
+    wait_for_step(tmp_path / "two", 8, started[0])
+    started[1].send_signal(signal.SIGTERM)
+    first, second = finish(started)
+    assert first["stopped_by"] == second["stopped_by"] == "preemption"
+    assert 8 <= first["step"] == second["step"] < 100_000
+    saved = Checkpointer(tmp_path / "two/checkpoints", read_only=True)
+    assert saved.latest_step() == first["step"]
