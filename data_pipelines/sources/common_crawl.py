@@ -13,6 +13,7 @@ from ..document import Document, Dropped, RawFile
 from . import http_response
 from .arc import arc_records
 from .folder import raw_files
+from .html_blocks import MAX_TAGS, TooManyTagsError
 from .html_text import html_to_text
 from .warc import Record, warc_records
 
@@ -76,7 +77,10 @@ class CommonCrawl:
         if record.kind == "conversion":
             text = record.block.decode("utf-8", "replace")
         else:
-            text = html_to_text(_html(record), main_content=self._config.main_content)
+            try:
+                text = html_to_text(_html(record), main_content=self._config.main_content)
+            except TooManyTagsError as error:
+                raise _RefusedError(f"page of more than {MAX_TAGS:,} tags") from error
         if not (text := text.strip()):
             raise _RefusedError("no text")
         return text
