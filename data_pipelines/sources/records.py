@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -64,7 +64,7 @@ def read_records(
             elif (text := checked_text(values[name], name, record, dropped)) is not None:
                 yield Record(record, text, values)
     except damage() as error:
-        dropped.add(f"file damaged, the rest of it is lost ({type(error).__name__})", file.name)
+        dropped.add_bad(f"file damaged, the rest of it is lost ({type(error).__name__})", file.name)
 
 
 def checked_text(value: object, name: str, record: str, dropped: Dropped) -> str | None:
@@ -78,7 +78,7 @@ def checked_text(value: object, name: str, record: str, dropped: Dropped) -> str
     try:
         value.encode()
     except UnicodeEncodeError:
-        return dropped.add("lone surrogates", record)
+        return dropped.add_bad("lone surrogates", record)
     return value
 
 
@@ -135,7 +135,7 @@ def _json_lines(
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):
-            dropped.add("no valid JSON", record)
+            dropped.add_bad("no valid JSON", record)
             continue
         yield record, _values(value if isinstance(value, dict) else {}, fields)
 
@@ -201,39 +201,56 @@ def _parquet(
     with file.open() as opened:
         metadata = pyarrow.parquet.read_metadata(opened)
         columns = [metadata.schema.column(index) for index in range(metadata.num_columns)]
-        wanted = [
-            (index, column.path, column.physical_type == "BYTE_ARRAY")
+        wanted = {
+            index: column.path
             for index, column in enumerate(columns)
             if any(column.path == name or column.path.startswith(f"{name}.") for name in fields)
-        ]
-        # A string that stands in many rows is kept once: a dictionary's bomb does not go off.
-        with pyarrow.parquet.ParquetFile(
-            opened,
-            metadata=metadata,
-            read_dictionary=[path for _, path, is_text in wanted if is_text],
-            buffer_size=_BUFFER_BYTES,
-            page_checksum_verification=True,
-        ) as table:
+        }
+        options: dict[str, Any] = {
+            "metadata": metadata,
+            # Else whole columns of a row group are read at once.
+            "buffer_size": _BUFFER_BYTES,
+            "pre_buffer": False,
+            "page_checksum_verification": True,
+        }
+        with (
+            pyarrow.parquet.ParquetFile(opened, **options) as table,
+            pyarrow.parquet.ParquetFile(
+                opened, **options, read_dictionary=list(wanted.values())
+            ) as as_dictionaries,
+        ):
             number = 0
             for group in range(metadata.num_row_groups):
-                for batch in table.iter_batches(
-                    batch_size=_batch_rows(metadata.row_group(group), [i for i, *_ in wanted]),
-                    row_groups=[group],
-                    columns=[path for _, path, _ in wanted],
-                ):
+                only: dict[str, Any] = {"row_groups": [group], "columns": list(wanted.values())}
+                first = next(as_dictionaries.iter_batches(batch_size=1, **only), None)
+                rows = _batch_rows(metadata.row_group(group), wanted, first)
+                for batch in table.iter_batches(batch_size=rows, **only):
                     for row in range(batch.num_rows):
                         number += 1
                         record = f"{file.name}:{number}"
                         if (values := _row(batch, row)) is None:
-                            dropped.add("not UTF-8", record)
+                            dropped.add_bad("not UTF-8", record)
                         else:
                             yield record, _values(values, fields)
 
 
-def _batch_rows(group: Any, columns: Sequence[int]) -> int:
-    """Rows read at once, so that they are about as large as a batch may be."""
-    size = sum(group.column(index).total_uncompressed_size for index in columns)
-    return max(1, min(_ROWS, _BATCH_BYTES * group.num_rows // max(size, 1)))
+def _batch_rows(group: Any, columns: Iterable[int], first: "pyarrow.RecordBatch | None") -> int:
+    """Rows read at once, so that they take about as much as a batch may.
+
+    Args:
+        group: Metadata of a row group.
+        columns: Those that are read.
+        first: A row of it, with dictionaries as they are stored. A long string of one can stand in
+            every row, which sizes as they are stored do not tell.
+    """
+    import pyarrow.compute
+
+    stored = sum(group.column(index).total_uncompressed_size for index in columns)
+    dictionaries = (c.dictionary for c in first or () if pyarrow.types.is_dictionary(c.type))
+    lengths = (pyarrow.compute.call_function("binary_length", [d]) for d in dictionaries)
+    longest = max((int(each.to_numpy().max(initial=0)) for each in lengths), default=0)
+    row_bytes = max(stored // max(group.num_rows, 1), longest, 1)
+    return max(1, min(_ROWS, _BATCH_BYTES // row_bytes))
 
 
 def _row(batch: "pyarrow.RecordBatch", row: int) -> dict[str, object] | None:

@@ -1,6 +1,7 @@
 """Files of source code that break a rule are dropped, by rule and value."""
 
 import random
+import re
 import string
 
 import pytest
@@ -99,12 +100,19 @@ def test_measures_are_those_of_a_small_example():
     assert measures.letters_per_token == 4 / 12
 
 
-def test_ascii_takes_another_way_to_the_same_counts():
+TOKEN = re.compile(r" ?[^\W\d_]+|\d{1,3}| ?[^\w\s]+|_+|\s+")
+
+
+def test_tokens_are_those_of_the_plain_rule():
     generator = random.Random(0)
     characters = string.ascii_letters + string.digits + string.punctuation + "   \n\t\v\x1c\x00__"
-    for length in [*range(1, 40), 1000]:
-        text = "".join(generator.choices(characters, k=length))
-        assert code_rules._count_ascii(text) == code_rules._count(text), repr(text)
+    for others in ("", "éßж漢字ー“”→\u2028\u00a0"):
+        for length in [*range(1, 40), 1000]:
+            text = "".join(generator.choices(characters + others, k=length))
+            letters, digits, tokens = code_rules._count(text)
+            assert letters == sum(map(str.isalpha, text))
+            assert letters + digits == sum(map(str.isalnum, text))
+            assert tokens == len(TOKEN.findall(text)), repr(text)
 
 
 def test_what_a_reader_of_html_does_not_see_is_not_counted():
