@@ -17,10 +17,10 @@ import numpy as np
 from llama_jax.config import Decontamination
 
 from ..document import Document, Dropped
+from .batches import batches
 from .evaluation_files import ItemText, evaluation_files, fingerprint, read_items
 from .word_hashes import HashedWords, hash_words, ngrams
 
-_BATCH_CHARACTERS = 1 << 20
 _MAX_TEMPLATE = 16
 _TEMPLATE_SHARE = 0.9
 _MIN_FIELD = 20
@@ -210,15 +210,8 @@ class DecontaminationStage:
 
     def keep(self, documents: Iterable[Document], dropped: Dropped) -> Iterator[Document]:
         """See `DocumentFilter`; the items found are noted, with in how many documents each is."""
-        batch: list[Document] = []
-        size = 0
-        for document in documents:
-            batch.append(document)
-            size += len(document.text)
-            if size > _BATCH_CHARACTERS:
-                yield from self._keep(batch, dropped)
-                batch, size = [], 0
-        yield from self._keep(batch, dropped)
+        for batch in batches(documents):
+            yield from self._keep(batch, dropped)
 
     def _keep(self, batch: list[Document], dropped: Dropped) -> Iterator[Document]:
         hashed = hash_words([document.text for document in batch])
@@ -233,11 +226,12 @@ class DecontaminationStage:
                 dropped.note("evaluation items found", self._index.items[item])
             if self._config.action == "drop":
                 first = min(matches, key=lambda match: (match.start, match.end))
-                dropped.add("decontamination", self._example(document, first, hashed))
+                example = self._example(document, first, hashed)
+                dropped.add("decontamination", example, document.text)
             elif any(map(str.isalnum, cut := _cut(document.text, matches, hashed))):
                 yield document._replace(text=cut)
             else:
-                dropped.add("decontamination: nothing else in it", document.id)
+                dropped.add("decontamination: nothing else in it", document.id, document.text)
 
     def _example(self, document: Document, match: Match, hashed: HashedWords) -> str:
         units = document.text.encode("utf-16-le")

@@ -14,6 +14,7 @@ from llama_jax.config import (
     GopherRepetition,
     LanguageFilter,
     PersonalData,
+    QualityClassifier,
     Rule,
 )
 
@@ -61,6 +62,10 @@ def _open(given: Filter) -> DocumentFilter:
             from .decontaminate import DecontaminationStage
 
             return DecontaminationStage(given)
+        case QualityClassifier():
+            from .classifier import ClassifierStage
+
+            return ClassifierStage(given)
         case CodeRules():
             from .code_rules import CodeFilter
 

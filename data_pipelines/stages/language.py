@@ -196,9 +196,9 @@ class LanguageStage:
             sure = bool(language) and score >= self._config.min_score
             dropped.note("language", language if sure else "none")
             if wanted and not sure:
-                dropped.add("language: not sure", example)
+                dropped.add("language: not sure", example, document.text)
             elif wanted and language not in wanted:
-                dropped.add("language: another", example)
+                dropped.add("language: another", example, document.text)
             else:
                 yield document._replace(language=language if sure else "")
 

@@ -197,14 +197,12 @@ class PersonalDataStage:
         """See `DocumentFilter`; replacements are noted by kind."""
         for document in documents:
             if self._sites and (host := host_of(document.url)) in self._sites:
-                dropped.add("personal data: site", f"{document.id} ({host})")
+                dropped.add("personal data: site", f"{document.id} ({host})", document.text)
                 continue
             finds = self.find(document.text)
             if len(finds) > self._config.max_finds:
-                limit = self._config.max_finds
-                dropped.add(
-                    "personal data: finds", f"{document.id} ({len(finds)}, at most {limit})"
-                )
+                example = f"{document.id} ({len(finds)}, at most {self._config.max_finds})"
+                dropped.add("personal data: finds", example, document.text)
                 continue
             for found in finds:
                 dropped.note("personal data replaced", found.kind)

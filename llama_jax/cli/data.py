@@ -11,6 +11,7 @@ from typing import Any, Self
 _USAGE = """usage: llama-jax data build RECIPE --out DIR [--input PATH] [--FIELD VALUE ...]
        llama-jax data inspect DIR [--source NAME] [--split train|heldout] [--document N]
        llama-jax data seen RUN_DIR [--step N]
+       llama-jax data classifier train --good PATH --bad PATH --out FILE
 
 Builds token shards from raw documents, looks into them, and lists what a run has seen of them.
 
@@ -88,9 +89,14 @@ def main(argv: list[str]) -> int:
         from llama_jax.cli.data_seen import main as seen
 
         return seen(argv[1:])
+    if argv[:1] == ["classifier"]:
+        from llama_jax.cli.data_classifier import main as classifier
+
+        return classifier(argv[1:])
     if argv and argv[0] not in ("-h", "--help"):
         raise ValueError(
-            f"data {argv[0]!r} is no command. There are: data build, data inspect, data seen."
+            f"data {argv[0]!r} is no command. There are: data build, data inspect, data seen, data "
+            "classifier."
         )
     print(_USAGE, file=sys.stdout if argv else sys.stderr)
     return 0 if argv else 2

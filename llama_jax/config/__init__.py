@@ -17,7 +17,12 @@ from llama_jax.config.build import (
 from llama_jax.config.code import CodeRules
 from llama_jax.config.data import DataConfig
 from llama_jax.config.dedup import Deduplication, MinHash, ParagraphDedup
-from llama_jax.config.document_filters import Decontamination, LanguageFilter, PersonalData
+from llama_jax.config.document_filters import (
+    Decontamination,
+    LanguageFilter,
+    PersonalData,
+    QualityClassifier,
+)
 from llama_jax.config.filters import Filter
 from llama_jax.config.model import LinearRope, Llama3Rope, ModelConfig, PlainRope, Rope
 from llama_jax.config.optimizer import (
@@ -81,6 +86,7 @@ __all__ = [
     "PersonalData",
     "PlainRope",
     "PythonEnvironmentSource",
+    "QualityClassifier",
     "Rope",
     "Rule",
     "RunConfig",

@@ -93,3 +93,31 @@ class Decontamination:
                 f"{owner}.ngram={self.ngram} must not be below {owner}.min_words={self.min_words}: "
                 "texts of at least so many words would then be told by fewer."
             )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class QualityClassifier:
+    """Keeps documents that resemble good ones, by a linear model of their words.
+
+    Source: LLaMA-1 tells pages used as references in Wikipedia from random pages, Touvron et al.
+    2023 (arXiv:2302.13971), section 2.1; GPT-3 keeps some of the others by a Pareto distribution,
+    Brown et al. 2020 (arXiv:2005.14165), appendix A.
+
+    Attributes:
+        path: Model written by `llama-jax data classifier train`.
+        keep: "above" keeps scores above `keep_above`; "pareto" keeps a document of score s if a
+            number drawn from a Pareto distribution, by the hash of its text, is above 1 - s.
+        keep_above: Score in [0, 1].
+        pareto_alpha: Shape of the distribution; a lower one keeps more.
+    """
+
+    path: str
+    keep: Literal["above", "pareto"] = "above"
+    keep_above: float = 0.5
+    pareto_alpha: float = 9.0
+
+    def __post_init__(self) -> None:
+        owner = "filters.quality_classifier"
+        checks.one_of(owner, ("above", "pareto"), keep=self.keep)
+        checks.fraction(owner, keep_above=self.keep_above)
+        checks.positive(owner, pareto_alpha=self.pareto_alpha)

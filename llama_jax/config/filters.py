@@ -3,7 +3,12 @@
 from collections.abc import Sequence
 
 from llama_jax.config.code import CodeRules
-from llama_jax.config.document_filters import Decontamination, LanguageFilter, PersonalData
+from llama_jax.config.document_filters import (
+    Decontamination,
+    LanguageFilter,
+    PersonalData,
+    QualityClassifier,
+)
 from llama_jax.config.rules import C4Rules, FineWebRules, GopherQuality, GopherRepetition
 
 Filter = (
@@ -13,6 +18,8 @@ Filter = (
     | FineWebRules
     | LanguageFilter
     | PersonalData
+    | Decontamination
+    | QualityClassifier
     | CodeRules
 )
 

@@ -14,7 +14,7 @@ import pytest
 from data_pipelines.document import Document, Dropped
 from data_pipelines.stages.filters import open_filters
 from data_pipelines.stages.word_hashes import hash_words
-from llama_jax.config import Decontamination
+from llama_jax.config import Decontamination, FilesSource
 from llama_jax.recipe import from_json, to_json
 
 EVAL = Path(__file__).parents[3] / "shared/corpora/eval"
@@ -124,7 +124,7 @@ def naive(items, text, n):
 def test_matches_are_those_of_the_definition_in_pieces_and_batches(tmp_path, monkeypatch):
     hash_words(["the tables are made"])
     monkeypatch.setattr("data_pipelines.stages.word_hashes._PIECE", 64)
-    monkeypatch.setattr("data_pipelines.stages.decontaminate._BATCH_CHARACTERS", 300)
+    monkeypatch.setattr("data_pipelines.stages.batches._CHARACTERS", 300)
     rng = random.Random(0)
     vocabulary = ["a", "b", "cd", "efg", "hi", "jkl"]
     items = [" ".join(rng.choices(vocabulary, k=rng.randint(1, 12))) for _ in range(15)]
@@ -200,7 +200,8 @@ def test_configs_that_find_nothing_are_refused(tmp_path):
 
 def test_the_config_survives_json():
     config = Decontamination(paths=("a", "b"), action="remove")
-    assert from_json(to_json(config), Decontamination) == config
+    source = FilesSource(filters=(config,))
+    assert from_json(to_json(source), FilesSource) == source
 
 
 def test_an_empty_set_and_empty_documents_are_no_trouble(tmp_path):

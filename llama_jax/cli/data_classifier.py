@@ -1,0 +1,140 @@
+"""Train a quality classifier."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+USAGE = """usage: llama-jax data classifier train --good PATH --bad PATH --out FILE [...]
+
+Trains a linear model that tells good documents from others, for the filter QualityClassifier.
+LLaMA-1 took pages that Wikipedia refers to as good ones, and random pages as the others.
+A PATH is a file or folder of .txt, .md, .jsonl or .parquet; KIND:PATH reads raw files of a source:
+wikipedia, common_crawl, books, stack_exchange, arxiv.
+
+examples:
+  llama-jax data classifier train --good references.jsonl --bad pages/ --out quality.model
+  llama-jax data classifier train --good wikipedia:enwiki.xml.bz2 --bad common_crawl:warc/ \\
+      --language en --out quality.model"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Options:
+    """Options of `data classifier train`."""
+
+    good: str
+    """Documents that should score high."""
+    bad: str
+    """Documents that should score low."""
+    out: Path
+    """File to write."""
+    language: str = ""
+    """Take documents of this language alone, such as "en"; by default all. Without it, a model of
+    sources in different languages tells languages apart and nothing else."""
+    max_documents: int = 20_000
+    """Documents of each kind at most, chosen by hash."""
+    min_characters: int = 200
+    """Shorter documents are left out."""
+    num_features: int = 1 << 18
+    """Weights; a power of two."""
+    inverse_penalty: float = 1e4
+    """C of the L2 penalty; higher fits the training documents more closely."""
+    json: bool = False
+    """Print one JSON document on stdout."""
+
+
+def main(argv: list[str]) -> int:
+    """Runs `llama-jax data classifier`."""
+    if argv[:1] != ["train"]:
+        asked = argv[:1] in (["-h"], ["--help"])
+        if argv and not asked:
+            raise ValueError(f"data classifier {argv[0]!r} is no command. There is: train.")
+        print(USAGE, file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
+    import tyro
+
+    from llama_jax.cli.pipelines import load_pipelines
+
+    prog = "llama-jax data classifier train"
+    options = tyro.cli(_Options, prog=prog, description=USAGE, args=argv[1:])
+    _check(options)
+    training = load_pipelines("stages.classifier_training")
+    samples = {}
+    for name in ("good", "bad"):
+        print(f"reading {name} documents ...", file=sys.stderr)
+        samples[name] = training.choose(_documents(name, options), options.max_documents)
+    print("training ...", file=sys.stderr)
+    model = training.train(
+        samples["good"],
+        samples["bad"],
+        num_features=options.num_features,
+        inverse_penalty=options.inverse_penalty,
+    )
+    model.account["language"] = options.language
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    load_pipelines("stages.classifier").write_model(model, options.out)
+    _print(model.account, options)
+    return 0
+
+
+def _check(options: _Options) -> None:
+    if options.out.exists():
+        raise ValueError(f"--out={options.out} exists; name a new file, or delete that one.")
+    if options.num_features < 2 or options.num_features & (options.num_features - 1):
+        raise ValueError(f"--num-features={options.num_features} must be a power of two.")
+    for name in ("max_documents", "inverse_penalty"):
+        if (value := getattr(options, name)) <= 0:
+            raise ValueError(f"--{name.replace('_', '-')}={value} must be positive.")
+
+
+def _documents(name: str, options: _Options) -> Iterator[Any]:
+    """Documents of one kind, of the language asked for; what was left out is said on stderr."""
+    from llama_jax.cli.pipelines import load_pipelines
+    from llama_jax.config import (
+        ArxivSource,
+        BooksSource,
+        CommonCrawlSource,
+        FilesSource,
+        LanguageFilter,
+        StackExchangeSource,
+        WikipediaSource,
+    )
+
+    kinds = {
+        "wikipedia": WikipediaSource,
+        "common_crawl": CommonCrawlSource,
+        "books": BooksSource,
+        "stack_exchange": StackExchangeSource,
+        "arxiv": ArxivSource,
+    }
+    kind, colon, path = getattr(options, name).partition(":")
+    if not colon or kind not in kinds:
+        kind, path = "files", getattr(options, name)
+    config = kinds.get(kind, FilesSource)(name=name, path=path)
+    sources, filters = load_pipelines("sources"), load_pipelines("stages.filters")
+    dropped = load_pipelines("document").Dropped()
+    wanted = [LanguageFilter(languages=(options.language,))] if options.language else []
+    documents = sources.read_all(sources.open_source(config), dropped)
+    for document in filters.apply_filters(filters.open_filters(wanted), documents, dropped):
+        if len(document.text) >= options.min_characters:
+            yield document
+        else:
+            dropped.add("too short", document.id)
+    for reason, count in sorted(dropped.counts.items()):
+        print(f"left out {count:,} of --{name}: {reason}", file=sys.stderr)
+
+
+def _print(account: dict[str, Any], options: _Options) -> None:
+    if options.json:
+        print(json.dumps({"file": str(options.out)} | account, indent=2))
+        return
+    measured = account["held_out"]
+    low, high = measured["auc_interval"]
+    print(f"{options.out}: {account['good_documents']:,} good, {account['bad_documents']:,} others")
+    print(
+        f"held out: {measured['documents']:,} documents of {measured['groups']:,} sites; accuracy "
+        f"{measured['accuracy']:.3f}, area under the curve {measured['auc']:.3f} (95% interval "
+        f"{low:.3f} to {high:.3f})"
+    )
