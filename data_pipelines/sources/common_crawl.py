@@ -78,7 +78,7 @@ class CommonCrawl:
             text = record.block.decode("utf-8", "replace")
         else:
             try:
-                text = html_to_text(_html(record), main_content=self._config.main_content)
+                text = html_to_text(page_html(record), main_content=self._config.main_content)
             except TooManyTagsError as error:
                 raise _RefusedError(f"page of more than {MAX_TAGS:,} tags") from error
         if not (text := text.strip()):
@@ -116,7 +116,7 @@ def _wacz_records(file: BinaryIO, name: str, dropped: Dropped) -> Iterator[tuple
                     yield from _records(cast(BinaryIO, opened), inner, dropped)
 
 
-def _html(record: Record) -> str:
+def page_html(record: Record) -> str:
     """The page of a record.
 
     Raises:

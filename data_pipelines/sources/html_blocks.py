@@ -26,6 +26,7 @@ _FORMAT = re.compile(rf"</?(?:{FORMATTING})(?:\s[^>]*)?/?>")
 # What stays of links and line breaks: characters that no page needs.
 _LINK, _LINK_END, _BREAK = "\1", "\2", "\0"
 _LINK_TAG = re.compile(r"<[aA](?:\s[^>]*)?>")
+_CUT_TAG = re.compile(r"<[a-zA-Z/!?]")
 _BREAK_TAG = re.compile(r"<(?:br|BR)(?:\s[^>]*)?/?>")
 _NO_MARKS = str.maketrans(dict.fromkeys(_LINK + _LINK_END + _BREAK, ""))
 
@@ -92,7 +93,7 @@ class Page:
         markup = _without_opaque(source)
         if markup.count("<") > 3 * MAX_TAGS:
             raise TooManyTagsError
-        self._pieces = _TOKEN.split(_without_formatting(markup))
+        self._pieces = _split(_without_formatting(markup))
         if len(self._pieces) > 4 * MAX_TAGS:
             raise TooManyTagsError
         self._read()
@@ -259,13 +260,27 @@ def _without_opaque(source: str) -> str:
 
 def _without_formatting(markup: str) -> str:
     """Markup with block tags alone: formatting is dropped, links and line breaks become marks."""
-    # Behind the last ">" is no tag; looking for its end from each "<" would take forever.
-    end = markup.rfind(">") + 1
-    markup = markup[:end].translate(_NO_MARKS) if _has_marks(markup) else markup[:end]
-    markup = _LINK_TAG.sub(_LINK, _FORMAT.sub("", markup))
+    if _LINK in markup or _LINK_END in markup or _BREAK in markup:
+        markup = markup.translate(_NO_MARKS)
+    markup = _replaced(_LINK_TAG, _LINK, _replaced(_FORMAT, "", markup))
     markup = markup.replace("</a>", _LINK_END).replace("</A>", _LINK_END)
-    return _BREAK_TAG.sub(_BREAK, markup)
+    return _replaced(_BREAK_TAG, _BREAK, markup)
 
 
-def _has_marks(markup: str) -> bool:
-    return _LINK in markup or _LINK_END in markup or _BREAK in markup
+def _replaced(pattern: re.Pattern[str], mark: str, markup: str) -> str:
+    end = _last_tag_end(markup)
+    return pattern.sub(mark, markup[:end]) + markup[end:]
+
+
+def _split(markup: str) -> list[str]:
+    """Text, then slash, name, attributes and text for each tag."""
+    end = _last_tag_end(markup)
+    rest = _CUT_TAG.split(markup[end:], maxsplit=1)[0]
+    pieces = _TOKEN.split(markup[:end])
+    pieces[-1] += rest
+    return pieces
+
+
+def _last_tag_end(markup: str) -> int:
+    """Behind it no tag ends; looking for its end from each "<" there would take forever."""
+    return markup.rfind(">") + 1
