@@ -18,15 +18,15 @@ _USUAL_BUCKETS = 64
 def parts(files: Sequence[RawFile]) -> Iterator[tuple[RawFile, ...]]:
     """Files side by side, each part of about as many bytes."""
     # A shuffle reads every bucket of every part: of a large corpus, parts are large.
-    most = max(_PART_BYTES, sum(file.size_bytes for file in files) // _MAX_PARTS)
+    most = max(_PART_BYTES, sum(file.expected_text_bytes() for file in files) // _MAX_PARTS)
     part: list[RawFile] = []
     size = 0
     for file in files:
-        if part and size + file.size_bytes > most:
+        if part and size + file.expected_text_bytes() > most:
             yield tuple(part)
             part, size = [], 0
         part.append(file)
-        size += file.size_bytes
+        size += file.expected_text_bytes()
     if part:
         yield tuple(part)
 
@@ -35,6 +35,13 @@ def num_buckets(text_bytes: int) -> int:
     """Into how many buckets so much text goes; a bucket is held in memory, and becomes a shard."""
     bucket_bytes = min(max(text_bytes // _USUAL_BUCKETS, _MIN_BUCKET_BYTES), _MAX_BUCKET_BYTES)
     return max(-(-text_bytes // bucket_bytes), 1)
+
+
+def ranges(fine: int, coarse: int) -> Iterator[tuple[int, int]]:
+    """First and last + 1 of the fine buckets in each coarse one; there are no more than `fine`."""
+    coarse = min(fine, coarse)
+    for number in range(coarse):
+        yield fine * number // coarse, fine * (number + 1) // coarse
 
 
 def groups(buckets: Sequence[Path], *, share: float) -> Iterator[tuple[Path, ...]]:

@@ -19,6 +19,7 @@ from .deduplication import remove_duplicates
 from .document import Dropped, Fingerprinted
 from .engine import Done, Engine, Executor, Task, in_this_process
 from .local_pool import LocalPool
+from .report import REPORT_PAGE
 from .sources import open_source
 from .stages.collect import Collect, collect
 from .stages.filters import open_filters
@@ -271,17 +272,20 @@ class _Build:
 
 def _collect(source: Source) -> list[Task]:
     opened, filters = open_source(source), open_filters(source.filters)
+    within = open_filters(getattr(source, "file_filters", ()))
     files = list(opened.files())
     buckets = plan.num_buckets(sum(file.expected_text_bytes() for file in files))
     # Lists of evaluation items, say: what a filter reads decides its results.
-    filters_made_from = [each.fingerprint() for each in filters if isinstance(each, Fingerprinted)]
+    filters_made_from = [
+        each.fingerprint() for each in (*filters, *within) if isinstance(each, Fingerprinted)
+    ]
     return [
         Task(
             name=f"collect/{source.name}/{number:05d}",
             function=collect,
             config=Collect(source=source, files=part, num_buckets=buckets),
             made_from=(*map(plan.fingerprint, part), *filters_made_from),
-            code=tuple(type(each).__module__ for each in (opened, *filters)),
+            code=tuple(type(each).__module__ for each in (opened, *filters, *within)),
             size_bytes=sum(file.size_bytes for file in part),
         )
         for number, part in enumerate(plan.parts(files))
@@ -289,15 +293,18 @@ def _collect(source: Source) -> list[Task]:
 
 
 def _gather(name: str, collected: list[Done]) -> Iterator[Task]:
-    num_buckets = collected[0].result["num_buckets"]
-    size = sum(done.result["passages"][-1]["text_bytes"] for done in collected) // num_buckets
-    for bucket in range(num_buckets):
+    # How much text there is was not known before.
+    size = _text_bytes(collected)
+    buckets = plan.num_buckets(size)
+    for number, (first, stop) in enumerate(
+        plan.ranges(collected[0].result["num_buckets"], buckets)
+    ):
         yield Task(
-            name=f"gather/{name}/{bucket:05d}",
+            name=f"gather/{name}/{number:05d}",
             function=gather,
-            config=Gather(bucket=bucket),
+            config=Gather(first=first, stop=stop),
             inputs=tuple(done.folder for done in collected),
-            size_bytes=size,
+            size_bytes=size // buckets,
         )
 
 
@@ -336,7 +343,8 @@ def _finished(config: BuildConfig, out: Path) -> dict[str, Any] | None:
 
 def _refuse_foreign(out: Path) -> None:
     """Refuses a folder in which a build would overwrite what no build has written."""
-    ours = {_WORK, ".lock", DOCUMENTS_FOLDER, REPORT, SENTENCEPIECE_NAME, TIKTOKEN_NAME}
+    ours = {_WORK, ".lock", DOCUMENTS_FOLDER, REPORT, REPORT_PAGE}
+    ours |= {SENTENCEPIECE_NAME, TIKTOKEN_NAME}
     foreign = [
         path.name
         for path in sorted(out.iterdir())

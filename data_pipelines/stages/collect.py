@@ -92,16 +92,16 @@ def collect(
     }
 
 
-def read_bucket(folder: Path, bucket: int) -> Iterator[Hashed]:
-    """Documents of one bucket that `collect` left in a folder, by digest."""
-    start, stop = np.load(folder / _OFFSETS, mmap_mode="r")[bucket : bucket + 2].tolist()
-    if start == stop:
-        return
+def read_buckets(folder: Path, first: int, stop: int) -> Iterator[Hashed]:
+    """Documents of some buckets that `collect` left in a folder, by digest; one is in memory."""
+    offsets = np.load(folder / _OFFSETS, mmap_mode="r")[first : stop + 1].tolist()
     with (folder / _PIECES).open("rb") as file:
-        file.seek(start)
-        with pa.ipc.open_stream(file.read(stop - start)) as batches:
-            for batch in batches:
-                yield from from_batch(batch)
+        for start, end in itertools.pairwise(offsets):
+            if start < end:
+                file.seek(start)
+                with pa.ipc.open_stream(file.read(end - start)) as batches:
+                    for batch in batches:
+                        yield from from_batch(batch)
 
 
 def _read(

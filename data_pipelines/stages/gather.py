@@ -1,4 +1,4 @@
-"""The documents of one bucket, from everywhere, by hash: each text once."""
+"""The documents of a range of hashes, from everywhere, by hash: each text once."""
 
 import dataclasses
 import heapq
@@ -9,22 +9,23 @@ from typing import Any
 from ..document import Dropped
 from ..engine import Progress
 from ..tables import DOCUMENTS, Hashed, write_documents
-from .collect import Passage, read_bucket
+from .collect import Passage, read_buckets
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Gather:
-    """Which bucket."""
+    """Which buckets of `collect`: from `first` until before `stop`."""
 
-    bucket: int
+    first: int
+    stop: int
 
 
 def gather(
     config: Gather, inputs: tuple[Path, ...], folder: Path, progress: Progress
 ) -> dict[str, Any]:
-    """Merges a bucket of what `collect` wrote into `inputs`; of equal texts the first id stays."""
+    """Merges a range of what `collect` wrote into `inputs`; of equal texts the first id stays."""
     dropped, kept = Dropped(), Passage(name="exact duplicates")
-    pieces = (read_bucket(source, config.bucket) for source in inputs)
+    pieces = (read_buckets(source, config.first, config.stop) for source in inputs)
     documents = _each_text_once(heapq.merge(*pieces), dropped, progress)
     write_documents(folder / DOCUMENTS, kept.count_hashed(documents))
     return {"passages": [dataclasses.asdict(kept)], "dropped": dropped.to_json()}

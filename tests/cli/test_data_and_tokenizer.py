@@ -68,7 +68,7 @@ def test_a_given_tokenizer_takes_the_place_of_the_recipes(built, texts, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["build", "dmo", "--out", "x"], "Did you mean demo?"),
+        (["build", "dmo", "--out", "x"], "Did you mean demo"),
         (["build", "demo", "--out", "OUT", "--input", "/nowhere"], "no such file or folder"),
         (["build", "demo", "--out", "OUT", "--shard-token", "3"], "--shard-tokens"),
         (["inspect", "OUT"], "has no build.json"),
