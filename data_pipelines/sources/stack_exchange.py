@@ -1,12 +1,8 @@
 """Stack Exchange's dumps: each question with its answers, best first."""
 
-import contextlib
 import itertools
-import sqlite3
-import tempfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 from xml.parsers import expat
 
@@ -15,6 +11,7 @@ from llama_jax.config import StackExchangeSource
 from ..document import Document, Dropped, RawFile
 from .folder import open_decompressed, raw_files
 from .post_html import html_to_text
+from .scratch import scratch_database
 
 _SUFFIXES = (".xml", ".xml.bz2", ".xml.gz")
 _CHUNK_BYTES = 1 << 16
@@ -25,6 +22,7 @@ _MAX_NAMES = 1000
 _MAX_DEPTH = 4
 _MAX_NUMBER = 1 << 62
 _QUESTION, _ANSWER = "1", "2"
+_POSTS = "CREATE TABLE posts (question, is_answer, score, id, title, text)"
 _DAMAGE = (OSError, EOFError, zlib.error, expat.ExpatError)
 
 
@@ -87,20 +85,8 @@ class StackExchange:
         if _is_archive(file):
             dropped.add("a 7z archive: unpack it first", file.name)
             return
-        try:
-            yield from self._read(file, dropped)
-        except sqlite3.OperationalError as error:
-            raise OSError(
-                f"sources.{self._config.name}: {error}, in {tempfile.gettempdir()}. Set TMPDIR "
-                f"to a folder with room for about twice the size of {file.name}."
-            ) from error
-
-    def _read(self, file: RawFile, dropped: Dropped) -> Iterator[Document]:
         name = file.name
-        with (
-            tempfile.TemporaryDirectory(prefix="llama_jax_posts_") as folder,
-            contextlib.closing(_table(Path(folder, "posts.sqlite"))) as table,
-        ):
+        with scratch_database(f"sources.{self._config.name}", _POSTS) as table:
             try:
                 for row in _rows(file):
                     if (post := self._post(name, row, dropped)) is not None:
@@ -162,17 +148,6 @@ class StackExchange:
                 chars += len(post.text)
                 parts.append(f"A: {post.text}")
         return "\n\n".join(parts)
-
-
-def _table(path: Path) -> sqlite3.Connection:
-    table = sqlite3.connect(path, isolation_level=None)
-    # Nothing outlives this reading: no journal, no waiting for the disk. The cache, 8 MiB, is also
-    # what the sort holds before it goes to a file.
-    for pragma in ("journal_mode=OFF", "synchronous=OFF", "temp_store=FILE", "cache_size=-8192"):
-        table.execute(f"PRAGMA {pragma}")
-    table.execute("CREATE TABLE posts (question, is_answer, score, id, title, text)")
-    table.execute("BEGIN")
-    return table
 
 
 def _rows(file: RawFile) -> Iterator[dict[str, str]]:

@@ -11,7 +11,7 @@ from xml.sax.saxutils import quoteattr
 import pytest
 
 from data_pipelines.document import Dropped
-from data_pipelines.sources import open_source, read_all, stack_exchange
+from data_pipelines.sources import open_source, read_all, scratch, stack_exchange
 from data_pipelines.sources.post_html import html_to_text
 from llama_jax.config import BuildConfig, StackExchangeSource, TokenizerFile
 from llama_jax.recipe import from_json, to_json
@@ -239,10 +239,10 @@ def test_an_answer_past_the_size_of_a_document_is_counted(posts, monkeypatch):
 
 
 def test_a_full_disk_says_where_and_what_to_do(posts, monkeypatch):
-    def full(path):
+    def full(path, **_):
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(stack_exchange, "_table", full)
+    monkeypatch.setattr(scratch.sqlite3, "connect", full)
     posts.write_bytes(dump(question(1)))
     with pytest.raises(OSError, match=r"disk is full, in .*Set TMPDIR to a folder with room"):
         collect(posts)
