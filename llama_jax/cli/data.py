@@ -41,8 +41,10 @@ class _BuildOptions:
     out: Path
     """Folder to build into; it must be empty, or hold a build of the same recipe."""
     input: str = ""
-    """A .txt, .md, .jsonl(.gz/.zst) or .parquet file, or a folder of them, in place of the
-    recipe's sources."""
+    """File, folder or URL that the sources' paths are below. A recipe whose sources have no path,
+    such as the demo, takes .txt, .md, .jsonl(.gz/.zst) and .parquet files from there instead."""
+    skip: tuple[str, ...] = ()
+    """Sources of the recipe that are left out."""
     workers: int = 0
     """Processes; 0 is one for each CPU. The bytes that come out do not depend on it."""
     work: Path | None = None
@@ -103,15 +105,17 @@ def main(argv: list[str]) -> int:
 
 
 def _build(argv: list[str]) -> int:
+    from llama_jax.cli.data_input import with_input, without
     from llama_jax.cli.pipelines import load_pipelines
     from llama_jax.cli.recipe_args import parse_recipe
-    from llama_jax.config import BuildConfig, FilesSource, TokenizerFile
+    from llama_jax.config import BuildConfig, TokenizerFile
 
     config, options = parse_recipe(
         argv, kind=BuildConfig, extra=_BuildOptions, prog="llama-jax data build", description=_BUILD
     )
+    config = without(config, options.skip)
     if options.input:
-        config = dataclasses.replace(config, sources=(FilesSource(path=options.input),))
+        config = with_input(config, options.input)
     if options.tokenizer_file:
         config = dataclasses.replace(config, tokenizer=TokenizerFile(path=options.tokenizer_file))
     if options.workers < 0:
