@@ -17,6 +17,7 @@ from llama_jax.recipe import to_json
 
 from .document import Dropped
 from .engine import Done
+from .report import REPORT_PAGE, write_report
 from .tables import DOCUMENTS, DOCUMENTS_FOLDER
 
 REPORT = "report.json"
@@ -100,14 +101,16 @@ def assemble(config: BuildConfig, made: Made, staging: Path, out: Path) -> dict[
         "sources": sources,
     }
     (staging / BUILD).write_text(json.dumps(summary, indent=2) + "\n")
-    (staging / REPORT).write_text(json.dumps(_report(summary, made), indent=2) + "\n")
+    report = _report(summary, made)
+    (staging / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    write_report(report, staging / REPORT_PAGE)
     # Shards cannot be opened without a tokenizer: it goes first and comes after them.
     for name in (SENTENCEPIECE_NAME, TIKTOKEN_NAME):
         (out / name).unlink(missing_ok=True)
     for name in (*sources, DOCUMENTS_FOLDER):
         shutil.rmtree(out / name, ignore_errors=True)
         (staging / name).rename(out / name)
-    for name in (tokenizer["file"], REPORT, BUILD):
+    for name in (tokenizer["file"], REPORT, REPORT_PAGE, BUILD):
         (staging / name).rename(out / name)
     return summary
 

@@ -411,3 +411,10 @@ def test_near_duplicates_and_repeated_paragraphs_are_removed_for_any_number_of_w
         "near duplicates",
         "paragraphs",
     ]
+
+
+def test_a_build_leaves_a_page_about_itself(config, tmp_path):
+    build(config, tmp_path / "out", Quiet())
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "100% of 200 documents are kept" in page
+    assert page.endswith("</html>\n")
