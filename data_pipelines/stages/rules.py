@@ -152,11 +152,12 @@ def _remove_lines(
         elif not left:
             _record(document, Broken("c4: lines left", 0, "at least 1"), dropped)
         else:
-            yield Document(document.id, left)
+            yield document._replace(text=left)
 
 
 def _record(document: Document, broken: Broken, dropped: Dropped) -> None:
-    dropped.add(broken.rule, f"{document.id} ({broken.value:.4g}, {broken.limit})")
+    name = f"{document.id} ({broken.value:.4g}, {broken.limit})"
+    dropped.add(broken.rule, name, document.text)
 
 
 _NO_LIMIT = float("inf")

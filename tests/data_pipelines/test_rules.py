@@ -204,6 +204,14 @@ def test_c4_removes_lines_that_are_no_sentences():
     assert len(remove_lines(text, free).splitlines()) == 6
 
 
+def test_c4_leaves_a_documents_provenance_and_shows_what_it_drops():
+    page = Document("doc", f"Menu\n{prose()}", "https://x.org", "en", (("date", "2024"),))
+    dropped = Dropped()
+    kept = list(RuleFilter([C4Rules()]).keep([page, page._replace(text="Menu")], dropped))
+    assert kept == [page._replace(text=prose().strip())]
+    assert dropped.excerpts == {"c4: lines left": ["Menu"]}
+
+
 def test_a_bracket_in_a_removed_line_drops_nothing():
     assert remove_lines("{\nThis line stays here.", C4Rules()) == "This line stays here."
     assert isinstance(remove_lines("This line { goes.", C4Rules()), Broken)
