@@ -64,19 +64,17 @@ def main(options: Options) -> None:
     kinds |= {"Gopher quality": ALL_RULES[2:3], "FineWeb": ALL_RULES[3:], "all rules": ALL_RULES}
     rates = []
     for name, rules in kinds.items():
-        rates.append(_rate(name, texts, lambda texts, rules=rules: _ours(texts, rules), options))
+        rates.append(
+            best_rate(name, texts, lambda texts, rules=rules: _ours(texts, rules), options.rounds)
+        )
     if importlib.util.find_spec("datatrove") and importlib.util.find_spec("spacy"):
         few = texts[:: max(len(texts) // options.peer_documents, 1)]
-        rates.append(_rate("all rules, ours on the peer's sample", few, _ours, options))
-        rates.append(_rate("datatrove's four filters", few, _peer(), options))
+        rates.append(best_rate("all rules, ours on the peer's sample", few, _ours, options.rounds))
+        rates.append(best_rate("datatrove's four filters", few, _peer(), options.rounds))
     if options.json:
         print(json.dumps([dataclasses.asdict(rate) for rate in rates], indent=2))
         return
-    size = sum(len(text.encode()) for text in texts) / 1e6
-    print(f"one core, {len(texts)} documents, {size:.1f} MB; MB/s, best of {options.rounds}")
-    print(f"{'':38} {'wall':>7} {'CPU':>7}")
-    for rate in rates:
-        print(f"{rate.name:38} {rate.wall:7.2f} {rate.cpu:7.2f}")
+    print_rates(texts, rates, options.rounds)
     if rates[-1].name.startswith("datatrove"):
         print(
             f"{'ratio':38} {rates[-2].wall / rates[-1].wall:7.1f} "
@@ -84,6 +82,15 @@ def main(options: Options) -> None:
         )
     else:
         print("datatrove is not installed here: no ratio.")
+
+
+def print_rates(texts: list[str], rates: list[Rate], rounds: int) -> None:
+    """A line for each."""
+    size = sum(len(text.encode()) for text in texts) / 1e6
+    print(f"one core, {len(texts)} documents, {size:.1f} MB; MB/s, best of {rounds}")
+    print(f"{'':38} {'wall':>7} {'CPU':>7}")
+    for rate in rates:
+        print(f"{rate.name:38} {rate.wall:7.2f} {rate.cpu:7.2f}")
 
 
 def real_documents(corpora: Path, count: int) -> list[str]:
@@ -135,10 +142,11 @@ def _code(corpora: Path) -> Iterator[str]:
                     yield text
 
 
-def _rate(name: str, texts: list[str], run: Callable[[list[str]], None], options: Options) -> Rate:
+def best_rate(name: str, texts: list[str], run: Callable[[list[str]], None], rounds: int) -> Rate:
+    """The best of several rounds over the same texts."""
     size = sum(len(text.encode()) for text in texts) / 1e6
     wall, cpu = float("inf"), float("inf")
-    for _ in range(options.rounds):
+    for _ in range(rounds):
         wall_start, cpu_start = time.perf_counter(), time.process_time()
         run(texts)
         wall = min(wall, time.perf_counter() - wall_start)

@@ -20,11 +20,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from llama_jax.config import MinHash
 
-from .spill import RowWriter
+from .spill import RowWriter, read_rows
 
 # Longer texts are taken in pieces, and n-grams across two pieces are not seen.
 _PIECE_CHARACTERS = 1 << 18
@@ -36,7 +35,6 @@ _MAX_WORD_BYTES = 128
 _BLOCK = 1 << 15
 _READ_ROWS = 128
 
-_MARK, _SPACE, _LETTER, _SPACELESS = range(4)
 _SCRIPTS_WITHOUT_SPACES = (
     *((0x0E00, 0x0FFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x2FDF), (0x3005, 0x3007)),
     *((0x3040, 0x30FF), (0x31F0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF)),
@@ -121,8 +119,8 @@ class Signer:
 def sign(documents: Path, out: Path, config: MinHash) -> None:
     """Writes the signatures of a bucket's documents, but for those without a word.
 
-    A row is a document's digest, its length in characters, the last byte of each of its minima,
-    and a key for each band: documents that share it are alike in all of the band's rows.
+    A row is a document's digest, its length in characters, a byte of the hash of each of its
+    minima, and a key for each band: documents that share it agree in all of the band's rows.
 
     Args:
         documents: Bucket as Parquet with the columns `digest` and `text`, in order of digest.
@@ -131,14 +129,16 @@ def sign(documents: Path, out: Path, config: MinHash) -> None:
     """
     signer = Signer(config)
     with RowWriter(out, signature_schema(config)) as writer:
-        for batch in pq.ParquetFile(documents).iter_batches(_READ_ROWS, columns=["digest", "text"]):
+        for batch in read_rows(documents, ("digest", "text"), _READ_ROWS):
             texts = batch.column("text").to_pylist()
             minima, num_words = signer.sign(texts)
             rows = np.flatnonzero(num_words)
             lengths = np.array([len(text) for text in texts], np.int64)
             columns = [batch.column("digest").take(rows), pa.array(lengths[rows])]
-            columns.append(_as_binary(minima[rows].astype(np.uint8)))
-            columns += [pa.array(keys) for keys in _band_keys(minima[rows], config)]
+            minima = minima[rows]
+            columns += [pa.array(keys) for keys in _band_keys(minima, config)]
+            # Hashed, since the last bytes of a number's products with two odd factors are related.
+            columns.insert(2, _as_binary(_mix(minima).astype(np.uint8)))
             writer.write(pa.table(columns, schema=writer.schema))
 
 
@@ -148,7 +148,7 @@ def signature_schema(config: MinHash) -> pa.Schema:
         [
             ("digest", pa.binary(32)),
             ("length", pa.int64()),
-            ("last_bytes", pa.binary(config.bands * config.rows)),
+            ("bytes", pa.binary(config.bands * config.rows)),
             *((band_column(band), pa.uint64()) for band in range(config.bands)),
         ]
     )
@@ -196,52 +196,57 @@ def _batches(texts: Sequence[str]) -> Iterator[tuple[list[int], list[bytes]]]:
         yield owners, pieces
 
 
-_ASCII_SPACES = bytes(code for code in range(128) if code <= 32 or code == 127)
-_ASCII_MARKS = bytes(code for code in range(33, 127) if not chr(code).isalnum())
-_ASCII = bytes.maketrans(
-    bytes(range(65, 91)) + _ASCII_SPACES, bytes(range(97, 123)) + b" " * len(_ASCII_SPACES)
-)
+_ASCII = bytes(
+    ord(character.lower()) if character.isalnum() else ord(" ")
+    for character in map(chr, range(128))
+) + bytes(range(128, 256))
 
 
 def plain(text: str) -> bytes:
     """The words of a text in lower case, with spaces between, as UTF-8.
 
-    Punctuation and symbols are taken out, so that "don't" and "end--start" are one word each. In
-    scripts without spaces (Chinese, Japanese, Thai ...) each character is a word.
+    Words are runs of letters, digits and accents: punctuation and symbols separate them. In scripts
+    without spaces (Chinese, Japanese, Thai ...) each character is a word.
     """
     if not text.isascii():
-        text = _without_marks(text.lower())
-    return text.encode("utf-8", "replace").translate(_ASCII, _ASCII_MARKS)
+        text = _with_plain_units(text)
+    return text.encode("utf-8", "replace").translate(_ASCII)
 
 
-def _without_marks(text: str) -> str:
-    units = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), np.uint16)
-    classes = _classes()[units]
-    kept = classes != _MARK
-    units, classes = np.where(classes == _SPACE, np.uint16(32), units)[kept], classes[kept]
-    spaceless = classes == _SPACELESS
-    if spaceless.any():
-        # A space after each, and one before the first of them.
-        before = spaceless.copy()
-        before[1:] |= spaceless[:-1]
-        units = np.insert(units, np.flatnonzero(before), 32)
+def _with_plain_units(text: str) -> str:
+    units = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), "<u2").copy()
+    at = np.flatnonzero(units > 127)
+    others = _becomes()[units[at]]
+    units[at] = others
+    if np.any((others >= 0x2E80) | (others >= 0x0E00) & (others < 0x1800)):
+        spaceless = at[_is_spaceless()[others]]
+        # A space on both sides of each; those between two of them are one.
+        border = np.zeros(len(units) + 1, bool)
+        border[spaceless] = border[spaceless + 1] = True
+        units = np.insert(units, np.flatnonzero(border), 32)
     return units.tobytes().decode("utf-16-le", "replace")
 
 
 @functools.cache
-def _classes() -> np.ndarray:
-    """What each UTF-16 unit is; halves of characters beyond the first 65,536 count as letters."""
-    classes = np.full(1 << 16, _LETTER, np.uint8)
+def _becomes() -> np.ndarray:
+    """What each UTF-16 unit becomes; halves of characters beyond the first 65,536 stay."""
+    becomes = np.arange(1 << 16, dtype=np.uint16)
     for code in range(1 << 16):
         character = chr(code)
-        if character.isspace() or unicodedata.category(character) == "Cc":
-            classes[code] = _SPACE
-        elif unicodedata.category(character)[0] in "PSC" and not 0xD800 <= code < 0xE000:
-            classes[code] = _MARK
+        if unicodedata.category(character)[0] in "LNM":
+            becomes[code] = ord(character.lower()[0])
+        elif not 0xD800 <= code < 0xE000:
+            becomes[code] = ord(" ")
+    return becomes
+
+
+@functools.cache
+def _is_spaceless() -> np.ndarray:
+    """Which UTF-16 units are characters that count as words."""
+    spaceless = np.zeros(1 << 16, bool)
     for first, last in _SCRIPTS_WITHOUT_SPACES:
-        scripts = classes[first : last + 1]
-        scripts[scripts == _LETTER] = _SPACELESS
-    return classes
+        spaceless[first : last + 1] = True
+    return spaceless
 
 
 def _hash_words(pieces: list[bytes]) -> tuple[np.ndarray, np.ndarray]:

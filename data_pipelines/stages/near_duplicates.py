@@ -14,14 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from llama_jax.config import MinHash
 
 from ..document import Dropped
 from ..tables import Hashed
 from .minhash import band_column
-from .spill import Database, Resources, write_by_file, write_rows
+from .spill import Database, Resources, read_rows, write_by_file, write_rows
 
 # Each document is compared with the longest of those with its key, and with so many before it.
 _NEIGHBOURS = 8
@@ -53,7 +52,7 @@ def match(
             WITH shared AS (
               SELECT {key} FROM read_parquet($signatures) GROUP BY {key} HAVING count(*) > 1
             )
-            SELECT {key} AS key, {_NUMBER} AS number, length, last_bytes
+            SELECT {key} AS key, {_NUMBER} AS number, length, bytes
             FROM read_parquet($signatures) SEMI JOIN shared USING ({key})
             ORDER BY key, length DESC, number
             """,  # noqa: S608 - names of columns, no input
@@ -84,10 +83,10 @@ def _pairs(batches: Iterable[pa.RecordBatch], config: MinHash) -> Iterator[pa.Re
 
 def _alike(rows: pa.Table, a: np.ndarray, b: np.ndarray, config: MinHash) -> pa.RecordBatch:
     size = config.bands * config.rows
-    column = rows.column("last_bytes").combine_chunks().cast(pa.binary(size))
+    column = rows.column("bytes").combine_chunks().cast(pa.binary(size))
     start, end = column.offset * size, (column.offset + len(column)) * size
-    last_bytes = np.frombuffer(column.buffers()[1], np.uint8)[start:end].reshape(-1, size)
-    equal = np.count_nonzero(last_bytes[a] == last_bytes[b], axis=1)
+    some_bytes = np.frombuffer(column.buffers()[1], np.uint8)[start:end].reshape(-1, size)
+    equal = np.count_nonzero(some_bytes[a] == some_bytes[b], axis=1)
     # One in 256 bytes of unequal minima is equal.
     alike = equal >= (config.threshold + (1 - config.threshold) / 256) * size - 1e-9
     a, b = a[alike], b[alike]
@@ -205,5 +204,5 @@ def remove(documents: Iterable[Hashed], removed: Path, dropped: Dropped) -> Iter
 
 
 def _rows(removed: Path) -> Iterator[tuple[bytes, bytes]]:
-    for batch in pq.ParquetFile(removed).iter_batches():
+    for batch in read_rows(removed, _REMOVED.names):
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)

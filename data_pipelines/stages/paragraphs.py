@@ -20,17 +20,16 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from llama_jax.config import ParagraphDedup
 
 from ..document import Dropped
 from ..tables import Hashed
-from .spill import Database, Resources, RowWriter, write_by_file, write_rows
+from .spill import Database, Resources, RowWriter, read_rows, write_by_file, write_rows
 
-_HASHES = pa.schema([("digest", pa.binary(32)), ("hashes", pa.list_(pa.uint64()))])
+_HASHES = pa.schema([("hashes", pa.list_(pa.uint64()))])
 _FOUND = pa.schema([(name, pa.int64()) for name in ("file", "row", "line")])
-_REPEATS = pa.schema([("digest", pa.binary(32)), ("line", pa.int64())])
+_REPEATS = pa.schema([("row", pa.int64()), ("line", pa.int64())])
 _BATCH_LINES = 1 << 14
 
 
@@ -42,23 +41,21 @@ def hash_paragraphs(documents: Iterable[Hashed], out: Path) -> None:
         out: Where hashes are written.
     """
     with RowWriter(out, _HASHES) as writer:
-        digests: list[bytes] = []
         hashes: list[bytes] = []
-        counts = [0]
-        for digest, document in documents:
-            digests.append(digest)
+        ends = [0]
+        for _, document in documents:
             hashes += map(_hash, normalise(document.text).split(b"\n"))
-            counts.append(len(hashes))
+            ends.append(len(hashes))
             if len(hashes) >= _BATCH_LINES:
-                writer.write(_to_table(digests, counts, hashes))
-                digests, counts, hashes = [], [0], []
-        writer.write(_to_table(digests, counts, hashes))
+                writer.write(_to_table(ends, hashes))
+                hashes, ends = [], [0]
+        writer.write(_to_table(ends, hashes))
 
 
-def _to_table(digests: list[bytes], ends: list[int], hashes: list[bytes]) -> pa.Table:
+def _to_table(ends: list[int], hashes: list[bytes]) -> pa.Table:
     values = pa.array(np.frombuffer(b"".join(hashes), "<u8"))
     lists = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), values)
-    return pa.table([pa.array(digests, pa.binary(32)), lists], schema=_HASHES)
+    return pa.table([lists], schema=_HASHES)
 
 
 def _hash(line: bytes) -> bytes:
@@ -78,7 +75,7 @@ def normalise(text: str) -> bytes:
     if text.isascii():
         return text.encode().translate(_ASCII, _ASCII_MARKS)
     apart = unicodedata.normalize("NFD", text.lower())
-    units = _becomes()[np.frombuffer(apart.encode("utf-16-le", "surrogatepass"), np.uint16)]
+    units = _becomes()[np.frombuffer(apart.encode("utf-16-le", "surrogatepass"), "<u2")]
     return units[units > 0].tobytes().decode("utf-16-le", "replace").encode()
 
 
@@ -128,25 +125,17 @@ def _repeats(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield batch.filter(pa.array(is_repeat))
 
 
-def sort_repeats(
-    hashes: Sequence[Path], found: Sequence[Path], repeats: Sequence[Path], resources: Resources
-) -> None:
-    """Writes, for each bucket, its lines that go: `digest` of the document and `line`, in order.
+def sort_repeats(found: Sequence[Path], repeats: Sequence[Path], resources: Resources) -> None:
+    """Writes, for each bucket, its lines that go: `row` of the document and `line`, in order.
 
     Args:
-        hashes: What `hash_paragraphs` wrote, of all buckets in order.
         found: What `find_repeats` wrote, of all parts.
         repeats: Where each bucket's lines are written.
         resources: What may be used.
     """
-    query = """
-    SELECT file, digest, line FROM read_parquet($found) found JOIN (
-      SELECT file_index AS file, file_row_number AS row, digest FROM read_parquet($hashes)
-    ) USING (file, row) ORDER BY file, row, line
-    """
+    query = "SELECT file, row, line FROM read_parquet($found) ORDER BY file, row, line"
     with Database(resources) as database:
-        rows = database.rows(query, hashes=hashes, found=found)
-        write_by_file(repeats, _REPEATS, rows)
+        write_by_file(repeats, _REPEATS, database.rows(query, found=found))
 
 
 def remove_repeats(
@@ -158,19 +147,19 @@ def remove_repeats(
     its whole text, and so its place.
 
     Args:
-        documents: As they were given to `hash_paragraphs`.
+        documents: The same as were given to `hash_paragraphs`.
         repeats: What `sort_repeats` wrote for the bucket.
         config: How much must be left.
         dropped: Counts documents, and notes the number of lines removed.
     """
-    groups = itertools.groupby(_rows(repeats), key=lambda row: row[0])
-    digest, rows = next(groups, (b"", iter(())))
-    for hashed in documents:
-        if hashed.digest != digest:
+    groups = itertools.groupby(_rows(repeats), key=lambda found: found[0])
+    next_row, found = next(groups, (-1, iter(())))
+    for row, hashed in enumerate(documents):
+        if row != next_row:
             yield hashed
             continue
-        gone = {line for _, line in rows}
-        digest, rows = next(groups, (b"", iter(())))
+        gone = {line for _, line in found}
+        next_row, found = next(groups, (-1, iter(())))
         dropped.note("paragraphs", "repeated", len(gone))
         lines = hashed.document.text.split("\n")
         text = "\n".join(line for at, line in enumerate(lines) if at not in gone).strip()
@@ -179,8 +168,9 @@ def remove_repeats(
             dropped.add("paragraphs: characters left", name, hashed.document.text)
         else:
             yield Hashed(hashed.digest, hashed.document._replace(text=text))
+    assert next_row < 0, f"{repeats} is of other documents"
 
 
-def _rows(repeats: Path) -> Iterator[tuple[bytes, int]]:
-    for batch in pq.ParquetFile(repeats).iter_batches():
+def _rows(repeats: Path) -> Iterator[tuple[int, int]]:
+    for batch in read_rows(repeats, _REPEATS.names):
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)

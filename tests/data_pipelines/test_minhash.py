@@ -61,17 +61,18 @@ def test_orders_are_independent_of_one_another():
 @pytest.mark.parametrize(
     ("text", "normal"),
     [
-        ("Don't  STOP--now!\n\tÉtude", b"dont stopnow \xc3\xa9tude"),
-        ("“Straße”… №5 €3", "straße 5 3".encode()),
+        ("Don't  STOP--now!\n\tÉtude", b"don t stop now \xc3\xa9tude"),
+        ("“Straße”…№5 €3 ΟΔΟΣ", "straße 5 3 οδοσ".encode()),
         ("hindi हिन्दी", "hindi हिन्दी".encode()),
         ("中文 和かな。ab", "中 文 和 か な ab".encode()),
         ("ไทย", "ไ ท ย".encode()),
+        ("x中y\U00020000z İ", "x 中 y\U00020000z i".encode()),
         ("한국어 말", "한국어 말".encode()),
         ("a\u00a0b\u2003c\u0085d\u2028e", b"a b c d e"),
         ("", b""),
     ],
 )
-def test_words_are_lower_case_and_without_punctuation(text, normal):
+def test_words_are_in_lower_case_and_end_at_punctuation(text, normal):
     assert b" ".join(plain(text).split()) == normal
 
 
@@ -80,7 +81,9 @@ def test_ascii_text_is_normalised_as_any_other():
     assert plain(text).split() == plain(text + "é").replace("é".encode(), b"").split()
 
 
-@pytest.mark.parametrize("other", ["x " * 5, "hello worle", "world hello", "hello", "helloworld"])
+@pytest.mark.parametrize(
+    "other", ["x x x x x", "hello worle", "world hello", "hello", "helloworld"]
+)
 def test_texts_of_few_words_are_told_apart(other):
     minima, num_words = Signer(MinHash()).sign(["Hello, world!", other, "hello world", "?!", ""])
     assert not np.any(minima[0] == minima[1])
@@ -126,11 +129,6 @@ def test_rows_of_a_file_are_documents_with_words(tmp_path):
     assert table.schema.names == minhash.signature_schema(config).names
     assert table.column("digest").to_pylist() == [digests[0], digests[2]]
     assert table.column("length").to_pylist() == [len(texts[0]), len(texts[2])]
-    minima, _ = Signer(config).sign(texts)
-    assert (
-        table.column("last_bytes").to_pylist()[1]
-        == (minima[2] & np.uint64(255)).astype("u1").tobytes()
-    )
 
 
 def test_a_bands_key_is_shared_where_all_its_rows_are(tmp_path):

@@ -93,7 +93,7 @@ def test_alike_documents_join_through_others(tmp_path, length):
 
 
 def test_groups_larger_than_a_batch_stay_together(tmp_path, monkeypatch):
-    monkeypatch.setattr("data_pipelines.stages.spill._GROUP_ROWS", 7)
+    monkeypatch.setattr("data_pipelines.stages.spill._READ_ROWS", 7)
     base = prose(150, seed=0)
     texts = [" ".join(edited(base, 1, seed=seed)) for seed in range(1, 60)]
     others = [" ".join(prose(150, seed=seed)) for seed in range(100, 140)]

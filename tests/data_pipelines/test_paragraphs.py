@@ -44,7 +44,7 @@ def run(folder, buckets, config=KEEP_ALL, *, parts=2, memory_bytes=1 << 28, thre
         hash_paragraphs(documents, path)
     for part, path in enumerate(found):
         find_repeats(hashes, part, parts, path, resources)
-    sort_repeats(hashes, found, repeats, resources)
+    sort_repeats(found, repeats, resources)
     dropped, left = Dropped(), []
     for documents, path in zip(hashed, repeats, strict=True):
         left.append([h.document.text for h in remove_repeats(documents, path, config, dropped)])
@@ -85,7 +85,7 @@ def test_the_first_occurrence_in_order_of_digest_stays(tmp_path):
 
 @pytest.mark.parametrize("parts", [1, 3])
 def test_lines_left_are_those_of_a_plain_walk(tmp_path, parts, monkeypatch):
-    monkeypatch.setattr("data_pipelines.stages.spill._GROUP_ROWS", 50)
+    monkeypatch.setattr("data_pipelines.stages.spill._READ_ROWS", 50)
     monkeypatch.setattr("data_pipelines.stages.paragraphs._BATCH_LINES", 40)
     buckets = random_buckets(40, seed=parts)
     left, _ = run(tmp_path, buckets, parts=parts)
