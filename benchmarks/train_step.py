@@ -28,6 +28,7 @@ SHAPES = {
     "small": {"embed_dim": 512, "num_layers": 8, "mlp_dim": 1376, "num_heads": 8, "batch_size": 4},
 }
 COMMON = {"vocab_size": 8192, "seq_len": 512}
+LOSS_CHUNKS = {"tiny": 8, "small": 4}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,7 +136,7 @@ def environment() -> dict[str, str]:
 def measure(size: str, dtype: str, options: Options, *, with_torch: bool) -> list[dict[str, Any]]:
     """Alternates rounds of all frameworks on one size."""
     case = COMMON | SHAPES[size] | {"dtype": dtype, "cores": len(os.sched_getaffinity(0))}
-    case["loss_chunks"] = 8 if size == "tiny" else 4
+    case["loss_chunks"] = LOSS_CHUNKS[size]
     cases = [(sys.executable, "jax_step.py", case | {"name": "llama_jax"})]
     if with_torch:
         for name, compiled in (("transformers", False), ("transformers, compiled", True)):

@@ -34,8 +34,6 @@ def feed(
     def batches(sample: int) -> Generator[Batch]:
         for steps, size in config.train.stages:
             left = len(steps[max(step - steps.start, 0) :])
-            if not left:
-                continue
             to_devices = make_to_devices(config, mesh, rows_of[size], size)
             resized = dataset.resized(size, rows_of[size])
             with contextlib.closing(resized.batches(sample)) as local:

@@ -254,8 +254,8 @@ def test_two_arrays_never_share_a_name(checkpointer):
 
 def test_what_is_set_aside_stays_and_makes_room_for_its_step(checkpointer):
     save(checkpointer, 1, 2)
-    for _ in range(2):
-        cut(data_file(checkpointer, 2))
+    for harm in (cut, flip):
+        harm(data_file(checkpointer, 2))
         step, damaged = find_newest_good(checkpointer.directory)
         assert step == 1 and list(damaged) == [2]
         set_aside(checkpointer.directory, 2)
