@@ -215,20 +215,21 @@ class DecontaminationStage:
 
     def _keep(self, batch: list[Document], dropped: Dropped) -> Iterator[Document]:
         hashed = hash_words([document.text for document in batch])
-        found: collections.defaultdict[int, list[Match]] = collections.defaultdict(list)
+        found: collections.defaultdict[int, _Found] = collections.defaultdict(_Found)
         for match in self._index.matches(hashed):
-            found[match.text].append(match)
+            found[match.text].add(match)
         for index, document in enumerate(batch):
-            if not (matches := found.get(index)):
+            if index not in found:
                 yield document
                 continue
-            for item in {match.item for match in matches}:
+            matches = found[index]
+            for item in matches.first:
                 dropped.note("evaluation items found", self._index.items[item])
             if self._config.action == "drop":
-                first = min(matches, key=lambda match: (match.start, match.end))
+                first = min(matches.first.values(), key=lambda match: (match.start, match.end))
                 example = self._example(document, first, hashed)
                 dropped.add("decontamination", example, document.text)
-            elif any(map(str.isalnum, cut := _cut(document.text, matches, hashed))):
+            elif any(map(str.isalnum, cut := _cut(document.text, matches.spans, hashed))):
                 yield document._replace(text=cut)
             else:
                 dropped.add("decontamination: nothing else in it", document.id, document.text)
@@ -240,11 +241,27 @@ class DecontaminationStage:
         return f"{document.id} ({self._index.items[match.item]}: {' '.join(shown.split())})"
 
 
-def _cut(text: str, matches: list[Match], hashed: HashedWords) -> str:
+class _Found:
+    """Matches of a text: the first of each item, and all words in common, as few spans."""
+
+    def __init__(self) -> None:
+        self.first: dict[int, Match] = {}
+        self.spans: list[tuple[int, int]] = []
+
+    def add(self, match: Match) -> None:
+        self.first.setdefault(match.item, match)
+        start, end = self.spans[-1] if self.spans else (0, -1)
+        if start <= match.start < end:
+            self.spans[-1] = (start, max(end, match.end))
+        else:
+            self.spans.append((match.start, match.end))
+
+
+def _cut(text: str, spans: list[tuple[int, int]], hashed: HashedWords) -> str:
     """The text without the words in common, from the first one's start to the last one's end."""
     units, parts, at = text.encode("utf-16-le"), [], 0
-    for match in sorted(matches, key=lambda match: match.start):
-        start, end = int(hashed.starts[match.start]), int(hashed.ends[match.end - 1])
+    for first, last in sorted(spans):
+        start, end = int(hashed.starts[first]), int(hashed.ends[last - 1])
         if start > at:
             parts.append(units[2 * at : 2 * start])
         at = max(at, end)

@@ -18,6 +18,7 @@ What counts is written for web text in which most digits are something else:
 
 import hashlib
 import ipaddress
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -55,6 +56,7 @@ _VERSION = re.compile(
     re.IGNORECASE,
 )
 _BEFORE = 16
+_MANY = 10_000
 
 # https://www.iana.org/assignments/iana-ipv4-special-registry and -ipv6-; multicast besides.
 _NOT_PUBLIC_4 = (
@@ -186,9 +188,14 @@ class PersonalDataStage:
         self._finders = [kinds[kind] for kind in self._placeholders]
 
     def find(self, text: str) -> list[Find]:
-        """What would be replaced, from left to right, without overlaps."""
+        """What would be replaced, from left to right, without overlaps.
+
+        Of texts that are dropped for their finds not all are given: memory is bounded.
+        """
         finds: list[Find] = []
-        for found in sorted(found for finder in self._finders for found in finder(text)):
+        most = 2 * self._config.max_finds + _MANY
+        found_first = (itertools.islice(finder(text), most) for finder in self._finders)
+        for found in sorted(itertools.chain.from_iterable(found_first)):
             if not finds or found.start >= finds[-1].end:
                 finds.append(found)
         return finds

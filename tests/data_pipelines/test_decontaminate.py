@@ -79,6 +79,44 @@ def test_only_the_words_in_common_are_removed(one_item):
     assert dropped.notes["evaluation items found"]["set.jsonl:2"] == 2
 
 
+def test_where_there_are_no_spaces_every_character_is_a_word(tmp_path):
+    item = "磨坊主的老驴子中午驮着九袋大麦过桥"
+    path = write(tmp_path / "set.jsonl", [{"t": item}])
+    kept, _ = passed(path, f"昨天{item[2:]}了", f"昨天{item[:6]}了{item[6:]}了", "磨坊主的老驴子")
+    assert kept == [f"昨天{item[:6]}了{item[6:]}了", "磨坊主的老驴子"]
+
+
+def test_one_item_inside_another_is_removed_once(tmp_path):
+    inner = " ".join(ITEM.split()[2:10])
+    path = write(tmp_path / "set.jsonl", [{"t": ITEM}, {"t": inner}])
+    assert passed(path, f"Before {ITEM} after", action="remove")[0] == ["Before . after"]
+
+
+def test_words_are_removed_where_they_are_in_a_long_text(one_item, monkeypatch):
+    hash_words(["the tables are made"])
+    monkeypatch.setattr("data_pipelines.stages.word_hashes._PIECE", 128)
+    filler = "Some words that no item has, again and again. " * 20
+    kept, _ = passed(one_item, f"{filler}“{ITEM}” {filler}", action="remove")
+    assert kept == [f"{filler}“.” {filler}"]
+
+
+def test_a_template_counts_where_too_little_is_left_without_it(tmp_path):
+    names = [f"name{number}" for number in range(30)]
+    records = [{"q": f"Question: who wrote the {name}?\nAnswer in words:"} for name in names]
+    path = write(tmp_path / "set.jsonl", records)
+    _, dropped = passed(path, records[3]["q"], "who wrote the name4")
+    assert dropped.notes["evaluation items found"] == {"set.jsonl:4": 1}
+
+
+def test_words_of_a_template_are_no_part_of_an_ngram(tmp_path):
+    rng = random.Random(0)
+    items = [" ".join(f"w{rng.randrange(10**6)}" for _ in range(15)) for _ in range(30)]
+    path = write(tmp_path / "set.jsonl", [{"q": f"Question: {i}. Answer:"} for i in items])
+    words = items[0].split()
+    edges = f"question {' '.join(words[:12])}", f"{' '.join(words[-12:])} answer"
+    assert passed(path, *edges, " ".join(words[:13]))[0] == list(edges)
+
+
 def test_what_all_texts_of_a_field_share_is_no_part_of_them(tmp_path):
     colours = ["red", "blue", "green", "black", "white", "grey", "brown", "pink", "amber", "tan"]
     questions = [

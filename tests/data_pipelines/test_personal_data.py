@@ -143,6 +143,11 @@ def test_the_config_survives_json():
     assert from_json(to_json(source), FilesSource) == source
 
 
+def test_a_text_of_nothing_but_finds_takes_little_memory():
+    stage = PersonalDataStage(PersonalData())
+    assert 10_000 < len(stage.find("ann@acme.org " * 200_000)) < 10_100
+
+
 def test_hostile_text_takes_linear_time():
     start = time.process_time()
     for piece in ("@", "a@", "a.", "+1", "+1 ", "1.", "1:", "2001:", "415-", "+" + "1" * 39 + "a"):
