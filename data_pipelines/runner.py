@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -15,6 +15,7 @@ from llama_jax.recipe import differences, from_json
 
 from . import plan
 from .assemble import REPORT, Made, MadeSource, assemble
+from .beam_runner import BeamRunner
 from .deduplication import remove_duplicates
 from .document import Dropped, Fingerprinted
 from .engine import Done, Engine, Executor, Task, in_this_process
@@ -45,8 +46,14 @@ class Reporter(Protocol):
         ...
 
 
-def executor(num_workers: int) -> Executor:
-    """Runs tasks in so many processes; one is this one."""
+def executor(num_workers: int, runner: str = "local", beam_options: Sequence[str] = ()) -> Executor:
+    """What runs tasks: so many processes, of which one is this one; or Beam.
+
+    Raises:
+        ValueError: If Beam is asked for and not installed.
+    """
+    if runner == "beam":
+        return BeamRunner(beam_options)
     return in_this_process if num_workers == 1 else LocalPool(num_workers)
 
 

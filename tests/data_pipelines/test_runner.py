@@ -418,3 +418,18 @@ def test_a_build_leaves_a_page_about_itself(config, tmp_path):
     page = (tmp_path / "out" / "report.html").read_text()
     assert "100% of 200 documents are kept" in page
     assert page.endswith("</html>\n")
+
+
+@pytest.mark.slow
+def test_beam_gives_the_same_bytes(config, tmp_path):
+    pytest.importorskip("apache_beam", reason="needs Apache Beam: pip install 'llama-jax[beam]'")
+    local = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
+    build(config, tmp_path / "1", Quiet())
+    build(config, tmp_path / "2", Quiet(), run=executor(1, "beam", local))
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+def test_beam_is_refused_where_it_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    with pytest.raises(ValueError, match=r"--runner=beam needs Apache Beam: pip install"):
+        executor(1, "beam")
