@@ -103,6 +103,12 @@ def test_low_scores_are_dropped_with_their_value(model, tmp_path):
     assert passed(model, tmp_path / "q.model", texts, keep_above=1.0)[0] == []
 
 
+def test_a_score_at_the_limit_is_not_above_it(tmp_path):
+    even = Model(np.zeros(2, np.float32), 0.0, {})
+    assert passed(even, tmp_path / "q.model", ["a text"])[0] == []
+    assert passed(even, tmp_path / "q.model", ["a text"], keep_above=0.49)[0] == ["a text"]
+
+
 def test_a_pareto_sample_keeps_some_of_the_others_whatever_their_company(tmp_path):
     """P(Pareto > 1 - s) is (2 - s)^-alpha."""
     flat = Model(np.zeros(2, np.float32), math.log(0.6 / 0.4), {})

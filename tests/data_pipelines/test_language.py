@@ -73,8 +73,11 @@ def test_what_has_no_letters_or_an_unknown_script_has_no_language(text):
 
 
 def test_latin_names_do_not_hide_the_script():
-    code = " Debian GNU/Linux installer, see /etc/apt/sources.list"
-    texts = {x: (SAMPLES[x] + " ") * 2 + code for x in ("ru", "el", "ja", "zh", "he")}
+    names = (
+        " The people of the village use the package manager to install the packages of the "
+        "distribution, and so on and on, with aptitude and dpkg."
+    )
+    texts = {x: SAMPLES[x] * 3 + names for x in ("ru", "el", "ja", "zh", "he")}
     kept, _ = passed(texts, languages=())
     assert [document.language for document in kept] == list(texts)
 
@@ -88,6 +91,7 @@ def test_latin_names_do_not_hide_the_script():
         ("日本語の文章", "Kana"),
         ("日本", "Han"),
         ("ab cd ef 日", "Latin"),
+        ("日本語 abcd efgh", "Han"),
         ("𝒜 😀 слово", "Cyrillic"),
     ],
 )
