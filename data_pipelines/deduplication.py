@@ -45,16 +45,16 @@ def remove_duplicates(
         signed = tuple(done.folder for done in of_bucket)
         bands = [stage.Match(minhash=wanted, band=band) for band in range(wanted.bands)]
         parts = step("match", [(stage.match, band, signed) for band in bands])
-        join = stage.cluster
+        join, before = stage.cluster, signed
     else:
         of_bucket = step("hash", [(stage.hash_paragraphs, wanted, (folder,)) for folder in folders])
         signed = tuple(done.folder for done in of_bucket)
         num_parts = min(len(folders), _MAX_PARTS)
         ranges = [stage.Part(part=part, num_parts=num_parts) for part in range(num_parts)]
         parts = step("repeats", [(stage.find_repeats, part, signed) for part in ranges])
-        join = stage.sort_repeats
-    found = (*signed, *(done.folder for done in parts))
-    (joined,) = step("join", [(join, stage.Join(num_buckets=len(folders)), found)])
+        join, before = stage.sort_repeats, ()
+    found = tuple(done.folder for done in parts)
+    (joined,) = step("join", [(join, stage.Join(num_buckets=len(folders)), (*before, *found))])
     return step(
         "deduplicate",
         [

@@ -35,7 +35,7 @@ class Match:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Join:
-    """How many of the inputs are of a bucket each; the others are parts of what was found."""
+    """Of so many buckets; `cluster` has signatures of each as its first inputs."""
 
     num_buckets: int
 
@@ -117,12 +117,10 @@ def find_repeats(
 def sort_repeats(
     config: Join, inputs: tuple[Path, ...], folder: Path, progress: Progress
 ) -> dict[str, Any]:
-    """Those lines by bucket, of the hashes of all buckets and what was found in all parts."""
-    hashed, found = inputs[: config.num_buckets], inputs[config.num_buckets :]
+    """Those lines by bucket, of what was found in all parts."""
     with _resources(folder) as resources:
         paragraphs.sort_repeats(
-            [each / _HASHES for each in hashed],
-            [each / _FOUND for each in found],
+            [each / _FOUND for each in inputs],
             [folder / _of_bucket(bucket) for bucket in range(config.num_buckets)],
             resources,
         )
