@@ -22,6 +22,7 @@ from data_pipelines.document import Document, DocumentFilter, Dropped
 from data_pipelines.stages.classifier import Model, write_model
 from data_pipelines.stages.filters import open_filters
 from llama_jax.config import (
+    CodeRules,
     Decontamination,
     Filter,
     LanguageFilter,
@@ -59,6 +60,7 @@ def main(options: Options) -> None:
             "language": LanguageFilter(languages=()),
             "personal data": PersonalData(),
             "quality classifier": QualityClassifier(path=str(model)),
+            "code": CodeRules(),
         }
         if (options.corpora / "eval").is_dir():
             kinds["evaluation sets"] = Decontamination(paths=(str(options.corpora / "eval"),))

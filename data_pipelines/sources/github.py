@@ -117,7 +117,7 @@ class GitHub:
         for number, record in enumerate(records):
             repository = _first(record, config.repository_fields)
             path = _first(record, config.path_fields)
-            if not isinstance(repository, str) or not isinstance(path, str):
+            if not repository or not path:
                 dropped.add("no repository or no path", record.id)
                 continue
             repository, path = short_text(repository), short_text(path)
@@ -138,20 +138,20 @@ class GitHub:
         licences = file.licence.split("\n")
         if (refused := self._allowed.refused(licences)) is None:
             return True
-        name = f"{file.record} ({', '.join(licences)}; {file.repository}/{file.path})"
-        dropped.add(f"licence: {refused}", name)
+        name = f"{file.record} ({short_text(licences)}; {file.repository}/{file.path})"
+        dropped.add(f"licence: {refused}", name, file.text)
         return False
 
 
 def _document(file: SourceFile) -> Document:
-    metadata = {
-        "repository": file.repository,
-        "path": file.path,
-        "licence": file.licence.replace("\n", ", "),
-        "programming_language": file.language,
-    }
-    present = tuple((key, value) for key, value in metadata.items() if value)
-    return Document(file.record, file.text, url=file.url, metadata=present)
+    metadata = [
+        ("repository", file.repository),
+        ("path", file.path),
+        ("licence", short_text(file.licence.split("\n"))),
+    ]
+    if file.language:
+        metadata.append(("programming_language", file.language))
+    return Document(file.record, file.text, url=file.url, metadata=tuple(metadata))
 
 
 def _first(record: Record, names: Iterable[str]) -> object:
@@ -200,7 +200,7 @@ def _repositories(files: Iterable[Document]) -> Iterator[Document]:
 def _joined(repository: str, files: list[Document]) -> Document:
     about = [dict(file.metadata) for file in files]
     texts = (f"# {each['path']}\n{file.text}" for each, file in zip(about, files, strict=True))
-    licences = sorted({each["licence"] for each in about})
+    licences = sorted({licence for each in about for licence in each["licence"].split(", ")})
     url = f"https://github.com/{repository}" if files[0].url else ""
     metadata = (
         ("repository", repository),

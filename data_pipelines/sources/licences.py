@@ -133,7 +133,7 @@ class AllowList:
     def _first_refused(self, licence: str) -> str | None:
         if licence in (NONE_FOUND, NOT_RECOGNISED):
             return licence
-        names = _names(licence)
+        names = _names(licence) or [licence]
         name = next((name for name in names if name not in self._allowed), None)
         return name if name is None or name in _IDENTIFIERS else "another"
 

@@ -84,13 +84,18 @@ def checked_text(value: object, name: str, record: str, dropped: Dropped) -> str
 
 def short_text(value: object) -> str:
     """A value as text for people: lists with commas, nothing for None, long ones cut."""
-    if isinstance(value, list | tuple):
-        value = ", ".join(map(short_text, value[:_MAX_VALUE_CHARACTERS]))
-    elif value is None:
-        value = ""
-    elif not isinstance(value, str):
-        value = json.dumps(value, default=str)
-    return value[:_MAX_VALUE_CHARACTERS].encode(errors="replace").decode()
+    values = value[:_MAX_VALUE_CHARACTERS] if isinstance(value, list) else [value]
+    text = ", ".join(_plain(each)[:_MAX_VALUE_CHARACTERS] for each in values)
+    return text[:_MAX_VALUE_CHARACTERS].encode(errors="replace").decode()
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict | list):
+        try:
+            return json.dumps(value, default=str)
+        except (ValueError, RecursionError):
+            return ""
+    return "" if value is None else str(value)
 
 
 def damage() -> tuple[type[Exception], ...]:

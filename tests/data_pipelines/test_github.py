@@ -105,10 +105,16 @@ def test_files_under_other_licences_are_counted_by_licence(tmp_path):
         "",
         "FOO-9",
     ]
-    stated += ["Apache-2.0 WITH LLVM-exception", "(MIT OR GPL-2.0) AND MIT", ["MIT", "ISC"], None]
+    stated += [
+        "Apache-2.0 WITH LLVM-exception",
+        "GPL-2.0 OR MIT",
+        "(MIT OR GPL-2.0) AND MIT",
+        ["MIT", "ISC"],
+        None,
+    ]
     write_rows(tmp_path / "a.jsonl", *(row("a.c", licence=licence) for licence in stated))
     documents, dropped = collect(tmp_path)
-    assert [d.id for d in documents] == ["a.jsonl:3", "a.jsonl:5", "a.jsonl:8"]
+    assert [d.id for d in documents] == ["a.jsonl:3", "a.jsonl:5", "a.jsonl:8", "a.jsonl:9"]
     assert dropped.counts == {
         "licence: GPL-3.0": 2,
         "licence: GPL-2.0": 2,
@@ -146,6 +152,47 @@ def test_the_nearest_licence_file_speaks_for_a_file_whose_record_does_not(tmp_pa
     }
 
 
+def test_a_notice_beside_a_licence_does_not_hide_it(tmp_path):
+    rows = [
+        row("COPYING", "See the other files.", licence=""),
+        row("LICENSE-MIT", MIT, licence=""),
+        row("a.c", licence=""),
+    ]
+    write_rows(tmp_path / "a.jsonl", *rows)
+    documents, _ = collect(tmp_path)
+    assert {dict(d.metadata)["licence"] for d in documents} == {"MIT"}
+    assert len(documents) == 3
+
+
+@pytest.mark.parametrize("licence", ["()", "( OR )", "MIT GPL-9", [["MIT"], "x"], 3, {"a": 1}])
+def test_what_names_no_licence_is_not_allowed(tmp_path, licence):
+    write_rows(tmp_path / "a.jsonl", row("a.c", licence=licence))
+    documents, dropped = collect(tmp_path)
+    assert not documents
+    assert dropped.counts == {"licence: another": 1}
+
+
+@pytest.mark.parametrize("concatenate", [False, True])
+def test_hostile_names_do_no_harm(tmp_path, concatenate):
+    deep = "[" * 900 + "]" * 900
+    rows = [
+        row("", repository="o/n"),
+        row("a.c", repository=""),
+        row("\ud800/../../a.c\0", repository="\udfff"),
+        row("d/" * 100_000, repository="o/n", licence=""),
+        row("b.c", repository="x" * 100_000),
+        row(["a"], repository={"b": 1}),
+    ]
+    write_rows(tmp_path / "a.jsonl", *rows)
+    with (tmp_path / "a.jsonl").open("a") as file:
+        file.write(f'{{"repo_name": {deep}, "path": {deep}, "license": {deep}, "content": "x"}}\n')
+    documents, dropped = collect(tmp_path, concatenate_repositories=concatenate)
+    assert all(len(value) <= 4096 for d in documents for _, value in d.metadata)
+    assert dropped.examples["no repository or no path"] == ["a.jsonl:1", "a.jsonl:2"]
+    assert all(d.text.encode() and d.url.encode() for d in documents if d.url)
+    json.dumps([d._asdict() for d in documents], ensure_ascii=False).encode()
+
+
 def test_users_may_allow_other_licences(tmp_path):
     write_rows(tmp_path / "a.jsonl", row("a.c", licence="CC-BY"), row("b.c", licence="MIT"))
     documents, _ = collect(tmp_path, licences=("cc-by",))
@@ -155,10 +202,11 @@ def test_users_may_allow_other_licences(tmp_path):
 def test_a_repository_is_one_document_in_order_of_paths(tmp_path):
     rows = [
         row("z.py", "last\n"),
-        row("a.py", "other\n", repository="p/q"),
+        row("a.py", "other\n", repository="p/q", licence=["MIT", "Apache-2.0", "BSD"]),
         row("LICENSE", MIT, licence=""),
         row("b/a.py", "second\n", licence=""),
         row("b/gpl.py", licence="GPL-2.0"),
+        row("b/gpl.py", licence="GPL-2.0", repository="p/q"),
     ]
     write_rows(tmp_path / "a.jsonl", *rows)
     (first, second), dropped = collect(tmp_path, concatenate_repositories=True)
@@ -167,7 +215,8 @@ def test_a_repository_is_one_document_in_order_of_paths(tmp_path):
     assert first.url == "https://github.com/owner/name"
     assert dict(first.metadata) == {"repository": "owner/name", "licence": "MIT", "files": "3"}
     assert second.text == "# a.py\nother\n"
-    assert dropped.counts == {"licence: GPL-2.0": 1}
+    assert dict(second.metadata)["licence"] == "Apache-2.0, BSD, MIT"
+    assert dropped.counts == {"licence: GPL-2.0": 2}
 
 
 def test_file_filters_see_files_before_they_are_put_together(tmp_path):
@@ -302,6 +351,17 @@ def test_a_tar_cut_short_gives_what_came_before(tmp_path):
     documents, dropped = collect(path)
     assert [d.id for d in documents] == ["r.tar:LICENSE"]
     assert list(dropped.counts) == ["file damaged, the rest of it is lost (ReadError)"]
+
+
+def test_a_damaged_header_is_no_end_of_the_tar(tmp_path):
+    members = {"LICENSE": MIT.encode(), "b.py": b"x", "c.py": b"x"}
+    path = tar_of(tmp_path / "a" / "r.tar.gz", members)
+    data = bytearray(gzip.decompress(path.read_bytes()))
+    data[1024 + 150] ^= 1
+    path.write_bytes(gzip.compress(bytes(data)))
+    documents, dropped = collect(path)
+    assert [d.id for d in documents] == ["r.tar.gz:LICENSE"]
+    assert dropped.examples == {"file damaged, the rest of it is lost (EOFError)": ["r.tar.gz"]}
 
 
 def test_a_bomb_of_a_tar_is_given_up(tmp_path, monkeypatch):
