@@ -1,8 +1,9 @@
 """Scores documents by a linear model of their words, and keeps those that score well.
 
 A document's score is the logistic function of a bias plus the mean weight of its words and pairs of
-neighbouring words. Which weight a word or pair has is told by the upper bits of its number
-(`word_hashes`), so that the model is one array of numbers whatever the vocabulary.
+neighbouring words, among its first 1,048,576 characters. Which weight a word or pair has is told by
+the upper bits of its number (`word_hashes`), so that the model is one array of numbers whatever the
+vocabulary.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from .batches import batches
 from .word_hashes import hash_words, ngrams
 
 FORMAT = "llama_jax quality classifier 1"
+_MAX_CHARACTERS = 1 << 20
 
 
 class Model(NamedTuple):
@@ -49,7 +51,7 @@ class Model(NamedTuple):
 
 def features_of(texts: list[str], size: int) -> tuple[np.ndarray, np.ndarray]:
     """Features below `size` of all texts end to end, and how many each text has."""
-    hashed = hash_words(texts)
+    hashed = hash_words([text[:_MAX_CHARACTERS] for text in texts])
     pairs = ngrams(hashed.numbers, 2)
     inside = hashed.text[1:] == hashed.text[:-1]
     text = np.concatenate((hashed.text, hashed.text[1:][inside]))

@@ -91,6 +91,13 @@ def test_a_score_is_the_logistic_function_of_the_mean_weight():
         assert features_of([text], 1 << 10)[1][0] == len(features)
 
 
+def test_only_the_beginning_of_a_long_document_counts(model, monkeypatch):
+    monkeypatch.setattr("data_pipelines.stages.classifier._MAX_CHARACTERS", 100)
+    text = next(documents(GOOD, 1, 5)).text
+    other = text[:100] + " buy" * 1000
+    assert model.scores([text])[0] == model.scores([other])[0]
+
+
 def test_low_scores_are_dropped_with_their_value(model, tmp_path):
     texts = [next(documents(GOOD, 1, 5)).text, next(documents(BAD, 1, 6)).text, ""]
     kept, dropped = passed(model, tmp_path / "q.model", texts)
