@@ -23,6 +23,8 @@ from .spill import Resources
 
 _SIGNATURES, _PAIRS, _SIZES = "signatures.parquet", "pairs.parquet", "sizes.parquet"
 _HASHES, _FOUND = "hashes.parquet", "found.parquet"
+# What a task that sorts or joins may use; more than that goes to its folder.
+MEMORY_BYTES = 512 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,4 +161,4 @@ def _told(documents: Iterable[Hashed], progress: Progress) -> Iterator[Hashed]:
 def _resources(folder: Path) -> Iterator[Resources]:
     """Room beside what a task writes, gone when it has written."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        yield Resources(scratch=Path(scratch))
+        yield Resources(scratch=Path(scratch), memory_bytes=MEMORY_BYTES)

@@ -1,0 +1,206 @@
+"""A whole build: the rate of each stage, two workers against one, and memory for eight copies.
+
+Command: python benchmarks/data_build.py [--input FOLDER]
+
+The text is this machine's own Python sources, or that of a folder. It goes through rules, near
+duplicates, paragraphs and a tokenizer. For memory, each task has a process of its own; the eight
+copies of the documents differ in their last line, so that all of them pass every stage.
+"""
+
+import collections
+import dataclasses
+import functools
+import multiprocessing
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import tyro
+
+from data_pipelines.document import Dropped
+from data_pipelines.engine import Task, run_task
+from data_pipelines.local_pool import LocalPool
+from data_pipelines.runner import build
+from data_pipelines.sources import open_source, read_all
+from data_pipelines.stages import deduplicate
+from llama_jax.config import (
+    BuildConfig,
+    C4Rules,
+    FilesSource,
+    FineWebRules,
+    GopherQuality,
+    GopherRepetition,
+    MinHash,
+    ParagraphDedup,
+    PythonEnvironmentSource,
+    TokenizerTraining,
+)
+
+FILTERS = (
+    C4Rules(drop_curly_brackets=False, min_sentences=0, needs_terminal_punctuation=False),
+    GopherRepetition(),
+    GopherQuality(min_stop_words=0),
+    FineWebRules(min_punctuated_lines=0.0, max_short_lines=1.0, max_newlines_per_word=1.0),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is measured."""
+
+    input: str = ""
+    """Folder of texts; this machine's Python sources by default."""
+    megabytes: int = 60
+    """Of text, at most."""
+    memory_megabytes: int = 12
+    """Of one copy of the text, where memory is measured."""
+    duckdb_mib: int = 64
+    """What a task that sorts or joins may use, where memory is measured."""
+
+
+def main(options: Options) -> None:
+    """Prints both tables."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        texts = folder / "texts"
+        write_texts(options.input, options.megabytes << 20, texts, copies=1)
+        compare_workers(texts, folder)
+        for copies in (1, 8):
+            size = options.memory_megabytes << 20
+            write_texts(options.input, size, folder / f"texts{copies}", copies=copies)
+        compare_memory(folder, options.duckdb_mib << 20)
+
+
+def write_texts(given: str, max_bytes: int, out: Path, *, copies: int) -> None:
+    """Writes documents as text files; copies differ in their last line."""
+    source = open_source(FilesSource(path=given) if given else PythonEnvironmentSource())
+    taken = 0
+    for number, document in enumerate(read_all(source, Dropped())):
+        taken += len(document.text.encode())
+        if taken > max_bytes:
+            return
+        for copy in range(copies):
+            path = out / str(copy) / f"{number % 100:02d}" / f"{number}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{document.text}\nthis is copy {copy}, {number}\n")
+
+
+def recipe(texts: Path) -> BuildConfig:
+    """What is built."""
+    source = FilesSource(path=str(texts), filters=FILTERS, dedup=(MinHash(), ParagraphDedup()))
+    return BuildConfig(
+        name="benchmark",
+        sources=(source,),
+        tokenizer=TokenizerTraining(vocab_size=1000, sample_bytes=4_000_000),
+        shard_tokens=4_000_000,
+    )
+
+
+def compare_workers(texts: Path, folder: Path) -> None:
+    """Builds with one process and with two."""
+    size = sum(path.stat().st_size for path in texts.rglob("*.txt"))
+    seconds = {}
+    for workers in (1, 2):
+        stages = Stages()
+        start = time.perf_counter()
+        build(recipe(texts), folder / f"out{workers}", stages, run=LocalPool(workers))
+        seconds[workers] = time.perf_counter() - start
+        rates = stages.finish()
+        print(f"{workers} workers: {size / 1e6:.1f} MB in {seconds[workers]:.1f} s")
+        for name, (num_bytes, taken) in rates.items():
+            print(f"  {name:20} {num_bytes / 1e6 / taken:8.1f} MB/s {taken:7.1f} s")
+    differ = _different(folder / "out1", folder / "out2")
+    print(f"two workers are {seconds[1] / seconds[2]:.2f} times as fast as one")
+    print(f"files that differ: {', '.join(differ) or 'none'}", flush=True)
+
+
+def _different(one: Path, two: Path) -> list[str]:
+    names = {p.relative_to(out) for out in (one, two) for p in out.rglob("*") if p.is_file()}
+    return [
+        str(name)
+        for name in sorted(names)
+        if (one / name).read_bytes() != (two / name).read_bytes()
+    ]
+
+
+class Stages:
+    """A `Reporter` that measures how long each stage takes."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, int] = {}
+        self._starts: list[tuple[str, float]] = []
+
+    def stage(self, name: str, total_bytes: int) -> None:
+        """See `Reporter`."""
+        self._sizes[name] = total_bytes
+        self._starts.append((name, time.perf_counter()))
+
+    def advance(self, name: str, num_bytes: int) -> None:
+        """See `Reporter`."""
+
+    def finish(self) -> dict[str, tuple[int, float]]:
+        """Bytes and seconds of each stage."""
+        ends = [start for _, start in self._starts[1:]] + [time.perf_counter()]
+        pairs = zip(self._starts, ends, strict=True)
+        return {name: (self._sizes[name], end - start) for (name, start), end in pairs}
+
+
+def compare_memory(folder: Path, duckdb_bytes: int) -> None:
+    """Prints the highest peak of each stage's tasks, for one copy and for eight."""
+    peaks = {}
+    for copies in (1, 8):
+        run = Measured(functools.partial(_limit_duckdb, duckdb_bytes))
+        build(recipe(folder / f"texts{copies}"), folder / f"memory{copies}", Stages(), run=run)
+        peaks[copies] = run.peaks
+        shutil.rmtree(folder / f"memory{copies}")
+    print(f"{'peak MiB':16} {'1 copy':>8} {'8 copies':>8} {'ratio':>6}")
+    for stage, one in peaks[1].items():
+        eight = peaks[8][stage]
+        print(f"{stage:16} {one:8.0f} {eight:8.0f} {eight / one:6.2f}", flush=True)
+
+
+class Measured:
+    """An `Executor` in which each task has a process of its own, whose peak is noted.
+
+    Attributes:
+        peaks: Of each stage, in MiB.
+    """
+
+    def __init__(self, prepare: Callable[[], None]):
+        self._prepare = prepare
+        self.peaks: dict[str, float] = collections.defaultdict(float)
+
+    def __call__(
+        self, tasks: Sequence[tuple[Task, str]], work: Path, progress: Callable[[str, int], None]
+    ) -> None:
+        """See `Executor`."""
+        spawned = multiprocessing.get_context("spawn")
+        for task, key in tasks:
+            ours, theirs = spawned.Pipe()
+            process = spawned.Process(
+                target=_measure, args=(task, key, work, self._prepare, theirs)
+            )
+            process.start()
+            stage = task.name.split("/")[0]
+            self.peaks[stage] = max(self.peaks[stage], ours.recv())
+            process.join()
+
+
+def _limit_duckdb(num_bytes: int) -> None:
+    deduplicate.MEMORY_BYTES = num_bytes
+
+
+def _measure(task: Task, key: str, work: Path, prepare: Callable[[], None], answer) -> None:
+    prepare()
+    run_task(task, key, work, lambda num_bytes: None)
+    # Not getrusage: its peak is inherited from the parent.
+    status = Path("/proc/self/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+)", status)
+    answer.send(int(found[1]) / 1024 if found else float("nan"))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
