@@ -11,6 +11,8 @@ from .html_names import BODY, CELLS, CONTENT, HEADINGS, ITEMS
 # A block of so many characters is prose; with less, a label, a button or a byline may be.
 _PROSE_CHARS = 50
 _LINK_SHARE = 0.5
+# A block of links speaks no louder against the text around it than one of so many characters.
+_LINK_CHARS = 100
 # Elements with less than this are looked at again with what is hidden.
 _FEW_CHARS = 250
 _NO_ROOT = frozenset(["p", "tr", *ITEMS])
@@ -100,24 +102,26 @@ def _value(block: Block, size: float) -> float:
     """How much the block speaks for an element that it is in."""
     tag = block.element.tag
     if block.element.is_left_out:
-        return -0.25 * min(block.chars, 200)
+        return -0.25 * min(block.chars, _LINK_CHARS)
     if _is_linked(block):
-        return -0.5 * min(block.chars, 200)
+        return -0.3 * min(block.chars, _LINK_CHARS)
     if size >= _PROSE_CHARS and tag not in HEADINGS:
         return size / 2 if tag == "li" else size
     return 0.3 * size if tag in ITEMS or tag == "pre" else -5
 
 
 def _main_element(page: Page, values: list[float]) -> Element:
-    """The element to go down to; `values` are sums over the blocks."""
+    """The innermost element that is worth nearly as much as any; `values` are sums over blocks."""
+    worth = [
+        (values[element.end] - values[element.start], element)
+        for element in page.elements
+        if not element.is_left_out and element.tag not in _NO_ROOT
+    ]
+    most = max(value for value, _ in worth)
     best = page.elements[0]
-    for element in page.elements[1:]:
-        if element.is_left_out or element.tag in _NO_ROOT:
-            continue
-        if element.start < best.start or element.end > best.end:
-            continue
-        value = values[element.end] - values[element.start]
-        if value > 0 and value * _trust(element) >= values[best.end] - values[best.start]:
+    for value, element in worth:
+        is_inside = best.start <= element.start and element.end <= best.end
+        if is_inside and 0 < most <= value * _trust(element):
             best = element
     return best
 
