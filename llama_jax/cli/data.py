@@ -6,8 +6,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal
 
 _USAGE = """usage: llama-jax data build RECIPE --out DIR [--input PATH] [--FIELD VALUE ...]
        llama-jax data inspect DIR [--document N | --token N | --step N | --report]
@@ -26,9 +25,12 @@ examples:
 
 _BUILD = """Collects documents, trains or loads the tokenizer, writes token shards.
 
-A killed build goes on where it was; a finished one is recognised and left as it is.
+A killed build, or one stopped with Ctrl-C (exit code 75), goes on where it was; a finished one is
+recognised and left as it is.
 
 example: llama-jax data build demo --out my_data --input my_texts/"""
+
+_STOPPED = 75
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,7 @@ def main(argv: list[str]) -> int:
 
 
 def _build(argv: list[str]) -> int:
+    from llama_jax.cli.build_progress import BuildProgress
     from llama_jax.cli.data_input import with_input, without
     from llama_jax.cli.data_inspect import print_summary
     from llama_jax.cli.pipelines import load_pipelines
@@ -104,19 +107,25 @@ def _build(argv: list[str]) -> int:
     if options.workers < 0:
         raise ValueError(f"--workers={options.workers} must be positive, or 0 for one a CPU.")
     runner = load_pipelines("runner")
-    with _Progress() as progress:
-        summary, finished_before = runner.build(
-            config,
-            options.out,
-            progress,
-            run=runner.executor(
-                options.workers or len(os.sched_getaffinity(0)),
-                options.runner,
-                shlex.split(options.beam_options),
-            ),
-            work=options.work,
-            max_bad_records=options.max_bad_records,
+    try:
+        with BuildProgress() as progress:
+            summary, finished_before = runner.build(
+                config,
+                options.out,
+                progress,
+                run=runner.executor(
+                    options.workers or len(os.sched_getaffinity(0)),
+                    options.runner,
+                    shlex.split(options.beam_options),
+                ),
+                work=options.work,
+                max_bad_records=options.max_bad_records,
+            )
+    except KeyboardInterrupt:
+        print(
+            "Stopped. What is done is kept; run the same command again to go on.", file=sys.stderr
         )
+        return _STOPPED
     if finished_before:
         print(f"{options.out} is already built from this recipe.", file=sys.stderr)
     if options.json:
@@ -124,61 +133,3 @@ def _build(argv: list[str]) -> int:
     else:
         print_summary(summary, options.out)
     return 0
-
-
-class _Progress:
-    """One line a stage on stderr, alive where stderr is a terminal."""
-
-    def __init__(self) -> None:
-        from rich import progress
-        from rich.console import Console
-
-        self._console = Console(stderr=True)
-        self._progress = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.DownloadColumn(),
-            progress.TransferSpeedColumn(),
-            progress.TimeElapsedColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self._end_stages()
-        self._progress.stop()
-
-    def stage(self, name: str, total_bytes: int) -> None:
-        """See `data_pipelines.runner.Reporter`."""
-        if name.split()[0] not in {other.split()[0] for other in self._open()}:
-            self._end_stages()
-        self._tasks[name] = self._progress.add_task(name, total=total_bytes)
-        if not self._console.is_terminal:
-            print(f"{name} ...", file=sys.stderr, flush=True)
-
-    def advance(self, name: str, num_bytes: int) -> None:
-        """See `data_pipelines.runner.Reporter`."""
-        self._progress.advance(self._tasks[name], num_bytes)
-
-    def _open(self) -> list[str]:
-        return [name for name, task in self._tasks.items() if not self._task(task).finished]
-
-    def _end_stages(self) -> None:
-        for name in self._open():
-            task = self._task(self._tasks[name])
-            done = task.completed or 1
-            self._progress.update(task.id, total=done, completed=done)
-
-    def _task(self, number: Any) -> Any:
-        return next(task for task in self._progress.tasks if task.id == number)
