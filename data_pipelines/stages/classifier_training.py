@@ -116,10 +116,20 @@ def _matrix(texts: list[str], num_features: int) -> Any:
     return rows
 
 
+def area_under_curve(scores: np.ndarray, labels: np.ndarray) -> float:
+    """How often a good document scores above another one; ties count half.
+
+    By ranks, for it is wanted a thousand times; scikit-learn's takes a millisecond each.
+    """
+    from scipy.stats import rankdata
+
+    good = int(labels.sum())
+    wins = rankdata(scores)[labels == 1].sum() - good * (good + 1) / 2
+    return float(wins / (good * (len(labels) - good)))
+
+
 def _measure(scores: np.ndarray, labels: np.ndarray, groups: list[str]) -> dict[str, Any]:
     """Accuracy and area under the curve, with the interval when groups are drawn again."""
-    from sklearn.metrics import roc_auc_score
-
     _, group = np.unique(groups, return_inverse=True)
     rows_of = [np.flatnonzero(group == number) for number in range(group.max() + 1)]
     rng = np.random.default_rng(0)
@@ -127,11 +137,11 @@ def _measure(scores: np.ndarray, labels: np.ndarray, groups: list[str]) -> dict[
     for _ in range(_RESAMPLES):
         drawn = np.concatenate([rows_of[i] for i in rng.integers(len(rows_of), size=len(rows_of))])
         if 0 < labels[drawn].sum() < len(drawn):
-            areas.append(roc_auc_score(labels[drawn], scores[drawn]))
+            areas.append(area_under_curve(scores[drawn], labels[drawn]))
     return {
         "documents": len(scores),
         "groups": len(rows_of),
         "accuracy": round(float(np.mean((scores > 0.5) == labels)), 4),
-        "auc": round(float(roc_auc_score(labels, scores)), 4),
+        "auc": round(area_under_curve(scores, labels), 4),
         "auc_interval": [round(float(value), 4) for value in np.percentile(areas, _INTERVAL)],
     }

@@ -69,6 +69,15 @@ def test_what_cannot_be_told_apart_is_said_to_be_a_coin_toss():
     assert high - low > 0.1
 
 
+def test_the_area_under_the_curve_is_scikit_learns():
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(0)
+    scores, labels = rng.integers(9, size=200) / 9, rng.integers(2, size=200)
+    ours = classifier_training.area_under_curve(scores, labels)
+    assert ours == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+
+
 def test_a_site_is_either_trained_on_or_held_out(monkeypatch):
     tested = {}
     monkeypatch.setattr(
