@@ -86,6 +86,11 @@ def test_generated_vendored_and_minified_files_are_dropped_only_on_demand(option
     assert kept(text, path, **{f"drop_{option}": True})[0] == f"code: {option}"
 
 
+def test_a_name_or_a_phrase_elsewhere_says_nothing_about_who_wrote_a_file():
+    assert kept(PYTHON, "src/vendor", extensions=(), drop_vendored=True)[0] is None
+    assert kept(PYTHON * 20 + "# do not edit", drop_generated=True)[0] is None
+
+
 def test_a_document_without_a_path_is_judged_by_its_text():
     assert kept(PYTHON, "")[0] is None
     assert kept("x" * 1001, "")[0] == "code: longest line"

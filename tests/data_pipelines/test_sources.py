@@ -214,11 +214,23 @@ def test_a_line_of_just_the_longest_length_is_read(tmp_path, monkeypatch):
 def test_long_texts_of_other_formats_are_counted(tmp_path, monkeypatch):
     for module in (records, files):
         monkeypatch.setattr(module, "MAX_RECORD_BYTES", 1000)
-    (tmp_path / "a.txt").write_text("a" * 1001)
+    # The 1,000th byte is in the middle of a letter.
+    (tmp_path / "a.txt").write_text("a" + "é" * 501)
     pyarrow.parquet.write_table(pa.table({"text": ["a" * 1001, "b"]}), tmp_path / "b.parquet")
     documents, dropped = collect(tmp_path)
     assert documents == {"b.parquet:2": "b"}
     assert dropped.examples == {"longer than 1,000 bytes": ["a.txt", "b.parquet:1"]}
+
+
+def test_no_more_of_a_text_file_is_read_than_is_taken(tmp_path):
+    with (tmp_path / "a.txt").open("wb") as file:
+        file.truncate(256 << 20)
+    tracemalloc.start()
+    _, dropped = collect(tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert dropped.examples == {"longer than 16,777,216 bytes": ["a.txt"]}
+    assert peak < 64 << 20
 
 
 def test_a_bomb_of_zstandard_is_unpacked_piece_by_piece(tmp_path):
