@@ -1,6 +1,7 @@
 """An archive gives each of its pages once, as text; damage costs what it hit, and is named."""
 
 import gzip
+import io
 import random
 import tracemalloc
 import zipfile
@@ -192,6 +193,54 @@ def test_damage_costs_the_record_that_it_hit(tmp_path, name, data, kept):
     documents, dropped = collect(tmp_path)
     assert [t for t in texts(documents) if t in TEXTS] == [TEXTS[number] for number in kept]
     assert dropped.counts[warc.DAMAGED] == 1
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 4, 5, 1 << 20])
+def test_the_next_record_is_found_wherever_chunks_end(monkeypatch, chunk_bytes):
+    monkeypatch.setattr(warc, "_CHUNK_BYTES", chunk_bytes)
+    assert warc.find(io.BytesIO(b"WARC/1 WAWARC/1"), b"WARC/", 1) == 9
+    assert warc.find(io.BytesIO(b"WARC/1 WAWARC"), b"WARC/", 1) == -1
+
+
+ARCS = [ARC_HEAD, *(arc(number, http(page(text))) for number, text in enumerate(TEXTS))]
+ARC_MEMBERS = [gzip.compress(data, mtime=0) for data in ARCS]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "kept", "reason"),
+    [
+        ("a.arc.gz", damaged(2, ARC_MEMBERS, flipped(ARC_MEMBERS[2], 40)), [0, 2, 3], warc.DAMAGED),
+        ("a.arc.gz", damaged(2, ARC_MEMBERS, b"junk" * 9), [0, 2, 3], warc.DAMAGED),
+        ("a.arc.gz", b"".join(ARC_MEMBERS)[:-30], [0, 1, 2], warc.DAMAGED),
+        ("a.arc", damaged(2, ARCS, b"junk\n" * 9), [0, 2, 3], warc.DAMAGED),
+        ("a.arc", b"".join(ARCS)[:-30], [0, 1, 2], warc.DAMAGED),
+        ("a.arc", damaged(2, ARCS, arc(1, bytes(20 << 20))), [0, 2, 3], warc.TOO_LARGE),
+        (
+            "a.arc",
+            ARC_HEAD + b"x" * 300_000 + b"\n" + b"".join(ARCS[1:]),
+            [0, 1, 2, 3],
+            warc.DAMAGED,
+        ),
+    ],
+)
+def test_damage_costs_an_arc_no_more(tmp_path, name, data, kept, reason):
+    (tmp_path / name).write_bytes(data)
+    documents, dropped = collect(tmp_path)
+    assert texts(documents) == [TEXTS[number] for number in kept]
+    assert dropped.counts == {reason: 1}
+
+
+def test_a_large_record_is_given_only_with_the_right_checksum(tmp_path):
+    words = random.Random(0).randbytes(200_000).hex(" ", 4)
+    large = gzip.compress(record(9, http(page(words))), mtime=0)
+    for name, data, kept in [
+        ("right.warc.gz", large + b"junk" * 9 + MEMBERS[0], [words, TEXTS[0]]),
+        ("wrong.warc.gz", flipped(large, len(large) - 6) + MEMBERS[0], [TEXTS[0]]),
+    ]:
+        (tmp_path / name).write_bytes(data)
+        documents, dropped = collect(tmp_path / name)
+        assert texts(documents) == kept
+        assert dropped.counts[warc.DAMAGED] == 1
 
 
 def test_no_flipped_bit_stops_a_build(tmp_path):
