@@ -127,20 +127,21 @@ def _join_groups(database: Database, pairs: Sequence[Path]) -> None:
         """,
         pairs=pairs,
     )
-    # Each round keeps groups together and brings them nearer to stars, about in square steps.
-    while database.number(_NOT_STARS):
+    # Each round keeps groups together and brings them nearer to stars, which it does not change.
+    before, after = (), database.row(_FINGERPRINT)
+    while after != before:
         for step in (_LARGE_STAR, _SMALL_STAR):
             database.run(f"CREATE TABLE better AS {step}")
             database.run("DROP TABLE links")
             database.run("ALTER TABLE better RENAME TO links")
+        before, after = after, database.row(_FINGERPRINT)
     database.run(_LENGTHS, pairs=pairs)
     database.run(_STAYING)
 
 
-_NOT_STARS = """
-SELECT (SELECT count(*) - count(DISTINCT high) FROM links)
-     + (SELECT count(*) FROM links SEMI JOIN (SELECT high AS low FROM links) USING (low))
-"""
+# The same before and after a round that changes nothing; needs no memory, unlike a look for
+# documents with several links.
+_FINGERPRINT = "SELECT count(*), bit_xor(hash(high, low)) FROM links"
 # The links of each document to higher ones go to the lowest that it is linked to.
 _LARGE_STAR = """
 WITH ends AS (SELECT high AS a, low AS b FROM links UNION ALL SELECT low, high FROM links),

@@ -77,11 +77,9 @@ class Database:
         found = self._connection.sql(query, params=_plain(values))
         yield from found.to_arrow_reader(_READ_ROWS)
 
-    def number(self, query: str) -> int:
-        """The one number that a query gives."""
-        row = self._connection.execute(query).fetchone()
-        assert row is not None
-        return int(row[0])
+    def row(self, query: str) -> tuple[object, ...]:
+        """The first row of a query."""
+        return self._connection.execute(query).fetchone() or ()
 
 
 def _plain(values: Mapping[str, Sequence[Path] | int]) -> dict[str, list[str] | int]:

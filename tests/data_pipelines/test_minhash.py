@@ -91,6 +91,14 @@ def test_texts_of_few_words_are_told_apart(other):
     assert num_words.tolist() == [2, len(other.split()), 2, 0, 0]
 
 
+@pytest.mark.parametrize("size", [5, 6, 12])
+def test_every_word_of_a_text_counts(size):
+    text = words(size)
+    others = [" ".join([*text[:at], "changed", *text[at + 1 :]]) for at in range(size)]
+    minima, _ = Signer(MinHash()).sign([" ".join(text), *others])
+    assert len(np.unique(minima, axis=0)) == size + 1
+
+
 @pytest.mark.parametrize("size", [7, 8, 9, 16, 17, 127, 500])
 def test_words_differ_by_any_of_their_bytes_and_their_length(size):
     word = "a" * size
