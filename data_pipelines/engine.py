@@ -5,9 +5,11 @@ code, the config and the inputs. Run again, a task whose folder says the same is
 """
 
 import dataclasses
+import errno
 import functools
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -135,16 +137,30 @@ def run_task(task: Task, key: str, work: Path, progress: Progress) -> None:
     started = time.perf_counter()
     try:
         result = task.function(task.config, task.inputs, partial, progress)
-    except ValueError as error:
-        raise TaskFailedError(str(error)) from error
+        seconds = time.perf_counter() - started
+        done = {"key": key, "result": result, "seconds": round(seconds, 3)}
+        (partial / DONE).write_text(json.dumps(done))
     except Exception as error:
-        raise TaskFailedError(f"{task.name}: {type(error).__name__}: {error}") from error
-    seconds = time.perf_counter() - started
-    done = {"key": key, "result": result, "seconds": round(seconds, 3)}
-    (partial / DONE).write_text(json.dumps(done))
+        # What is left of it would only fill a disk that may be full.
+        shutil.rmtree(partial, ignore_errors=True)
+        raise TaskFailedError(_why(task, error, work)) from error
     # Of another config, or of a build that was killed here.
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+
+
+def _why(task: Task, error: Exception, work: Path) -> str:
+    # Libraries that write for us raise errors of their own, with the system's words in them.
+    if any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT)):
+        return (
+            f"{task.name}: the disk of {work} is full. What is done is kept: make room and run the "
+            "build again, or give it another folder with --work."
+        )
+    return (
+        str(error)
+        if isinstance(error, ValueError)
+        else (f"{task.name}: {type(error).__name__}: {error}")
+    )
 
 
 def in_this_process(

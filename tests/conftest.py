@@ -1,5 +1,7 @@
 """Eight simulated CPU devices, so that every layout can be tested on a laptop."""
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import jax
@@ -33,3 +35,17 @@ def eight_devices():
     mesh = make_mesh(MeshConfig(fsdp=2, context=2, tensor=2))
     with use_layout(mesh):
         yield mesh
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of 4 MB, where one may be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "llama_jax_test", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

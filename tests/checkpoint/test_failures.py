@@ -35,20 +35,6 @@ def assert_good(directory, *steps):
             assert (int(state["step"]), meta) == (step, {"step": step})
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A real file system of 4 MB, where one may be mounted."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "llama_jax_test", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("mounting a small file system needs root")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 def test_a_disk_without_room_refuses_and_names_the_last_good_one(small_disk):
     directory = small_disk / "checkpoints"
     with Checkpointer(directory, KEEP_ALL) as checkpointer:

@@ -1,11 +1,13 @@
 """Text to ids and back: exactly, with special tokens coming from us alone."""
 
+import random
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from llama_jax.data.sentencepiece import train_sentencepiece
+from llama_jax.data.sentencepiece import _cut, train_sentencepiece
 from llama_jax.data.tokenizer import Tokenizer, find_tokenizer, load_tokenizer
 
 SENTENCES = [
@@ -101,6 +103,27 @@ def test_llama2_ids_are_sentencepieces_own_save_for_its_sign_for_a_space(corpus_
             assert ours.encode(text).tolist() == theirs.encode(text)
     assert theirs.decode(theirs.encode("▁")) == " "
     assert ours.decode(ours.encode("▁")) == "▁"
+
+
+@pytest.mark.parametrize("model", ["trained", "llama2.model"])
+def test_texts_encoded_in_pieces_have_the_ids_of_the_whole(
+    model, trained, corpus_file, monkeypatch
+):
+    """Cut every few bytes, a text's spaces and words stand in every place beside a cut."""
+    import sentencepiece
+
+    path = trained.path if model == "trained" else corpus_file(f"tokenizers/{model}")
+    ours, theirs = load_tokenizer(path), sentencepiece.SentencePieceProcessor(str(path))
+    chosen = random.Random(0)
+    traps = [trap for trap in TRAPS if "▁" not in trap] + ["  ", " the", " a", "\n    x", "), ("]
+    text = "".join(chosen.choices([*traps, *SENTENCES[:20]], k=2000))
+    whole = theirs.encode(text)
+    cuts = set()
+    for size in (1, 2, 3, 5, 64):
+        monkeypatch.setattr("llama_jax.data.sentencepiece._CUT_BYTES", size)
+        cuts.add(len(list(_cut(text.encode()))))
+        assert ours.encode(text).tolist() == whole
+    assert min(cuts) > 100
 
 
 def test_llama3_has_the_published_ids(corpus_file):

@@ -433,3 +433,15 @@ def test_beam_is_refused_where_it_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     with pytest.raises(ValueError, match=r"--runner=beam needs Apache Beam: pip install"):
         executor(1, "beam")
+
+
+def test_a_full_disk_ends_the_build_by_name_and_what_is_done_is_kept(config, small_disk, tmp_path):
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(3_950_000))
+    for workers in (1, 2):
+        with pytest.raises(ValueError, match=r"the disk of .*disk/out/.build.* is full.*make room"):
+            build(config, small_disk / "out", Quiet(), run=executor(workers))
+    filler.unlink()
+    build(config, small_disk / "out", Quiet())
+    build(config, tmp_path / "elsewhere", Quiet())
+    assert contents(small_disk / "out") == contents(tmp_path / "elsewhere")
