@@ -246,7 +246,7 @@ def _funnel(source: dict[str, Any]) -> Iterator[str]:
         tuple(
             (
                 (after[what] / most[what], "kept"),
-                (max(before[what] - after[what], 0) / most[what], "gone"),
+                ((before[what] - after[what]) / most[what], "gone"),
             )
             for what in measures
         )
