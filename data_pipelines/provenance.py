@@ -29,7 +29,7 @@ def find_document(
         ValueError: If the cleaned documents are not there.
     """
     folder = directory / DOCUMENTS_FOLDER
-    files = sorted(folder.glob(f"{source}-[0-9]*-of-[0-9]*.parquet"))
+    files = sorted(folder.glob(f"{source}-*.parquet"))
     if not files:
         raise ValueError(
             f"DIR={str(directory)!r} has no {DOCUMENTS_FOLDER}/{source}-*.parquet: where a "

@@ -148,7 +148,7 @@ def _overview(report: dict[str, Any]) -> Iterator[str]:
         "text kept": byte_size(text_bytes),
         "tokens": amount(tokens),
         "bytes a token": f"{text_bytes / tokens:.2f}" if tokens else "–",
-        "tokenizer": f"{tokenizer['kind']}, {tokenizer['vocab_size']:,} ids",
+        f"tokenizer, {tokenizer['kind']}": f"{tokenizer['vocab_size']:,} ids",
     }
     shown = "".join(f"<div><dt>{text(k)}</dt><dd>{text(v)}</dd></div>" for k, v in facts.items())
     yield f"<dl>{shown}</dl>"

@@ -61,7 +61,8 @@ tbody th{{flex-basis:100%;max-width:none}}
 td:empty{{display:none}}
 td[data-of]::after{{content:" " attr(data-of);color:var(--soft);font-size:.85rem}}
 .bar{{flex-basis:100%;width:100%;margin-top:.25rem}}}}
-@media print{{body{{max-width:none;font-size:11px}}tr,figure,.example{{break-inside:avoid}}
+@media print{{html{{font-size:11px}}body{{max-width:none;font-size:1rem}}
+tr,.columns,.example{{break-inside:avoid}}
 h2,h3{{break-after:avoid}}.text{{max-height:none;overflow:visible}}
 details::details-content{{content-visibility:visible;block-size:auto}}}}
 """

@@ -148,7 +148,7 @@ def test_titles_say_what_pictures_show(tmp_path):
         "c.gz (damaged)",
         "personal data replaced, 20",
         "short & sweet",
-        "sentencepiece, 32,000 ids",
+        "tokenizer, sentencepiece 32,000 ids",
         "not identified",
         "32 to 63",
     ):
