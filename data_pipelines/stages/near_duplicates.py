@@ -115,7 +115,9 @@ def cluster(
     with Database(resources) as database:
         _join_groups(database, pairs)
         write_rows(sizes, _SIZES, database.rows(_SIZES_OF_GROUPS))
-        write_by_file(removed, _REMOVED, database.rows(_REMOVED_ROWS, signatures=signatures))
+        for statement in (_NAME_STAYING, _NAME_REMOVED):
+            database.run(statement, signatures=signatures)
+        write_by_file(removed, _REMOVED, database.rows(_REMOVED_ROWS))
 
 
 def _join_groups(database: Database, pairs: Sequence[Path]) -> None:
@@ -176,13 +178,18 @@ SELECT documents, count(*) AS groups
 FROM (SELECT count(*) + 1 AS documents FROM removed GROUP BY stays)
 GROUP BY documents ORDER BY documents
 """
-_REMOVED_ROWS = f"""
-WITH signed AS (SELECT {_NUMBER} AS number, digest FROM read_parquet($signatures))
-SELECT removed.number // 4294967296 AS file, gone.digest AS digest, kept.digest AS stays
-FROM removed JOIN signed gone ON gone.number = removed.number
-JOIN signed kept ON kept.number = removed.stays
-ORDER BY removed.number
+_SIGNED = f"SELECT {_NUMBER} AS number, digest FROM read_parquet($signatures)"  # noqa: S608
+# One join or sort a statement: those of one statement share the memory.
+_NAME_STAYING = f"""
+CREATE TABLE half_named AS SELECT removed.number AS number, digest AS stays
+FROM removed JOIN ({_SIGNED}) signed ON signed.number = removed.stays
 """  # noqa: S608 - an expression of ours
+_NAME_REMOVED = f"""
+CREATE TABLE named AS SELECT number, digest, stays FROM half_named JOIN ({_SIGNED}) USING (number)
+"""  # noqa: S608 - an expression of ours
+_REMOVED_ROWS = """
+SELECT number // 4294967296 AS file, digest, stays FROM named ORDER BY number
+"""
 
 
 def remove(documents: Iterable[Hashed], removed: Path, dropped: Dropped) -> Iterator[Hashed]:

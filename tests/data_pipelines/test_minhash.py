@@ -115,6 +115,15 @@ def test_a_signature_does_not_depend_on_its_batch():
         assert np.array_equal(Signer(MinHash()).sign([text]).minima[0], minima)
 
 
+def test_all_of_a_long_text_counts():
+    text = " ".join(words(120_000))
+    half = len(text) // 2
+    minima, _ = Signer(MinHash()).sign([text, text[:half], text[half:]])
+    assert not np.array_equal(minima[0], minima[1])
+    assert np.array_equal(minima[0] <= minima[1], np.ones(112, bool))
+    assert np.mean(minima[0] == np.minimum(minima[1], minima[2])) > 0.9
+
+
 def test_a_signature_is_the_same_on_every_machine():
     minima, _ = Signer(MinHash()).sign(["The quick brown fox jumps over the lazy dog."])
     assert minima[0, [0, 55, 111]].tolist() == GOLDEN

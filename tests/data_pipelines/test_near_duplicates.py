@@ -101,6 +101,13 @@ def test_groups_larger_than_a_batch_stay_together(tmp_path, monkeypatch):
     assert sizes(tmp_path) == {len(texts): 1}
 
 
+def test_a_key_shared_across_batches_is_one_group(tmp_path, monkeypatch):
+    monkeypatch.setattr("data_pipelines.stages.spill._READ_ROWS", 2)
+    texts = ["same words" + " " * number for number in range(25)]
+    assert set(find(tmp_path, texts, MinHash(bands=1, rows=1)).values()) == {texts[-1]}
+    assert sizes(tmp_path) == {25: 1}
+
+
 def test_pairs_below_the_threshold_are_left_alone(tmp_path):
     texts = []
     for seed in range(40):
