@@ -15,8 +15,6 @@ from .html_names import (
 )
 
 MAX_TAGS = 250_000
-# Chromium stops nesting at 512.
-_MAX_DEPTH = 400
 _MAX_BLOCKS_OF_LINK = 20
 _FORMAT_TAGS = frozenset([*FORMATTING.split("|"), "a", "br"])
 _TOKEN = re.compile(r"<(?:(/?)([a-zA-Z][\w:-]*)|[!?])([^>]*)>")
@@ -68,8 +66,8 @@ class TooManyTagsError(Exception):
 class Page:
     """Blocks and elements of a page, in order; entities are still in the text.
 
-    Time and memory are proportional to the length, whatever is in it: nothing is nested deeper
-    than a bound, and no tag is searched for twice.
+    Time and memory are proportional to the length, however it is nested: nothing calls itself, and
+    no tag is searched for twice.
 
     Args:
         source: The page.
@@ -174,11 +172,10 @@ class Page:
                 if stack[depth].tag in ended:
                     keep = depth
         self._close(keep)
-        if len(stack) < _MAX_DEPTH:
-            element = Element(tag, stack[-1], hint, len(self.blocks))
-            stack.append(element)
-            self.elements.append(element)
-            self._open[tag] = self._open.get(tag, 0) + 1
+        element = Element(tag, stack[-1], hint, len(self.blocks))
+        stack.append(element)
+        self.elements.append(element)
+        self._open[tag] = self._open.get(tag, 0) + 1
 
     def _depth_of(self, tag: str) -> int:
         depth = len(self._stack) - 1
