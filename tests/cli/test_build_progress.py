@@ -48,6 +48,7 @@ def test_estimates_that_are_wrong_harm_nothing(screen):
     with BuildProgress() as progress:
         progress.stage("tokenize/train books", 1000)
         progress.advance("tokenize/train books", 1700)
+        assert lines_of(screen) == [("tokenize/train books", "1.00 kB")]
         progress.advance("tokenize/train books", 300)
         progress.stage("tokenize/heldout books", 0)
         progress.advance("tokenize/heldout books", 0)
