@@ -22,7 +22,7 @@ class BeamRunner:
 
     def __init__(self, options: Sequence[str] = ()):
         try:
-            import apache_beam  # noqa: F401 - asked for now, not after hours
+            import apache_beam  # noqa: F401 # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ValueError(
                 "--runner=beam needs Apache Beam: pip install 'llama-jax[beam]'."
@@ -33,13 +33,15 @@ class BeamRunner:
         self, tasks: Sequence[tuple[Task, str]], work: Path, progress: Callable[[str, int], None]
     ) -> None:
         """See `Executor`; tells of tasks when their step is done."""
-        import apache_beam as beam
-        from apache_beam.options.pipeline_options import PipelineOptions
+        import apache_beam as beam  # pyright: ignore[reportMissingImports]
+        from apache_beam.options.pipeline_options import (  # pyright: ignore[reportMissingImports]
+            PipelineOptions,
+        )
 
         if not tasks:
             return
         with beam.Pipeline(options=PipelineOptions(self._options)) as pipeline:
-            (
+            _ = (
                 pipeline
                 | "tasks" >> beam.Create([(task, key, str(work)) for task, key in tasks])
                 # Or a runner may put them all into one bundle, and so on one worker.
