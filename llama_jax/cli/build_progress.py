@@ -5,7 +5,7 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-_LABEL_WIDTH = 34
+_LABEL_WIDTH = 30
 _AT_ONCE_SECONDS = 0.1
 
 
@@ -19,6 +19,7 @@ class BuildProgress:
     def __init__(self) -> None:
         from rich import progress
         from rich.console import Console
+        from rich.table import Column
 
         from llama_jax.cli.pipelines import load_pipelines
 
@@ -28,12 +29,13 @@ class BuildProgress:
         self._bars = progress.Progress(
             progress.SpinnerColumn(),
             progress.TextColumn(f"{{task.description:<{_LABEL_WIDTH}}}"),
-            progress.BarColumn(bar_width=24),
+            progress.BarColumn(bar_width=None, table_column=Column(ratio=1, max_width=30)),
             progress.TaskProgressColumn(),
-            progress.TextColumn("{task.fields[told]:>30}"),
+            progress.TextColumn("{task.fields[told]:>26}"),
             progress.TimeElapsedColumn(),
             console=self._console,
             transient=True,
+            expand=True,
             disable=not self._alive,
         )
         self._stages: dict[str, _Stage] = {}
