@@ -1,0 +1,1 @@
+"""Scaling laws: published ones, fits to new runs, and plans made from them."""
