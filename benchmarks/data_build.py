@@ -2,15 +2,17 @@
 
 Command: python benchmarks/data_build.py [--input FOLDER]
 
-The text is this machine's own Python sources, or that of a folder. It goes through rules, near
-duplicates, paragraphs and a tokenizer. For memory, each task has a process of its own; the eight
-copies of the documents differ in their last line, so that all of them pass every stage.
+The text is real articles, pages, books and code of the samples beside the project, or that of a
+folder. It goes through rules (whose thresholds let all of it pass), near duplicates, paragraphs
+and a tokenizer. For memory, each task has a process of its own; the eight copies of the documents
+differ in their last line, so that all of them pass every stage.
 """
 
 import collections
 import dataclasses
 import functools
 import multiprocessing
+import random
 import re
 import shutil
 import tempfile
@@ -19,6 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tyro
+from text_rules import CORPORA, real_documents
 
 from data_pipelines.document import Dropped
 from data_pipelines.engine import Task, run_task
@@ -30,20 +33,22 @@ from llama_jax.config import (
     BuildConfig,
     C4Rules,
     FilesSource,
-    FineWebRules,
     GopherQuality,
-    GopherRepetition,
     MinHash,
     ParagraphDedup,
-    PythonEnvironmentSource,
     TokenizerTraining,
 )
 
 FILTERS = (
     C4Rules(drop_curly_brackets=False, min_sentences=0, needs_terminal_punctuation=False),
-    GopherRepetition(),
-    GopherQuality(min_stop_words=0),
-    FineWebRules(min_punctuated_lines=0.0, max_short_lines=1.0, max_newlines_per_word=1.0),
+    GopherQuality(
+        min_words=0,
+        max_words=1 << 40,
+        min_mean_word_length=0.0,
+        max_mean_word_length=1e9,
+        min_alphabetic_words=0.0,
+        min_stop_words=0,
+    ),
 )
 
 
@@ -52,7 +57,9 @@ class Options:
     """What is measured."""
 
     input: str = ""
-    """Folder of texts; this machine's Python sources by default."""
+    """Folder of texts; the samples by default."""
+    corpora: Path = CORPORA
+    """Folder with the samples."""
     megabytes: int = 60
     """Of text, at most."""
     memory_megabytes: int = 12
@@ -65,27 +72,36 @@ def main(options: Options) -> None:
     """Prints both tables."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        texts = folder / "texts"
-        write_texts(options.input, options.megabytes << 20, texts, copies=1)
-        compare_workers(texts, folder)
+        if not (texts := read_texts(options)):
+            print(f"--corpora {options.corpora}: no documents there; nothing is measured.")
+            return
+        write_texts(texts, options.megabytes << 20, folder / "texts", copies=1)
+        compare_workers(folder / "texts", folder)
         for copies in (1, 8):
             size = options.memory_megabytes << 20
-            write_texts(options.input, size, folder / f"texts{copies}", copies=copies)
+            write_texts(texts, size, folder / f"texts{copies}", copies=copies)
         compare_memory(folder, options.duckdb_mib << 20)
 
 
-def write_texts(given: str, max_bytes: int, out: Path, *, copies: int) -> None:
+def read_texts(options: Options) -> list[str]:
+    """Documents of the folder asked for, or of the samples."""
+    if not options.input:
+        return real_documents(options.corpora, 1 << 20)
+    source = open_source(FilesSource(path=options.input))
+    return [document.text for document in read_all(source, Dropped())]
+
+
+def write_texts(texts: list[str], max_bytes: int, out: Path, *, copies: int) -> None:
     """Writes documents as text files; copies differ in their last line."""
-    source = open_source(FilesSource(path=given) if given else PythonEnvironmentSource())
     taken = 0
-    for number, document in enumerate(read_all(source, Dropped())):
-        taken += len(document.text.encode())
+    for number, text in enumerate(random.Random(0).sample(texts, len(texts))):
+        taken += len(text.encode())
         if taken > max_bytes:
             return
         for copy in range(copies):
             path = out / str(copy) / f"{number % 100:02d}" / f"{number}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"{document.text}\nthis is copy {copy}, {number}\n")
+            path.write_text(f"{text}\nthis is copy {copy}, {number}\n")
 
 
 def recipe(texts: Path) -> BuildConfig:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .document import RawFile
 
-_PART_BYTES = 32 << 20
+_PART_BYTES = 8 << 20
 _MAX_PARTS = 4096
 _MIN_BUCKET_BYTES, _MAX_BUCKET_BYTES = 8 << 20, 512 << 20
 _USUAL_BUCKETS = 64
