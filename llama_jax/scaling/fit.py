@@ -1,0 +1,227 @@
+"""Laws of loss fitted to runs, with bootstrap intervals."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+from jaxtyping import Float
+
+from llama_jax.scaling.laws import LossLaw, Provenance
+from llama_jax.scaling.robust import Solved, solve
+from llama_jax.scaling.runs import Runs, check_resamples, check_spread
+
+# Hoffmann et al. 2022, appendix D.2.
+HUBER_DELTA = 1e-3
+# At this threshold the Huber loss is least absolute deviations, to which the likelihood comes down
+# whose optimum Besiroglu et al. 2024 print: its scale puts every residual beyond the threshold.
+# Their standard errors are those of the plain objective.
+ABSOLUTE_DELTA = 1e-5
+_FULL = np.eye(5)
+# (log A, log B, log E, gamma) with one exponent for both terms.
+_TIED = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1]], float)
+_SEED_UPDATES, _SEEDS_KEPT = 10, 64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Objective:
+    """What is summed over the runs; a sum and not a mean.
+
+    Attributes:
+        delta: Threshold of the Huber loss; `ABSOLUTE_DELTA` is least absolute deviations.
+        tied: Whether both exponents are one.
+        log_loss: Whether residuals are of the log loss.
+    """
+
+    delta: float = HUBER_DELTA
+    tied: bool = False
+    log_loss: bool = True
+
+
+CHINCHILLA = Objective()
+# Gadre et al. 2024 (arXiv:2403.08540): least squares on the loss itself, exponents tied.
+OVERTRAIN = Objective(delta=1e3, tied=True, log_loss=False)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Fit:
+    """A law, how well it fits, and what it would have been with other runs.
+
+    Attributes:
+        law: With the covariance of its constants, where there were resamples.
+        objective: Its least value.
+        resamples: (A, B, E, alpha, beta) for each bootstrap resample; none where the runs are
+            fewer than twice the constants.
+        residuals: Measured minus fitted log loss of each run.
+    """
+
+    law: LossLaw
+    objective: float
+    resamples: Float[np.ndarray, "R 5"]
+    residuals: Float[np.ndarray, "P"]
+
+
+def fit_loss(
+    runs: Runs,
+    objective: Objective = CHINCHILLA,
+    *,
+    resamples: int = 4000,
+    seed: int = 0,
+    name: str = "fit",
+) -> Fit:
+    """Fits `E + A / N^alpha + B / D^beta`.
+
+    Objective and starts are by default those of Hoffmann et al. 2022 (arXiv:2203.15556), appendix
+    D.2; the optimiser is not, because theirs stops early where the sum is made a mean.
+
+    Args:
+        runs: At least as many as there are constants, not all on one line.
+        objective: What is minimised.
+        resamples: Bootstrap resamples of the runs; 0 leaves intervals out.
+        seed: Of the resamples.
+        name: Of the law.
+
+    Raises:
+        ValueError: If the runs cannot tell the constants.
+    """
+    surface = _Surface(runs, objective)
+    check_spread(runs, constants=surface.num_constants)
+    check_resamples(resamples)
+    first = max(HUBER_DELTA, objective.delta)
+    seeds = solve(
+        surface.predict, surface.targets, surface.starts(), delta=first, max_updates=_SEED_UPDATES
+    )
+    nearest = np.argsort(seeds.objective)[:_SEEDS_KEPT]
+    best = _descend(surface, seeds.constants[nearest], objective.delta)
+    chosen = best.constants[[np.argmin(best.objective)]]
+    draws = np.zeros((0, surface.num_constants))
+    if resamples and len(runs) >= 2 * surface.num_constants:
+        weights = resample_weights(len(runs), resamples, seed)
+        starts = np.repeat(chosen, resamples, axis=0)
+        draws = _descend(surface, starts, objective.delta, weights).constants
+    vectors = surface.vectors(np.concatenate([chosen, draws]))
+    law = _law(runs, vectors, name)
+    return Fit(
+        law=law,
+        objective=float(np.min(best.objective)),
+        resamples=np.concatenate([np.exp(vectors[1:, :3]), vectors[1:, 3:]], axis=1),
+        residuals=np.log(runs.loss) - surface.log_loss(chosen)[0][0],
+    )
+
+
+def resample_weights(count: int, resamples: int, seed: int) -> Float[np.ndarray, "R P"]:
+    """How often each of `count` runs is drawn in each bootstrap resample.
+
+    NumPy's first generator, whose stream no release changes: seed 42 draws the very resamples of
+    Besiroglu et al. 2024.
+    """
+    draws = np.random.RandomState(seed)
+    counts = [
+        np.bincount(draws.choice(count, count, replace=True), minlength=count)
+        for _ in range(resamples)
+    ]
+    return np.array(counts, dtype=np.float64).reshape(resamples, count)
+
+
+def _descend(
+    surface: "_Surface", starts: np.ndarray, delta: float, weights: np.ndarray | None = None
+) -> Solved:
+    """Solves at falling thresholds: the kinks of a small one would hold a far start fast."""
+    step = max(HUBER_DELTA, delta)
+    solved = solve(surface.predict, surface.targets, starts, delta=step, weights=weights)
+    while step > delta:
+        step = max(step / 10, delta)
+        solved = solve(
+            surface.predict, surface.targets, solved.constants, delta=step, weights=weights
+        )
+    return solved
+
+
+def _law(runs: Runs, vectors: np.ndarray, name: str) -> LossLaw:
+    A, B, E = (float(value) for value in np.exp(vectors[0, :3]))
+    covariance = ()
+    if len(vectors) > 2:
+        covariance = tuple(tuple(map(float, row)) for row in np.cov(vectors[1:].T))
+    about = Provenance(
+        name=name,
+        source=f"fit to {len(runs)} runs",
+        counting="parameters as in the table; 6ND",
+        params_range=_range(runs.params),
+        tokens_range=_range(runs.tokens),
+        flops_range=_range(6 * runs.params * runs.tokens),
+    )
+    alpha, beta = float(vectors[0, 3]), float(vectors[0, 4])
+    return LossLaw(about=about, A=A, B=B, E=E, alpha=alpha, beta=beta, covariance=covariance)
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    return float(values.min()), float(values.max())
+
+
+class _Surface:
+    """The loss at the runs, with both terms' numerators taken at the middle of the runs.
+
+    In (log A - alpha x, log B - beta z, ...) at the runs' mean x and z the constants hardly depend
+    on one another, and the steps are well conditioned.
+    """
+
+    def __init__(self, runs: Runs, objective: Objective):
+        x, z = np.log(runs.params), np.log(runs.tokens)
+        self._middle = np.array([x.mean(), z.mean()])
+        self._x, self._z = x - self._middle[0], z - self._middle[1]
+        self._tie = _TIED if objective.tied else _FULL
+        self._in_logs = objective.log_loss
+        self.num_constants = self._tie.shape[1]
+        self.targets = np.log(runs.loss) if objective.log_loss else runs.loss
+
+    def starts(self) -> np.ndarray:
+        """Hoffmann's grid."""
+        tied = self.num_constants == 4
+        exponents = (0.0, 0.5, 1.0, 1.5, 2.0)
+        numerators = range(0, 26, 5)
+        grid = np.array(
+            [
+                (a, b, e, *both)
+                for a, b in itertools.product(numerators, numerators)
+                for e in (-1.0, -0.5, 0.0, 0.5, 1.0)
+                for both in (
+                    ((alpha,) for alpha in exponents)
+                    if tied
+                    else itertools.product(exponents, exponents)
+                )
+            ],
+            dtype=np.float64,
+        )
+        grid[:, 0] -= grid[:, 3] * self._middle[0]
+        grid[:, 1] -= grid[:, -1] * self._middle[1]
+        return grid
+
+    def vectors(self, constants: np.ndarray) -> np.ndarray:
+        """(log A, log B, log E, alpha, beta)."""
+        full = constants @ self._tie.T
+        full[:, 0] += full[:, 3] * self._middle[0]
+        full[:, 1] += full[:, 4] * self._middle[1]
+        return full
+
+    def predict(self, constants: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the objective compares with `targets`, "R P", and its derivatives "R P K"."""
+        logs, slopes = self.log_loss(constants)
+        if self._in_logs:
+            return logs, slopes
+        # A start may be far out; its loss only has to be finite.
+        losses = np.exp(np.minimum(logs, 300.0))
+        return losses, slopes * losses[:, :, None]
+
+    def log_loss(self, constants: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Log losses "R P" and their derivatives "R P K"."""
+        full = constants @ self._tie.T
+        by_params = full[:, :1] - full[:, 3:4] * self._x
+        by_tokens = full[:, 1:2] - full[:, 4:5] * self._z
+        limit = full[:, 2:3]
+        top = np.maximum(np.maximum(by_params, by_tokens), limit)
+        terms = [np.exp(term - top) for term in (by_params, by_tokens, limit)]
+        total = terms[0] + terms[1] + terms[2]
+        shares = [term / total for term in terms]
+        slopes = np.stack([*shares, -self._x * shares[0], -self._z * shares[1]], axis=-1)
+        if self.num_constants < 5:
+            slopes = slopes @ self._tie
+        return top + np.log(total), slopes
