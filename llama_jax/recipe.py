@@ -132,6 +132,8 @@ def _encode(value: Any, hint: Any) -> Any:
 
 
 def _decode(data: Any, hint: Any, where: str) -> Any:
+    if data is None and type(None) in typing.get_args(hint):
+        return None
     if _is_union(hint):
         hint, data = _choose(data, hint, where)
     if dataclasses.is_dataclass(hint):

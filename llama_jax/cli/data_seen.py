@@ -33,6 +33,7 @@ def main(argv: list[str]) -> int:
         return 0 if asked else 2
     import tyro
 
+    from llama_jax.cli.pipelines import open_raw
     from llama_jax.train.history import documents_seen
 
     run_dir = Path(argv[0])
@@ -42,6 +43,6 @@ def main(argv: list[str]) -> int:
             "--run-dir` wrote."
         )
     options = tyro.cli(_Options, prog="llama-jax data seen RUN_DIR", args=argv[1:])
-    for document in documents_seen(run_dir, options.step):
+    for document in documents_seen(run_dir, options.step, open_raw=open_raw):
         print(json.dumps(document._asdict()) if options.json else "\t".join(map(str, document)))
     return 0

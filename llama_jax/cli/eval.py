@@ -78,6 +78,7 @@ def _resolve(config: RunConfig, options: Options) -> RunConfig:
     if options.data_directory:
         # Other data has other sources: all of them are scored.
         data = dataclasses.replace(data, directory=options.data_directory, mixture=())
+        config = dataclasses.replace(config, stream=None)
     return dataclasses.replace(config, evaluate=evaluate, data=data, mesh=options.mesh)
 
 
@@ -85,26 +86,23 @@ def _evaluate(options: Options, config: RunConfig) -> tuple[int, dict[str, "Scor
     from llama_jax.cli.compilation_cache import enable_compilation_cache
 
     enable_compilation_cache()
-    from llama_jax.data.dataset import open_dataset
+    from llama_jax.cli.pipelines import open_raw
     from llama_jax.sharding import make_mesh, use_layout
+    from llama_jax.train.data import open_data
     from llama_jax.train.evaluate import Evaluator
     from llama_jax.train.feed import local_rows, make_to_devices
 
-    with use_layout(mesh := make_mesh(config.mesh)):
+    with (
+        use_layout(mesh := make_mesh(config.mesh)),
+        open_data(config, options.run_dir, open_raw, write=False) as data,
+    ):
         batch_size = config.train.batch_size
         rows = local_rows(config, mesh, batch_size)
-        dataset = open_dataset(
-            config.data,
-            vocab_size=config.model.vocab_size,
-            batch_size=batch_size,
-            rows=rows,
-        )
         model = read_model(options.run_dir, config, options.step)
         evaluator = Evaluator(
             model.graphdef,
             config,
-            dataset.sources,
-            rows=rows,
+            data.held_out(rows=rows),
             to_devices=make_to_devices(config, mesh, rows, batch_size),
         )
         return model.step, evaluator(model.params)

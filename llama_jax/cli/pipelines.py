@@ -2,7 +2,11 @@
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
+
+from llama_jax.config import BuildConfig
 
 
 def load_pipelines(module: str) -> ModuleType:
@@ -10,3 +14,8 @@ def load_pipelines(module: str) -> ModuleType:
     in_wheel = importlib.util.find_spec("llama_jax._data_pipelines") is not None
     package = "llama_jax._data_pipelines" if in_wheel else "data_pipelines"
     return importlib.import_module(f"{package}.{module}")
+
+
+def open_raw(config: BuildConfig) -> Sequence[Any]:
+    """The raw documents of a data recipe's sources, for a run that streams them."""
+    return load_pipelines("stream").open_raw(config)

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llama_jax.cli.data_input import with_input
 from llama_jax.cli.recipe_args import parse_recipe
-from llama_jax.config import RunConfig
+from llama_jax.config import BuildConfig, RunConfig, TokenizerFile
+from llama_jax.recipe import load_recipe
 
 if TYPE_CHECKING:
     from llama_jax.train.loop import Outcome
@@ -19,6 +21,7 @@ Ctrl-C and SIGTERM finish the update, save, and exit with 75; start again to go 
 
 example:
   llama-jax train demo --run-dir demo_run/model --train.num-steps 200
+  llama-jax train demo --stream fineweb --input fineweb/ --tokenizer-file llama2.model
   llama-jax train demo --init-from demo_run/model@100 --run-dir cooled --train.num-steps 150"""
 
 
@@ -30,11 +33,18 @@ class Options:
         run_dir: Folder of the run; runs/NAME by default, NAME being the recipe's.
         init_from: RUN or RUN@STEP: begin a new run from another's checkpoint, with its
             parameters, optimizer state, step and place in the data.
+        stream: Data recipe whose raw documents are read, filtered and tokenised on the fly, in
+            place of shards.
+        input: File, folder or URL that the sources of --stream are below.
+        tokenizer_file: A SentencePiece .model or tiktoken file, in place of that of --stream.
         json: Whether to print a summary as JSON on stdout at the end.
     """
 
     run_dir: Path | None = None
     init_from: str = ""
+    stream: str = ""
+    input: str = ""
+    tokenizer_file: str = ""
     json: bool = False
 
 
@@ -43,8 +53,10 @@ def main(argv: list[str]) -> int:
     config, options = parse_recipe(
         argv, prog="llama-jax train", description=_DESCRIPTION, extra=Options
     )
+    config = _with_stream(config, options)
     run_dir = options.run_dir or Path("runs") / config.name
     from llama_jax.cli.compilation_cache import enable_compilation_cache
+    from llama_jax.cli.pipelines import open_raw
 
     enable_compilation_cache()
     from llama_jax.train.backend import keep_freed_memory
@@ -56,7 +68,7 @@ def main(argv: list[str]) -> int:
 
     origin = parse_origin(options.init_from) if options.init_from else None
     try:
-        outcome = train(config, run_dir, origin=origin)
+        outcome = train(config, run_dir, origin=origin, open_raw=open_raw)
     except TrainingFailed as failure:
         print(f"llama-jax train: failed: {failure}", file=sys.stderr)
         return 1
@@ -66,6 +78,22 @@ def main(argv: list[str]) -> int:
     if options.json:
         print(json.dumps(_document(config, run_dir, outcome)))
     return 75 if outcome.stopped_by else 0
+
+
+def _with_stream(config: RunConfig, options: Options) -> RunConfig:
+    """The run with the raw documents that the command line names."""
+    if not options.stream:
+        if options.input or options.tokenizer_file:
+            raise ValueError(
+                "--input and --tokenizer-file are of --stream; name a data recipe there."
+            )
+        return config
+    stream = load_recipe(options.stream, BuildConfig)
+    if options.input:
+        stream = with_input(stream, options.input)
+    if options.tokenizer_file:
+        stream = dataclasses.replace(stream, tokenizer=TokenizerFile(path=options.tokenizer_file))
+    return dataclasses.replace(config, stream=stream)
 
 
 def _document(config: RunConfig, run_dir: Path, outcome: "Outcome") -> dict[str, Any]:

@@ -4,9 +4,11 @@ import dataclasses
 from typing import Literal
 
 from llama_jax.config import checks
+from llama_jax.config.build import BuildConfig
 from llama_jax.config.data import DataConfig
 from llama_jax.config.model import ModelConfig
 from llama_jax.config.optimizer import Optimizer, Schedule, WarmupStableDecay
+from llama_jax.config.stream import check_stream
 
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
 REMAT_POLICIES = ("none", "full", "attention", "dots", "offload")
@@ -210,6 +212,7 @@ class RunConfig:
         checkpoint: When to save, and what to keep.
         evaluate: How often to score held-out documents.
         log: Where metrics go.
+        stream: Data recipe whose raw documents are read, in place of shards in `data.directory`.
     """
 
     name: str
@@ -223,6 +226,7 @@ class RunConfig:
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     log: LogConfig = LogConfig()
+    stream: BuildConfig | None = None
 
     def __post_init__(self) -> None:
         if self.data.seq_len > self.model.max_seq_len:
@@ -235,6 +239,8 @@ class RunConfig:
                 f"compute.loss_chunks={self.compute.loss_chunks} must divide "
                 f"data.seq_len={self.data.seq_len}: chunks of a row have the same size."
             )
+        if self.stream is not None:
+            check_stream(self.stream)
         spent = self.schedule.warmup_steps
         if isinstance(self.schedule, WarmupStableDecay):
             spent += self.schedule.decay_steps

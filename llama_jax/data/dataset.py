@@ -2,7 +2,7 @@
 
 import copy
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from llama_jax.data.shards import (
     list_sources,
     read_manifest,
 )
-from llama_jax.data.streams import Source, Stream, StreamCache
+from llama_jax.data.streams import Piece, ShardSource, Source, StreamCache
 from llama_jax.data.tokenizer import file_sha256, find_tokenizer
 
 DEFAULT_CACHE_BYTES = 512 << 20
@@ -77,7 +77,7 @@ def open_dataset(
                 "leave it out, or build it from more text."
             )
     sources = [
-        Source(
+        ShardSource(
             SplitReader(Path(config.directory) / name, manifests[name], split),
             config.seq_len,
             config.shuffle_seed,
@@ -132,13 +132,12 @@ class Dataset:
     Attributes:
         sources: Names, in the order of the mixture.
         weights: Share of samples that each source has, as dealt.
-        tokens_per_epoch: Of each source.
         batch_size: Rows of a step, over all processes.
     """
 
     def __init__(
         self,
-        sources: list[Source],
+        sources: Sequence[Source],
         mixture: Mixture,
         *,
         seq_len: int,
@@ -154,9 +153,11 @@ class Dataset:
         self.batch_size = batch_size
         self.sources = tuple(source.name for source in sources)
         self.weights = tuple((mixture.counts / mixture.counts.sum()).tolist())
-        self.tokens_per_epoch = {
-            source.name: int(source.reader.windows[-1, 1]) for source in sources
-        }
+
+    @property
+    def tokens_per_epoch(self) -> dict[str, int]:
+        """Of each source; 0 while that is not known."""
+        return {source.name: source.tokens_per_epoch for source in self._sources}
 
     def resized(self, batch_size: int, rows: range) -> "Dataset":
         """The same samples in batches of another size; shares what has been read.
@@ -178,7 +179,7 @@ class Dataset:
         """
         samples = first_sample + self._rows
         parts: list[tuple[Int64[np.ndarray, " _"], Batch]] = []
-        for _, stream, where, rows in self._pieces(samples):
+        for _, (stream, where, rows) in self._pieces(samples):
             stream.load(rows, self._seq_len)
             packed = pack_rows(stream.tokens, stream.starts, stream.num_tokens, rows, self._seq_len)
             parts.append((where, packed))
@@ -197,39 +198,31 @@ class Dataset:
     def documents_of(self, first_sample: int, num_samples: int) -> list[Document]:
         """The documents in samples of the global order, each once, in order of appearance."""
         samples = first_sample + np.arange(num_samples)
-        found: dict[tuple[int, int], tuple[Source, int]] = {}
-        for source, stream, where, rows in self._pieces(samples):
+        found: dict[tuple[int, int], tuple[str, int]] = {}
+        read: dict[tuple[str, int], Document] = {}
+        for source, (stream, where, rows) in self._pieces(samples):
             for sample, row in zip(where.tolist(), rows.tolist(), strict=True):
-                for nth, index in enumerate(stream.documents(row, self._seq_len)):
-                    found[sample, nth] = (source, int(index))
-        unique = dict.fromkeys(found[key] for key in sorted(found))
-        return [
-            Document(source.name, index, source.reader.document_id(index))
-            for source, index in unique
-        ]
+                for nth, index in enumerate(stream.documents(row, self._seq_len).tolist()):
+                    number = stream.first_number + index
+                    found[sample, nth] = key = (source.name, number)
+                    if key not in read:
+                        read[key] = Document(source.name, number, stream.document_id(index))
+        return [read[key] for key in dict.fromkeys(found[place] for place in sorted(found))]
 
     def epochs(self, samples: int) -> dict[str, float]:
-        """Passes over each source that the first `samples` samples make up."""
-        drawn = self._mixture.drawn(samples)
-        return {
-            source.name: int(count) / source.order.rows_per_epoch
-            for source, count in zip(self._sources, drawn, strict=True)
-        }
+        """Passes over each source that the first `samples` samples make up, where it is known."""
+        drawn = self._mixture.drawn(samples).tolist()
+        pairs = zip(self._sources, drawn, strict=True)
+        known = {source.name: source.epochs(count) for source, count in pairs}
+        return {name: epochs for name, epochs in known.items() if epochs is not None}
 
-    def _pieces(
-        self, samples: Int64[np.ndarray, " n"]
-    ) -> Iterator[tuple[Source, Stream, Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]]:
-        """Samples grouped by stream: the source, the stream, indices of samples, their rows."""
+    def _pieces(self, samples: Int64[np.ndarray, " n"]) -> Iterator[tuple[Source, Piece]]:
+        """Samples grouped by stream, with indices of samples."""
         source_of, ranks = self._mixture.locate(samples)
         for i in np.unique(source_of):
             where = np.flatnonzero(source_of == i)
-            source = self._sources[i]
-            place = source.order.locate(ranks[where])
-            pairs = np.stack([place.epoch, place.window], axis=1)
-            for epoch, window in np.unique(pairs, axis=0).tolist():
-                here = np.flatnonzero((pairs == (epoch, window)).all(axis=1))
-                stream = self._streams.get(source, epoch, window)
-                yield source, stream, where[here], place.row[here]
+            for piece in self._sources[i].pieces(ranks[where], self._streams):
+                yield self._sources[i], piece._replace(where=where[piece.where])
 
 
 class Batches:

@@ -7,6 +7,7 @@ import numpy as np
 
 from llama_jax.data.batch import Batch
 from llama_jax.data.dataset import open_manifests
+from llama_jax.data.documents import DocumentReader
 from llama_jax.data.packing import count_rows, pack_rows
 from llama_jax.data.shards import SplitReader
 
@@ -27,7 +28,7 @@ class HeldOut:
 
     def __init__(
         self,
-        reader: SplitReader,
+        reader: DocumentReader,
         *,
         seq_len: int,
         batch_size: int,

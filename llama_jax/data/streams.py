@@ -2,19 +2,36 @@
 
 import collections
 import threading
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Int64
 
+from llama_jax.data.documents import DocumentReader
 from llama_jax.data.order import RowOrder, permutation
 from llama_jax.data.packing import count_rows
 from llama_jax.data.shards import SplitReader
 
 
 class Stream:
-    """A window's documents end to end in an epoch's order, read where they are first needed."""
+    """A window's documents end to end in an epoch's order, read where they are first needed.
 
-    def __init__(self, reader: SplitReader, documents: Int64[np.ndarray, " n"], seq_len: int):
+    Args:
+        reader: Of the documents.
+        documents: Numbers of the window's documents, in order.
+        seq_len: Tokens of a row.
+        first_number: What document 0 of the reader is numbered in the source.
+    """
+
+    def __init__(
+        self,
+        reader: DocumentReader,
+        documents: Int64[np.ndarray, " n"],
+        seq_len: int,
+        first_number: int = 0,
+    ):
+        self.first_number = first_number
         self._reader, self._documents = reader, documents
         lengths = reader.num_tokens_of[documents].astype(np.int64)
         ends = np.cumsum(lengths)
@@ -31,6 +48,10 @@ class Stream:
         """Indices of the documents whose tokens are inputs of a row."""
         lo, hi = self._span(np.array([row]), seq_len)
         return self._documents[lo[0] : hi[0]]
+
+    def document_id(self, document: int) -> str:
+        """The id of one of `documents`."""
+        return self._reader.document_id(document)
 
     def load(self, rows: Int64[np.ndarray, " B"], seq_len: int) -> None:
         """Reads what rows need and is not there yet."""
@@ -54,8 +75,45 @@ class Stream:
         return lo, np.searchsorted(self.starts, first + seq_len, side="left")
 
 
-class Source:
-    """One source's documents and their order."""
+class Piece(NamedTuple):
+    """What one stream has of some samples.
+
+    Attributes:
+        stream: That has it.
+        where: Which of the samples.
+        rows: Rows of the stream that those are.
+    """
+
+    stream: Stream
+    where: Int64[np.ndarray, " n"]
+    rows: Int64[np.ndarray, " n"]
+
+
+class Source(Protocol):
+    """One source's documents and their order.
+
+    Attributes:
+        name: Of the source.
+    """
+
+    name: str
+
+    @property
+    def tokens_per_epoch(self) -> int:
+        """Of all its documents; 0 while that is not known."""
+        ...
+
+    def pieces(self, ranks: Int64[np.ndarray, " n"], streams: "StreamCache") -> Iterator[Piece]:
+        """Where the `ranks`-th samples of this source, ascending, lie; one stream at a time."""
+        ...
+
+    def epochs(self, rank: int) -> float | None:
+        """Passes that the first `rank` samples of this source make up; None if not known yet."""
+        ...
+
+
+class ShardSource:
+    """A source in shards."""
 
     def __init__(self, reader: SplitReader, seq_len: int, seed: int):
         self.name, self.reader = reader.name, reader
@@ -63,7 +121,28 @@ class Source:
         tokens_of_window = np.diff(reader.windows[:, 1])
         self.order = RowOrder(count_rows(tokens_of_window, seq_len), *self._key)
 
+    @property
+    def tokens_per_epoch(self) -> int:
+        """Of all its documents."""
+        return int(self.reader.windows[-1, 1])
+
+    def pieces(self, ranks: Int64[np.ndarray, " n"], streams: "StreamCache") -> Iterator[Piece]:
+        """Where samples lie; see `Source`."""
+        place = self.order.locate(ranks)
+        pairs = np.stack([place.epoch, place.window], axis=1)
+        for epoch, window in np.unique(pairs, axis=0).tolist():
+            where = np.flatnonzero((pairs == (epoch, window)).all(axis=1))
+            stream = streams.get(
+                (self.name, epoch, window), lambda at=(epoch, window): self.stream(*at)
+            )
+            yield Piece(stream, where, place.row[where])
+
+    def epochs(self, rank: int) -> float:
+        """Passes that the first `rank` samples make up."""
+        return rank / self.order.rows_per_epoch
+
     def stream(self, epoch: int, window: int) -> Stream:
+        """A window's documents in the order of an epoch."""
         (first, _), (end, _) = self.reader.windows[window : window + 2]
         order = permutation(int(end - first), *self._key, "documents", epoch, window)
         return Stream(self.reader, first + order, self._seq_len)
@@ -74,19 +153,18 @@ class StreamCache:
 
     def __init__(self, max_bytes: int):
         self._max_bytes, self._num_bytes = max_bytes, 0
-        self._streams: collections.OrderedDict[tuple[str, int, int], Stream] = (
+        self._streams: collections.OrderedDict[tuple[object, ...], Stream] = (
             collections.OrderedDict()
         )
         self._lock = threading.Lock()
 
-    def get(self, source: Source, epoch: int, window: int) -> Stream:
-        """The stream of a source's window in an epoch."""
-        key = (source.name, epoch, window)
+    def get(self, key: tuple[object, ...], make: Callable[[], Stream]) -> Stream:
+        """The stream of that key; made, by one thread at a time, where it is not there."""
         with self._lock:
             if key in self._streams:
                 self._streams.move_to_end(key)
             else:
-                self._streams[key] = stream = source.stream(epoch, window)
+                self._streams[key] = stream = make()
                 self._num_bytes += stream.num_bytes
                 while self._num_bytes > self._max_bytes and len(self._streams) > 1:
                     self._num_bytes -= self._streams.popitem(last=False)[1].num_bytes

@@ -10,7 +10,7 @@ from flax import nnx
 
 from llama_jax.config import RunConfig
 from llama_jax.data.batch import Batch
-from llama_jax.data.held_out import HeldOut, held_out_batches
+from llama_jax.data.held_out import HeldOut
 from llama_jax.train.step import make_loss_sums
 
 
@@ -63,36 +63,19 @@ class Evaluator:
     Args:
         graphdef: Of the model.
         config: Of the run.
-        sources: Names of the sources to score; those without held-out documents are left out.
-        rows: Rows of each batch that this process reads.
+        held_out: Documents to score, by source.
         to_devices: Lays this process's rows out over the mesh.
-
-    Raises:
-        ValueError: If the shards are not what they should be.
     """
 
     def __init__(
         self,
         graphdef: nnx.GraphDef[Any],
         config: RunConfig,
-        sources: tuple[str, ...],
+        held_out: Mapping[str, HeldOut],
         *,
-        rows: range,
         to_devices: Callable[[Batch], Batch],
     ):
-        self._held_out: dict[str, HeldOut] = {}
-        for source in sources:
-            held_out = held_out_batches(
-                config.data.directory,
-                source,
-                seq_len=config.data.seq_len,
-                batch_size=config.train.batch_size,
-                vocab_size=config.model.vocab_size,
-                max_batches=config.evaluate.num_batches,
-                rows=rows,
-            )
-            if held_out is not None:
-                self._held_out[source] = held_out
+        self._held_out = held_out
         self._to_devices = to_devices
         self._loss_sums = jax.jit(make_loss_sums(graphdef, config.compute))
 

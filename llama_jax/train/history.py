@@ -6,7 +6,8 @@ from pathlib import Path
 from llama_jax import recipe
 from llama_jax.checkpoint import Checkpointer
 from llama_jax.config import RunConfig
-from llama_jax.data.dataset import Document, open_dataset
+from llama_jax.data.dataset import Document
+from llama_jax.train.data import OpenRaw, open_data
 
 _SAMPLES_AT_ONCE = 1024
 
@@ -37,21 +38,22 @@ def samples_seen(run_dir: Path, step: int | None = None) -> range:
     return range(meta["first_sample"], meta["samples"])
 
 
-def documents_seen(run_dir: Path, step: int | None = None) -> Iterator[Document]:
+def documents_seen(
+    run_dir: Path, step: int | None = None, *, open_raw: OpenRaw | None = None
+) -> Iterator[Document]:
     """Documents that a run saw up to a checkpoint, in order; one seen again is named again.
 
     Args:
         run_dir: Folder of the run; its dataset must be where it was.
         step: Of the checkpoint; the newest by default.
+        open_raw: Opens raw documents; only a stream needs it, which is read and tokenised again.
 
     Raises:
-        ValueError: As `samples_seen` and `open_dataset`.
+        ValueError: As `samples_seen` and `open_data`.
     """
     config: RunConfig = recipe.from_json((run_dir / "config.json").read_text())
-    dataset = open_dataset(
-        config.data, vocab_size=config.model.vocab_size, batch_size=config.train.batch_size
-    )
     seen = samples_seen(run_dir, step)
-    for first in range(seen.start, seen.stop, _SAMPLES_AT_ONCE):
-        count = min(_SAMPLES_AT_ONCE, seen.stop - first)
-        yield from dataset.documents_of(first, count)
+    with open_data(config, run_dir, open_raw, write=False) as data:
+        for first in range(seen.start, seen.stop, _SAMPLES_AT_ONCE):
+            count = min(_SAMPLES_AT_ONCE, seen.stop - first)
+            yield from data.dataset.documents_of(first, count)

@@ -125,7 +125,8 @@ def plan_lines(config: RunConfig, dataset: Dataset, beginning: Beginning) -> lis
     full = train_flops_per_token(config.model, config.data.seq_len, "full")
     epochs = dataset.epochs(beginning.samples_at(config.train.num_steps, config))
     sources = ", ".join(
-        f"{name} {weight:.1%} ({epochs[name]:.2f} epochs at the end)"
+        f"{name} {weight:.1%}"
+        + (f" ({epochs[name]:.2f} epochs at the end)" if name in epochs else ", streamed")
         for name, weight in zip(dataset.sources, dataset.weights, strict=True)
     )
     size = f"{params.total:,} parameters, {params.non_embedding:,} without embedding and output"

@@ -20,13 +20,13 @@ from llama_jax.checkpoint import Checkpointer
 from llama_jax.checkpoint.damage import set_aside
 from llama_jax.config import RunConfig
 from llama_jax.data.batch import Batch
-from llama_jax.data.dataset import Dataset, Document, open_dataset
-from llama_jax.data.tokenizer import find_tokenizer
+from llama_jax.data.dataset import Document
 from llama_jax.observe.progress import Progress
 from llama_jax.observe.run_directory import RunDirectory
 from llama_jax.observe.writers import open_writer
 from llama_jax.sharding import make_mesh, use_layout
 from llama_jax.train.beginning import Beginning, Origin, find_beginning, keep_origin
+from llama_jax.train.data import Data, OpenRaw, open_data
 from llama_jax.train.evaluate import Evaluator, Score
 from llama_jax.train.feed import feed, local_rows, make_to_devices
 from llama_jax.train.guards import NonFiniteGuard, StopRequest, stop_request
@@ -67,13 +67,20 @@ class Outcome:
     seconds: float
 
 
-def train(config: RunConfig, run_dir: Path, *, origin: Origin | None = None) -> Outcome:
+def train(
+    config: RunConfig,
+    run_dir: Path,
+    *,
+    origin: Origin | None = None,
+    open_raw: OpenRaw | None = None,
+) -> Outcome:
     """Trains to the end, or until asked to stop; started again, it resumes by itself.
 
     Args:
         config: Of the run.
         run_dir: Folder of the run; made if it is missing.
         origin: Checkpoint of another run to branch off from, where this one has none yet.
+        open_raw: Opens raw documents; only a run with `stream` needs it.
 
     Raises:
         ValueError: If the request is wrong; nothing was computed.
@@ -93,24 +100,23 @@ def train(config: RunConfig, run_dir: Path, *, origin: Origin | None = None) -> 
         resume_step = beginning.step if beginning.resumed else None
         changed = folder.adopt(config, resume_step=resume_step)
         batch_size = config.train.batch_size
-        dataset = open_dataset(
-            config.data, vocab_size=config.model.vocab_size, batch_size=batch_size
-        )
+        data = stack.enter_context(open_data(config, folder.path, open_raw, write=primary))
         batches = stack.enter_context(
             contextlib.closing(
-                feed(config, mesh, dataset, step=beginning.step, first_sample=beginning.samples)
+                feed(
+                    config, mesh, data.dataset, step=beginning.step, first_sample=beginning.samples
+                )
             )
         )
         program = begin_compiling(config, mesh, beginning.step)
         rows = local_rows(config, mesh, batch_size)
         to_devices = make_to_devices(config, mesh, rows, batch_size)
-        evaluator = Evaluator(
-            program.graphdef, config, dataset.sources, rows=rows, to_devices=to_devices
-        )
+        held_out = data.held_out(rows=rows)
+        evaluator = Evaluator(program.graphdef, config, held_out, to_devices=to_devices)
         # While the step compiles: the first state, the files of the run.
         if primary:
             keep_origin(folder.path, beginning.origin)
-            _keep_tokenizer(config, folder.path)
+            _keep_tokenizer(data, folder.path)
         checkpointer = stack.enter_context(Checkpointer(folder.checkpoints, config.checkpoint))
         for step, _ in beginning.damaged if primary else ():
             set_aside(folder.checkpoints, step)
@@ -119,13 +125,16 @@ def train(config: RunConfig, run_dir: Path, *, origin: Origin | None = None) -> 
         if beginning.step < config.train.num_steps:
             program.step_after(beginning.step)  # what waits for it is not training
         progress = stack.enter_context(_open_progress(config, beginning, primary))
-        journal = Journal(config, dataset, beginning, mesh, progress, writer, folder.metrics)
+        journal = Journal(config, data.dataset, beginning, mesh, progress, writer, folder.metrics)
         journal.announce(program.abstract, changed)
+        for source in data.dataset.sources:
+            if source not in held_out:
+                journal.say(f"held out: no document of {source}, which is not scored")
         run = _Run(
             config=config,
             beginning=beginning,
             program=program,
-            dataset=dataset,
+            data=data,
             journal=journal,
             evaluator=evaluator,
             checkpointer=checkpointer,
@@ -142,7 +151,7 @@ class _Run:
     config: RunConfig
     beginning: Beginning
     program: Program
-    dataset: Dataset
+    data: Data
     journal: Journal
     evaluator: Evaluator
     checkpointer: Checkpointer
@@ -177,6 +186,8 @@ class _Run:
                 ledger.flush()
                 self.checkpointer.save(done, state, self._meta(done))
             self.checkpointer.poll()
+        for line in self.data.left_out():
+            self.journal.say(line)
         held_out = {} if stopping else self.evaluator(state.params)
         if not stopping and not self.journal.has_scores(done):
             self.journal.score(done, held_out)
@@ -209,7 +220,7 @@ class _Run:
             "first_sample": self.beginning.first_sample,
             "tokens": self.beginning.tokens_at(done, self.config),
             "seed": self.config.train.seed,
-            "epochs": self.dataset.epochs(samples),
+            "epochs": self.data.dataset.epochs(samples),
             "origin": dataclasses.asdict(origin) if origin else None,
             "config": json.loads(recipe.to_json(self.config)),
             "versions": {name: version(name) for name in _LIBRARIES},
@@ -217,7 +228,7 @@ class _Run:
 
     def _documents_of(self, step: int) -> list[Document]:
         start, end = (self.beginning.samples_at(s, self.config) for s in (step - 1, step))
-        return self.dataset.documents_of(start, end - start)
+        return self.data.dataset.documents_of(start, end - start)
 
 
 def _first_state(program: Program, beginning: Beginning) -> TrainState:
@@ -238,11 +249,10 @@ def _open_progress(config: RunConfig, beginning: Beginning, primary: bool) -> Pr
     return Progress("train", total=config.train.num_steps, done=beginning.step, file=file)
 
 
-def _keep_tokenizer(config: RunConfig, run_dir: Path) -> None:
+def _keep_tokenizer(data: Data, run_dir: Path) -> None:
     """Copies the tokenizer beside the checkpoints, which are of no use without it."""
-    theirs = find_tokenizer(config.data.directory)
-    ours = run_dir / theirs.name
+    ours = run_dir / data.tokenizer_name
     if not ours.is_file():
         partial = ours.with_name(f"{ours.name}.partial")
-        shutil.copyfile(theirs, partial)
+        shutil.copyfile(data.tokenizer, partial)
         partial.replace(ours)

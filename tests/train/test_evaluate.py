@@ -9,6 +9,7 @@ import pytest
 
 from llama_jax.config import EvaluateConfig
 from llama_jax.model import abstract_params
+from llama_jax.train.data import open_data
 from llama_jax.train.evaluate import Evaluator, Score, held_out_metrics, total
 from llama_jax.train.feed import local_rows, make_to_devices
 from tests.train.tiny_run import fill, tiny_config
@@ -22,8 +23,9 @@ def evaluator(corpus, one_device):
     graphdef, abstract = abstract_params(config.model, config.compute)
     rows = local_rows(config, one_device, 4)
     to_devices = make_to_devices(config, one_device, rows, 4)
-    score = Evaluator(graphdef, config, ("up", "down"), rows=rows, to_devices=to_devices)
-    return score, fill(abstract)
+    with open_data(config, corpus, None, write=False) as data:
+        held_out = data.held_out(rows=rows)
+    return Evaluator(graphdef, config, held_out, to_devices=to_devices), fill(abstract)
 
 
 def test_a_model_that_knows_nothing_loses_the_logarithm_of_its_vocabulary(evaluator):

@@ -1,0 +1,68 @@
+"""A recipe's sources as training reads them without a build: file by file, filtered."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+
+from llama_jax.config import BuildConfig, Source
+
+from .document import Document, Dropped, Fingerprinted
+from .plan import fingerprint
+from .sources import open_source
+from .stages.filters import apply_filters, open_filters
+from .tables import Hashed
+
+
+def open_raw(config: BuildConfig) -> list["RawDocuments"]:
+    """The sources of a recipe; lists their files and reads none.
+
+    Raises:
+        ValueError: If a source has no files.
+    """
+    return [RawDocuments(source, config.held_out_fraction) for source in config.sources]
+
+
+class RawDocuments:
+    """Documents of one source as its filters leave them.
+
+    Attributes:
+        name: Of the source.
+        files: Names of its files, in order.
+        sizes: About how many bytes of text each holds.
+    """
+
+    def __init__(self, source: Source, held_out_fraction: float):
+        self.name = source.name
+        self._source, self._held_out_fraction = open_source(source), held_out_fraction
+        self._filters = open_filters(source.filters)
+        self._within = open_filters(getattr(source, "file_filters", ()))
+        self._files = list(self._source.files())
+        self.files = [file.name for file in self._files]
+        self.sizes = [file.expected_text_bytes() for file in self._files]
+        self._dropped = Dropped()
+
+    def fingerprints(self) -> Mapping[str, str]:
+        """Of each file, as a build sees it change, and of what filters read beside them."""
+        beside = {
+            f"what {type(each).__name__} reads": each.fingerprint()
+            for each in (*self._filters, *self._within)
+            if isinstance(each, Fingerprinted)
+        }
+        return {file.name: fingerprint(file) for file in self._files} | beside
+
+    def documents(self, file: int) -> Iterator[tuple[str, str, bool]]:
+        """Id, text, and whether it is held out, of each document that a file gives, in order."""
+        read = self._source.read(self._files[file], self._dropped)
+        for document in apply_filters(self._filters, read, self._dropped):
+            hashed = _hashed(document)
+            yield document.id, document.text, hashed.is_held_out(self._held_out_fraction)
+
+    def left_out(self) -> Sequence[str]:
+        """Reasons for which something was left out so far, most frequent first."""
+        return [
+            f"{count:,} {reason}, such as {self._dropped.examples[reason][0]}"
+            for reason, count in self._dropped.counts.most_common()
+        ]
+
+
+def _hashed(document: Document) -> Hashed:
+    return Hashed(hashlib.sha256(document.text.encode()).digest(), document)

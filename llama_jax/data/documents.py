@@ -1,0 +1,69 @@
+"""Tokens of documents by their numbers, wherever they are kept."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Integer
+
+
+class DocumentReader(Protocol):
+    """Documents by number, from 0.
+
+    Attributes:
+        name: Of their source.
+        dtype: Of a token.
+        num_tokens_of: Tokens of each document.
+        text_bytes_of: UTF-8 bytes of each document's text.
+    """
+
+    name: str
+    dtype: np.dtype
+    num_tokens_of: Integer[np.ndarray, " documents"]
+    text_bytes_of: Integer[np.ndarray, " documents"]
+
+    def read_tokens(
+        self, documents: Iterable[int]
+    ) -> Iterator[tuple[int, Integer[np.ndarray, " tokens"]]]:
+        """Each document with its tokens, in ascending order of documents."""
+        ...
+
+    def document_id(self, document: int) -> str:
+        """The id under which the document was collected."""
+        ...
+
+
+class DocumentsInMemory:
+    """A few documents; a `DocumentReader`.
+
+    Args:
+        name: Of their source.
+        tokens: Of each document.
+        text_bytes: Of each document's text.
+        ids: Of each document; may be empty where nobody asks.
+        dtype: In which tokens are kept.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tokens: Sequence[Integer[np.ndarray, " tokens"]],
+        text_bytes: Sequence[int],
+        ids: Sequence[str],
+        dtype: np.dtype,
+    ):
+        self.name, self.dtype = name, dtype
+        self.num_tokens_of = np.array([len(each) for each in tokens], np.uint32)
+        self.text_bytes_of = np.array(text_bytes, np.uint32)
+        self._tokens, self._ids = tokens, ids
+
+    def read_tokens(
+        self, documents: Iterable[int]
+    ) -> Iterator[tuple[int, Integer[np.ndarray, " tokens"]]]:
+        """Each document with its tokens, in ascending order of documents."""
+        for document in sorted(documents):
+            yield document, self._tokens[document]
+
+    def document_id(self, document: int) -> str:
+        """The id under which the document was collected."""
+        return self._ids[document]

@@ -1,0 +1,129 @@
+"""What a run reads: shards, or raw documents in a stream."""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from llama_jax.config import BuildConfig, RunConfig, TokenizerFile
+from llama_jax.data.dataset import Dataset, open_dataset
+from llama_jax.data.held_out import HeldOut, held_out_batches
+from llama_jax.data.raw import RawSource
+from llama_jax.data.streamed import StreamedDataset, open_stream
+from llama_jax.data.tokenizer import (
+    SENTENCEPIECE_NAME,
+    TIKTOKEN_NAME,
+    find_tokenizer,
+    load_tokenizer,
+)
+
+# Opens the sources of a data recipe; this package does not know how raw documents are read.
+OpenRaw = Callable[[BuildConfig], Sequence[RawSource]]
+STREAM_FOLDER = "stream"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Data:
+    """What a run reads.
+
+    Attributes:
+        config: Of the run.
+        dataset: Its samples.
+        tokenizer: File of the tokenizer.
+        tokenizer_name: What a copy of it is called.
+    """
+
+    config: RunConfig
+    dataset: Dataset
+    tokenizer: Path
+    tokenizer_name: str
+
+    def held_out(self, *, rows: range) -> dict[str, HeldOut]:
+        """Documents to score, of the sources that have any.
+
+        Args:
+            rows: Which rows of each batch this process reads.
+
+        Raises:
+            ValueError: If the shards are not what they should be, or no document fits.
+        """
+        found = {source: self._held_out(source, rows) for source in self.dataset.sources}
+        return {source: held_out for source, held_out in found.items() if held_out is not None}
+
+    def left_out(self) -> list[str]:
+        """What a stream left out since this process began; one line a source."""
+        if not isinstance(self.dataset, StreamedDataset):
+            return []
+        return [
+            f"left out of {source} so far: {'; '.join(reasons)}"
+            for source, reasons in self.dataset.left_out().items()
+            if reasons
+        ]
+
+    def _held_out(self, source: str, rows: range) -> HeldOut | None:
+        config = self.config
+        if isinstance(self.dataset, StreamedDataset):
+            documents = self.dataset.held_out(source)
+            if not len(documents.num_tokens_of):
+                return None
+            return HeldOut(
+                documents,
+                seq_len=config.data.seq_len,
+                batch_size=config.train.batch_size,
+                max_batches=config.evaluate.num_batches,
+                rows=rows,
+            )
+        return held_out_batches(
+            config.data.directory,
+            source,
+            seq_len=config.data.seq_len,
+            batch_size=config.train.batch_size,
+            vocab_size=config.model.vocab_size,
+            max_batches=config.evaluate.num_batches,
+            rows=rows,
+        )
+
+
+@contextlib.contextmanager
+def open_data(
+    config: RunConfig, run_dir: Path, open_raw: OpenRaw | None, *, write: bool
+) -> Iterator[Data]:
+    """Opens what a run reads; reads no tokens yet.
+
+    Args:
+        config: Of the run.
+        run_dir: Folder of the run, which keeps what is known of a stream.
+        open_raw: Opens raw documents; only a stream needs it.
+        write: Whether to write there.
+
+    Raises:
+        ValueError: As `open_dataset` and `open_stream`, or if a stream cannot be opened.
+    """
+    batch_size, vocab_size = config.train.batch_size, config.model.vocab_size
+    if config.stream is None:
+        dataset = open_dataset(config.data, vocab_size=vocab_size, batch_size=batch_size)
+        path = find_tokenizer(config.data.directory)
+        yield Data(config=config, dataset=dataset, tokenizer=path, tokenizer_name=path.name)
+        return
+    if open_raw is None:
+        raise ValueError(
+            f"stream={config.stream.name!r}: this caller cannot read raw documents; start the run "
+            "with `llama-jax train`, or give open_raw=data_pipelines.stream.open_raw."
+        )
+    assert isinstance(config.stream.tokenizer, TokenizerFile), "the config has checked it"
+    tokenizer = load_tokenizer(config.stream.tokenizer.path)
+    streamed = open_stream(
+        config.data,
+        config.stream,
+        open_raw(config.stream),
+        tokenizer,
+        vocab_size=vocab_size,
+        batch_size=batch_size,
+        folder=run_dir / STREAM_FOLDER,
+        write=write,
+        num_threads=len(os.sched_getaffinity(0)),
+    )
+    with contextlib.closing(streamed):
+        name = SENTENCEPIECE_NAME if tokenizer.kind == "sentencepiece" else TIKTOKEN_NAME
+        yield Data(config=config, dataset=streamed, tokenizer=tokenizer.path, tokenizer_name=name)
