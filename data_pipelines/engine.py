@@ -134,9 +134,15 @@ def run_task(task: Task, key: str, work: Path, progress: Progress) -> None:
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    started = time.perf_counter()
+    started, told = time.perf_counter(), 0
+
+    def tell(num_bytes: int) -> None:
+        nonlocal told
+        told += num_bytes
+        progress(num_bytes)
+
     try:
-        result = task.function(task.config, task.inputs, partial, progress)
+        result = task.function(task.config, task.inputs, partial, tell)
         seconds = time.perf_counter() - started
         done = {"key": key, "result": result, "seconds": round(seconds, 3)}
         (partial / DONE).write_text(json.dumps(done))
@@ -147,6 +153,8 @@ def run_task(task: Task, key: str, work: Path, progress: Progress) -> None:
     # Of another config, or of a build that was killed here.
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+    # Sizes are estimates, and not every stage knows how far it is.
+    progress(task.size_bytes - told)
 
 
 def _why(task: Task, error: Exception, work: Path) -> str:

@@ -153,7 +153,7 @@ def _of_bucket(bucket: int) -> str:
 
 def _told(documents: Iterable[Hashed], progress: Progress) -> Iterator[Hashed]:
     for hashed in documents:
-        progress(len(hashed.document.text))
+        progress(len(hashed.document.text.encode()))
         yield hashed
 
 

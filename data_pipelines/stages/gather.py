@@ -36,7 +36,7 @@ def _each_text_once(
 ) -> Iterator[Hashed]:
     previous = b""
     for hashed in documents:
-        progress(len(hashed.document.text))
+        progress(len(hashed.document.text.encode()))
         if hashed.digest == previous:
             dropped.add(
                 "the same text as another document", hashed.document.id, hashed.document.text

@@ -59,9 +59,10 @@ def _sample(config: MakeTokenizer, buckets: tuple[Path, ...], progress: Progress
     for bucket, left in zip(buckets, config.max_bytes, strict=True):
         taken = 0
         for hashed in read_documents(bucket / DOCUMENTS):
-            taken += len(hashed.document.text.encode())
+            size = len(hashed.document.text.encode())
+            taken += size
             if taken > left:
                 break
-            progress(len(hashed.document.text))
+            progress(size)
             if not hashed.is_held_out(config.held_out_fraction):
                 yield hashed.document.text

@@ -85,12 +85,12 @@ def test_tasks_run_once_until_something_that_they_are_made_from_changes(engine, 
 
 def test_progress_reaches_the_whole_whether_tasks_run_or_not(engine, tmp_path):
     for _ in range(2):
-        told = chain(engine, tmp_path, size_bytes=1)[2]
+        told = chain(engine, tmp_path, size_bytes=7)[2]
         names = {name for name, _ in told}
         assert {n: sum(b for name, b in told if name == n) for n in names} == {
-            "one/0": 1,
-            "one/1": 1,
-            "two": 1,
+            "one/0": 7,
+            "one/1": 7,
+            "two": 7,
         }
 
 
