@@ -57,6 +57,8 @@ def check_arrays(
 ) -> None:
     """Refuses to restore arrays into a state that has others.
 
+    Half-precision arrays are read as float32 where the state has that, which changes no value.
+
     Args:
         step: Of the checkpoint.
         saved: Dtype and shape of each array of the checkpoint.
@@ -69,7 +71,9 @@ def check_arrays(
     lines = [
         f"{name}: {saved.get(name, '(absent)')} -> {wanted.get(name, '(absent)')}"
         for name in saved | wanted
-        if saved.get(name) != wanted.get(name) and not (partial and name not in wanted)
+        if saved.get(name) != wanted.get(name)
+        and not (partial and name not in wanted)
+        and not _is_widened(saved.get(name, ""), wanted.get(name, ""))
     ]
     if lines:
         more = f"\n  ... and {len(lines) - 10} more" if len(lines) > 10 else ""
@@ -77,6 +81,11 @@ def check_arrays(
             f"checkpoint step={step} holds other arrays than this run (checkpoint -> run); use "
             "the config that it was saved with:\n  " + "\n  ".join(lines[:10]) + more
         )
+
+
+def _is_widened(saved: str, wanted: str) -> bool:
+    dtype, bracket, shape = saved.partition("[")
+    return dtype in ("bfloat16", "float16") and wanted == f"float32{bracket}{shape}"
 
 
 def system_reason(error: Exception) -> str:

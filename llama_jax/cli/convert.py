@@ -1,4 +1,4 @@
-"""Export a checkpoint for PyTorch."""
+"""Checkpoints to PyTorch and back."""
 
 import dataclasses
 import itertools
@@ -10,6 +10,7 @@ from typing import Literal
 import tyro
 from tyro.conf import Positional
 
+from llama_jax.cli.convert_import import from_hugging_face
 from llama_jax.cli.run_reader import (
     find_run_tokenizer,
     held_out_losses,
@@ -24,11 +25,16 @@ config, tokenizer and model card. The folder is complete or absent.
 example:
   llama-jax convert to-hf demo_run/model demo_run/hf"""
 
-_USAGE = f"""usage: llama-jax convert to-hf RUN_DIR OUT_DIR [--step N] [--dtype DTYPE]
+_USAGE = """usage: llama-jax convert FORMAT ...
 
-{_DESCRIPTION}
+  to-hf RUN_DIR OUT_DIR    export a checkpoint as the folder that transformers reads
+  from-hf HF_DIR OUT_DIR   import such a folder as a run with one checkpoint
 
-`llama-jax convert to-hf --help` lists every option."""
+example:
+  llama-jax convert to-hf demo_run/model demo_run/hf
+  llama-jax convert from-hf demo_run/hf imported
+
+`llama-jax convert FORMAT --help` lists every option."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,9 +65,11 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_USAGE, file=sys.stdout if argv else sys.stderr)
         return 0 if argv else 2
-    if argv[0] != "to-hf":
-        raise ValueError(f"FORMAT={argv[0]!r} is no format; there is: to-hf.")
-    return _to_hugging_face(argv[1:])
+    if argv[0] == "to-hf":
+        return _to_hugging_face(argv[1:])
+    if argv[0] == "from-hf":
+        return from_hugging_face(argv[1:])
+    raise ValueError(f"FORMAT={argv[0]!r} is no format; there are: to-hf, from-hf.")
 
 
 def _to_hugging_face(argv: list[str]) -> int:

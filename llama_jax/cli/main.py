@@ -13,7 +13,7 @@ COMMANDS = {
     "generate": "continue prompts with a checkpoint",
     "tokenizer": "train or inspect a tokenizer",
     "data": "build token shards from raw documents; look into them",
-    "convert": "export a checkpoint for PyTorch",
+    "convert": "take checkpoints to PyTorch and back",
 }
 
 

@@ -163,6 +163,13 @@ def tensors_of(model: ModelConfig) -> Iterator[Tensor]:
         yield Tensor(name=name, shape=shape, pair=pair, layer=layer)
 
 
+def storage_order(pair: Pair) -> tuple[int, ...]:
+    """Our axes in the order in which the bytes of their tensors lie, layer after layer."""
+    ours = pair.our_axes.split()
+    theirs = [axis for group in _groups(pair.their_axes) for axis in group]
+    return tuple(ours.index(axis) for axis in (["L"] if "L" in ours else []) + theirs)
+
+
 def to_theirs(tensor: Tensor, ours: np.ndarray) -> np.ndarray:
     """One of their tensors from our parameter, or from its layer `tensor.layer` where it has some.
 

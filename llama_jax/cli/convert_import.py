@@ -1,0 +1,227 @@
+"""`llama-jax convert from-hf`: weights of the PyTorch world become a run's folder."""
+
+import dataclasses
+import json
+import math
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+from tyro.conf import Positional
+
+from llama_jax import __version__
+from llama_jax.config import AdamW, Cosine, DataConfig, ModelConfig, RunConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from llama_jax.checkpoint.layers import Layered
+    from llama_jax.convert.hugging_face_import import Import
+
+_DESCRIPTION = """Imports a LLaMA that transformers saved as a run's folder with one checkpoint,
+which `eval`, `generate`, `train --init-from` and `convert to-hf` read. The folder is complete or
+absent.
+
+Weights keep their dtype and their bytes. What is not understood in full is refused by name.
+
+example:
+  llama-jax convert from-hf Llama-2-7b-hf imported
+  llama-jax generate imported --prompt "The capital of France"
+  llama-jax train llama2_7b --init-from imported --run-dir tuned --data.directory DIR"""
+
+TOKENIZERS = ("tokenizer.model", "original/tokenizer.model", "tokenizer.tiktoken")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to import, and to where.
+
+    Attributes:
+        hf_dir: Folder with config.json and safetensors files.
+        out_dir: Folder to write; must be absent or empty.
+        pad_vocab_to_multiple: Rows of zeros fill the vocabulary's tables up to a multiple of it,
+            so that more devices can split them. They leave again with `to-hf`.
+        dry_run: Whether to check everything but the values, say what it takes, and write nothing.
+        json: Whether to print one JSON document.
+    """
+
+    hf_dir: Positional[Path]
+    out_dir: Positional[Path]
+    pad_vocab_to_multiple: int = 1
+    dry_run: bool = False
+    json: bool = False
+
+
+def from_hugging_face(argv: list[str]) -> int:
+    """Runs `convert from-hf`."""
+    options = tyro.cli(
+        Options, prog="llama-jax convert from-hf", description=_DESCRIPTION, args=argv
+    )
+    from llama_jax.convert.hugging_face import check_out_dir
+    from llama_jax.convert.hugging_face_import import plan_import
+
+    check_out_dir(options.out_dir)
+    plan = plan_import(options.hf_dir, pad_vocab_to_multiple=options.pad_vocab_to_multiple)
+    _check_disk(options.out_dir, plan.num_bytes)
+    config = _run_config(plan.folder, plan.model)
+    if not options.dry_run:
+        _write(plan, config, options.out_dir)
+    facts = {
+        "directory": str(options.out_dir),
+        "parameters": sum(math.prod(tensor.shape) for tensor, _ in plan.tensors),
+        "bytes": plan.num_bytes,
+        "dtypes": sorted(set(plan.dtypes().values())),
+        "left_out": list(plan.left_out),
+    }
+    if options.json:
+        print(json.dumps(facts))
+    print(
+        f"{options.out_dir}: {facts['parameters']:,} parameters, {plan.num_bytes / 1e6:,.1f} MB of "
+        f"{' and '.join(facts['dtypes'])}" + (" would be written" if options.dry_run else ""),
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _write(plan: "Import", config: RunConfig, out_dir: Path) -> None:
+    from llama_jax.recipe import to_json
+
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.partial-", dir=out_dir.parent))
+    try:
+        (partial / "config.json").write_text(to_json(config))
+        _copy_tokenizer(plan.folder, partial)
+        _write_checkpoint(plan, config, partial)
+        partial.chmod(0o755)
+        partial.replace(out_dir)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _write_checkpoint(plan: "Import", config: RunConfig, run_dir: Path) -> None:
+    from llama_jax.checkpoint import layers
+    from llama_jax.checkpoint.manifest import FileEntry
+    from llama_jax.convert.certificate import (
+        read_certificate,
+        tensor_entry,
+        write_certificate,
+    )
+    from llama_jax.convert.hugging_face_import import copy_tensors
+    from llama_jax.observe.progress import Progress
+    from llama_jax.recipe import to_json
+
+    arrays = _arrays(plan)
+    every_array = [*arrays.values(), *layers.fresh_adamw(arrays)]
+    saving, final = (run_dir / "checkpoints" / name for name in ("0.saving", "0"))
+    saving.mkdir(parents=True)
+    layers.describe(saving, every_array)
+    certified = (read_certificate(plan.folder) or {}).get("tensors", {})
+    files: dict[str, FileEntry] = {}
+    digests: dict[str, dict[str, Any]] = {}
+    tensors: dict[str, dict[str, Any]] = {}
+
+    def name_of(tensor: Any) -> str:
+        return arrays[tensor.pair.ours].file(max(tensor.layer, 0))
+
+    with Progress("import", total=plan.num_bytes, unit="bytes") as progress:
+        done = 0
+        for tensor, stored, written in copy_tensors(plan, lambda t: saving / name_of(t)):
+            entry = tensor_entry(stored.dtype, stored.shape, written.tensor_crc32)
+            if (said := certified.get(tensor.name)) and said != entry:
+                raise ValueError(
+                    f"{stored.path}: {tensor.name} is not what the certificate beside it says; the "
+                    "file changed since: copy or download it again."
+                )
+            name = name_of(tensor)
+            files[name] = FileEntry(size=written.num_bytes, crc32=written.crc32)
+            digests[f"checkpoints/0/{name}"] = {
+                "bytes": written.num_bytes,
+                "sha256": written.sha256,
+            }
+            tensors[tensor.name] = entry
+            progress.advance(done := done + stored.num_bytes)
+    origin = {
+        "format": "hugging face",
+        "folder": str(plan.folder.absolute()),
+        "config": plan.config,
+        "vocab_size": plan.vocab_size,
+    }
+    meta = {"step": 0, "samples": 0, "first_sample": 0, "tokens": 0, "imported": origin}
+    meta |= {"origin": None, "config": json.loads(to_json(config))}
+    layers.commit(saving, final, step=0, meta=meta, arrays=every_array, files=files)
+    facts = {
+        "conversion": "from-hf",
+        "made_by": f"llama_jax {__version__}",
+        "source": origin | {"left_out": list(plan.left_out)},
+        "verified_source": bool(certified),
+    }
+    write_certificate(run_dir, known=digests, tensors=tensors, facts=facts)
+
+
+def _arrays(plan: "Import") -> dict[str, "Layered"]:
+    from llama_jax.checkpoint.layers import Layered
+    from llama_jax.convert import mapping
+
+    shapes, dtypes = mapping.our_shapes(plan.model), plan.dtypes()
+    return {
+        pair.ours: Layered(
+            name=f"params.{pair.ours}",
+            shape=shapes[pair.ours],
+            dtype=dtypes[pair.ours],
+            order=mapping.storage_order(pair),
+            stacked="L" in pair.our_axes.split(),
+        )
+        for pair in mapping.pairs_of(plan.model)
+    }
+
+
+def _run_config(folder: Path, model: ModelConfig) -> RunConfig:
+    """The config of the run that exported the folder, or one that says nothing of training."""
+    from llama_jax.recipe import from_json
+
+    path = folder / "training_config.json"
+    if path.is_file():
+        config = from_json(path.read_text(encoding="utf-8"))
+        if dataclasses.replace(config.model, vocab_size=model.vocab_size) != model:
+            raise ValueError(
+                f"{path} is of another model than config.json; remove it to import without it."
+            )
+        return dataclasses.replace(config, model=model)
+    return RunConfig(
+        name=folder.absolute().name or "imported",
+        model=model,
+        data=DataConfig(seq_len=min(model.max_seq_len, 2048)),
+        train=TrainConfig(num_steps=1, batch_size=1),
+        optimizer=AdamW(peak_lr=3e-4),
+        schedule=Cosine(warmup_steps=0),
+    )
+
+
+def _copy_tokenizer(folder: Path, run_dir: Path) -> None:
+    from llama_jax.data.tokenizer import load_tokenizer
+
+    for name in TOKENIZERS:
+        if (source := folder / name).is_file():
+            kind = load_tokenizer(source).kind
+            target = "tokenizer.tiktoken" if kind == "tiktoken" else "tokenizer.model"
+            shutil.copyfile(source, run_dir / target)
+            return
+    print(
+        f"note: {folder} has no tokenizer.model; text needs the original tokenizer, copied into "
+        "the run's folder",
+        file=sys.stderr,
+    )
+
+
+def _check_disk(out_dir: Path, num_bytes: int) -> None:
+    there = next(
+        path for path in (out_dir.absolute(), *out_dir.absolute().parents) if path.exists()
+    )
+    free = shutil.disk_usage(there).free
+    if free < num_bytes:
+        raise ValueError(
+            f"OUT_DIR={str(out_dir)!r}: {num_bytes:,} bytes are needed, {free:,} are free; make "
+            "room, or name a folder on another disk."
+        )

@@ -1,0 +1,117 @@
+"""Tensors that lie in files, copied in pieces and judged on the way."""
+
+import hashlib
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+PIECE_BYTES = 1 << 21  # about a core's cache: a piece is read once from memory, then judged there
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+# The bits of a float's exponent; a value is not finite where all are set.
+_EXPONENT = {
+    "float32": (np.uint32, 0x7F800000),
+    "bfloat16": (np.uint16, 0x7F80),
+    "float16": (np.uint16, 0x7C00),
+}
+
+
+class Stored(NamedTuple):
+    """One tensor in a file, row-major and little-endian.
+
+    Attributes:
+        name: In that file.
+        dtype: "float32", "bfloat16" or "float16".
+        shape: As stored.
+        path: The file.
+        offset: Of the first byte.
+        num_bytes: Of the tensor.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    path: Path
+    offset: int
+    num_bytes: int
+
+
+class Written(NamedTuple):
+    """What a file has after a copy: its bytes and digests, and the CRC-32 of the tensor alone."""
+
+    num_bytes: int
+    crc32: int
+    sha256: str
+    tensor_crc32: int
+
+
+def pieces(stored: Stored) -> Iterator[memoryview]:
+    """The bytes of a tensor, a piece at a time; each is overwritten by the next.
+
+    Raises:
+        ValueError: If the file ends before the tensor does, or a value is not finite.
+    """
+    buffer = memoryview(bytearray(min(PIECE_BYTES, stored.num_bytes)))
+    left = stored.num_bytes
+    with stored.path.open("rb", buffering=0) as file:
+        file.seek(stored.offset)
+        while left:
+            piece = buffer[: min(left, PIECE_BYTES)]
+            if not fill(file, piece):
+                raise ValueError(
+                    f"{stored.path}: the file ends inside {stored.name}; it was cut short, copy "
+                    "or download it again."
+                )
+            refuse_not_finite(piece, stored.dtype, f"{stored.path}: {stored.name}")
+            yield piece
+            left -= len(piece)
+
+
+def fill(file: BinaryIO, piece: memoryview) -> bool:
+    """Reads as many bytes as the piece has; False where the file ends before."""
+    start = 0
+    while start < len(piece):
+        count = file.readinto(piece[start:])  # pyright: ignore[reportAttributeAccessIssue]
+        if not count:
+            return False
+        start += count
+    return True
+
+
+def refuse_not_finite(piece: memoryview, dtype: str, where: str) -> None:
+    """Raises ValueError if a value of the piece is NaN or infinite."""
+    kind, exponent = _EXPONENT[dtype]
+    bits = np.frombuffer(piece, kind)
+    if np.bitwise_and(bits, exponent).max(initial=0) == exponent:
+        raise ValueError(
+            f"{where} has a value that is NaN or infinite; such a model computes nothing: take "
+            "another checkpoint, or another copy of the file."
+        )
+
+
+def copy(stored: Stored, target: Path, *, zero_bytes: int = 0) -> Written:
+    """Copies a tensor into a file of its own, followed by zeros.
+
+    Args:
+        stored: The tensor.
+        target: File to write.
+        zero_bytes: How many zeros follow.
+
+    Raises:
+        ValueError: If the tensor is cut short or has a value that is not finite.
+    """
+    sha, crc = hashlib.sha256(), 0
+    with target.open("wb", buffering=0) as file:
+        for piece in pieces(stored):
+            file.write(piece)
+            sha.update(piece)
+            crc = zlib.crc32(piece, crc)
+        tensor_crc = crc
+        for start in range(0, zero_bytes, PIECE_BYTES):
+            zeros = bytes(min(PIECE_BYTES, zero_bytes - start))
+            file.write(zeros)
+            sha.update(zeros)
+            crc = zlib.crc32(zeros, crc)
+    return Written(stored.num_bytes + zero_bytes, crc, sha.hexdigest(), tensor_crc)
