@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN := demo_run
 INPUT ?=
 
-.PHONY: demo test test-slow lint bench lock clean
+.PHONY: demo test test-slow test-beam lint bench lock clean
 
 # The whole job on real text, in minutes; `make demo INPUT=DIR` trains on your own documents.
 # Started again, each command finds what is done and goes on.
@@ -22,6 +22,10 @@ test: .venv/installed
 test-slow: .venv/parity
 	$(BIN)/python -m pytest -m "slow or parity"
 
+# A build through Apache Beam, in an environment of its own.
+test-beam: .venv-beam/installed
+	.venv-beam/bin/python -m pytest -m slow -k beam tests/data_pipelines
+
 lint: .venv/installed
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/basedpyright
 
@@ -31,15 +35,22 @@ bench: .venv/parity
 # Versions alone, for every Python and platform: no hashes, no address of an index.
 lock:
 	uv pip compile pyproject.toml --extra data --extra dev --universal --python-version 3.11 --fork-strategy fewest --no-annotate --no-header --no-emit-index-url --upgrade -o requirements.lock
+	uv pip compile pyproject.toml --extra beam --extra data --extra dev --universal --python-version 3.11 --fork-strategy fewest --no-annotate --no-header --no-emit-index-url --upgrade -o requirements-beam.lock
 
 clean:
-	rm -rf .venv $(RUN)
+	rm -rf .venv .venv-beam $(RUN)
 
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "llama_jax needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+.venv-beam/installed: requirements-beam.lock pyproject.toml
+	$(PYTHON) -m venv .venv-beam
+	.venv-beam/bin/python -m pip install --quiet --requirement requirements-beam.lock
+	.venv-beam/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
 .venv/parity: requirements-parity.lock .venv/installed
