@@ -1,6 +1,9 @@
 """Accelerators: peaks, memory and bandwidths of one chip, each with its source."""
 
 import dataclasses
+import difflib
+import math
+import re
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,3 +115,79 @@ def find_accelerator(device_kind: str) -> Accelerator | None:
         if kind.startswith(prefix)
     ]
     return max(matches, key=lambda match: match[0])[1] if matches else None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Pod:
+    """Chips that are joined to one machine.
+
+    Attributes:
+        chip: What each one is.
+        count: How many.
+        topology: Their grid, as in "4x4x8"; empty where the chips form none.
+    """
+
+    chip: Accelerator
+    count: int
+    topology: str = ""
+
+    @property
+    def bf16_flops(self) -> float:
+        """Peak of all chips, FLOP/s."""
+        return self.chip.bf16_flops * self.count
+
+
+# Slices that can be asked for. 3D: these, and grids whose sides are multiples of 4 up to the
+# largest. Source: Google Cloud TPU documentation, "TPU configurations" of each generation.
+_SMALL_3D = ((2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4))
+_LARGEST_3D = {"v4": (12, 16, 16), "v5p": (16, 16, 24), "tpu7x": (16, 24, 24)}
+_GRIDS_2D = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
+_2D = ("v5e", "v6e")
+_GPUS_A_NODE = 8
+
+
+def parse_pod(text: str) -> Pod:
+    """Reads "v5p:4x4x8", "h100:64", or a chip's name alone for one chip.
+
+    Raises:
+        ValueError: If there is no such chip, or its maker offers no such grid.
+    """
+    name, _, size = text.partition(":")
+    chips = {chip.name: chip for chip in ACCELERATORS}
+    if name not in chips:
+        close = difflib.get_close_matches(name, chips, n=2, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(close)}?" if close else f"There are: {', '.join(chips)}."
+        raise ValueError(f"--chips={text!r}: {name!r} is no chip. {hint}")
+    if not size:
+        return Pod(chip=chips[name], count=1)
+    if not re.fullmatch(r"[1-9]\d{0,6}(x[1-9]\d{0,6})*", size):
+        raise ValueError(f"--chips={text!r} must be CHIP, CHIP:COUNT or CHIP:GRID (v5p:4x4x8).")
+    sides = tuple(int(side) for side in size.split("x"))
+    if name not in _LARGEST_3D and name not in _2D:
+        count = sides[0]
+        if len(sides) > 1 or (count > _GPUS_A_NODE and count % _GPUS_A_NODE):
+            raise ValueError(
+                f"--chips={text!r}: {name} comes in nodes of {_GPUS_A_NODE}; give a count of up to "
+                f"{_GPUS_A_NODE}, or a multiple of it ({name}:{max(1, count // 8) * 8})."
+            )
+        return Pod(chip=chips[name], count=count)
+    grids = _grids(name)
+    if tuple(sorted(sides)) not in {tuple(sorted(grid)) for grid in grids}:
+        wanted = math.prod(sides)
+        near = sorted(grids, key=lambda grid: (abs(math.log(math.prod(grid) / wanted)), grid))[:3]
+        close = " or ".join(f"{name}:{'x'.join(map(str, grid))}" for grid in near)
+        raise ValueError(f"--chips={text!r}: there is no such slice. Did you mean {close}?")
+    return Pod(chip=chips[name], count=math.prod(sides), topology=size)
+
+
+def _grids(name: str) -> list[tuple[int, ...]]:
+    if name in _2D:
+        return list(_GRIDS_2D)
+    x_max, y_max, z_max = _LARGEST_3D[name]
+    large = [
+        (x, y, z)
+        for x in range(4, x_max + 1, 4)
+        for y in range(x, y_max + 1, 4)
+        for z in range(y, z_max + 1, 4)
+    ]
+    return [*_SMALL_3D, *large]

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOUNDATION = {"atomic", "config", "recipe", "hardware", "flops"}
+FOUNDATION = {"atomic", "units", "config", "recipe", "hardware", "flops"}
 PEERS = {"data", "checkpoint", "convert", "infer", "observe", "scaling", "aot"}
 CENTRE = FOUNDATION | {"sharding", "ops", "model"}
 MAY_IMPORT = {
     "atomic": set(),
+    "units": set(),
     "config": set(),
     "recipe": {"config"},
     "hardware": {"config"},

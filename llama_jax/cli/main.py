@@ -14,6 +14,7 @@ COMMANDS = {
     "tokenizer": "train or inspect a tokenizer",
     "data": "build token shards from raw documents; look into them",
     "convert": "take checkpoints to PyTorch and back",
+    "plan": "turn a budget into parameters, tokens, time and cost",
 }
 
 

@@ -15,6 +15,7 @@ from llama_jax import recipe
 from llama_jax.config import RunConfig
 from llama_jax.flops import count_params
 from llama_jax.observe.writers import read_metrics
+from llama_jax.units import human_count
 
 TRAIN_KEY = "loss_nats_per_token"
 HELD_OUT_KEY = "heldout/loss_nats_per_token"
@@ -130,8 +131,8 @@ def _draw(
 
 def _dress(axes: Any, config: RunConfig, last_step: float, last_token: float) -> None:
     """Title, axes and grid."""
-    size = _human_count(count_params(config.model).total)
-    tokens = _human_count(last_token)
+    size = human_count(count_params(config.model).total)
+    tokens = human_count(last_token)
     axes.set_title(
         f"A LLaMA of {size} parameters on {tokens} tokens",
         loc="left",
@@ -151,7 +152,7 @@ def _dress(axes: Any, config: RunConfig, last_step: float, last_token: float) ->
     axes.set_ylabel("loss, nats per token", color=_FAINT)
     axes.set_xlabel("training tokens", color=_FAINT)
     axes.set_xlim(left=0)
-    axes.xaxis.set_major_formatter(lambda value, _: _human_count(value))
+    axes.xaxis.set_major_formatter(lambda value, _: human_count(value))
     axes.tick_params(colors=_FAINT, length=0)
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
@@ -165,10 +166,3 @@ def _dress(axes: Any, config: RunConfig, last_step: float, last_token: float) ->
 
 def _batch_tokens(config: RunConfig) -> str:
     return " then ".join(f"{rows * config.data.seq_len:,}" for _, rows in config.train.stages)
-
-
-def _human_count(value: float) -> str:
-    for unit, scale in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= scale:
-            return f"{value / scale:.3g}{unit}"
-    return f"{value:.3g}"

@@ -199,11 +199,14 @@ Law = LossLaw | FrontierLaw
 
 
 def minimise(value: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function with a single valley in [low, high] is least, by golden sections."""
+    """Where a function with a single valley in [low, high] is least, by golden sections.
+
+    Where it is infinite, the valley is further up.
+    """
     inner, outer = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
     at_inner, at_outer = value(inner), value(outer)
     while high - low > 1e-10 * max(1.0, abs(high)):
-        if at_inner <= at_outer:
+        if at_inner <= at_outer and at_inner < math.inf:
             high, outer, at_outer = outer, inner, at_inner
             inner = high - _GOLDEN * (high - low)
             at_inner = value(inner)
@@ -245,7 +248,8 @@ def interval(law: Law, flops: float, what: Callable[[Law], float]) -> tuple[floa
     if not low:
         return None
     pivot = math.sqrt(law.about.flops_range[0] * law.about.flops_range[1])
-    ends = []
+    # Hoffmann's own exponent, .4565, lies outside of the interval that he prints for it.
+    ends = [what(law)]
     for exponent in (low, high):
         coefficient = law.optimum(pivot).params / pivot**exponent
         frontier = FrontierLaw(about=law.about, coefficient=coefficient, exponent=exponent)

@@ -39,6 +39,16 @@ class DataLimit:
         """Nats per token of a law whose tokens are repeated."""
         return law.loss(*self.effective(law, params, tokens))
 
+    def tokens_for(self, law: LossLaw, params: float, loss: float) -> float:
+        """Tokens, repetitions included, that reach a loss; infinite where none do."""
+        fresh = law.tokens_for(self.effective(law, params, self.unique_tokens).params, loss)
+        if fresh <= self.unique_tokens:
+            return fresh
+        spent = (fresh / self.unique_tokens - 1) / self.token_decay
+        if spent >= 1:
+            return math.inf
+        return self.unique_tokens * (1 - self.token_decay * math.log1p(-spent))
+
     def optimum(self, law: LossLaw, flops: float) -> Allocation:
         """Least loss for so many training FLOPs; found numerically, for no closed form is known."""
         return numeric_optimum(lambda params, tokens: self.loss(law, params, tokens), flops)

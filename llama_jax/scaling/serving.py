@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from llama_jax.scaling.laws import Allocation, LossLaw, minimise
+from llama_jax.scaling.repeated import DataLimit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,22 +40,33 @@ class ServingDemand:
         return at.flops * self.train_weight + self.serving_cost(at.params)
 
 
-def least_cost(law: LossLaw, loss: float, demand: ServingDemand) -> Allocation:
+def least_cost(
+    law: LossLaw, loss: float, demand: ServingDemand, limit: DataLimit | None = None
+) -> Allocation:
     """The cheapest model of a given loss, trained and served.
+
+    Args:
+        law: Of the loss.
+        loss: To reach, nats per token.
+        demand: What is served, and what each phase costs.
+        limit: Of the data; tokens are all different without one.
 
     Raises:
         ValueError: If the loss is below the law's limit.
     """
-    best = law.optimum_for_loss(loss)
-    # Fewer parameters than these never reach the loss; more than the best ones only cost more.
+    law.check_reachable(loss)
     fewest = (law.A / (loss - law.E)) ** (1 / law.alpha)
+
+    def tokens_for(params: float) -> float:
+        return limit.tokens_for(law, params, loss) if limit else law.tokens_for(params, loss)
 
     def at(log_params: float) -> float:
         params = math.exp(log_params)
-        return demand.cost(Allocation(params, law.tokens_for(params, loss)))
+        return demand.cost(Allocation(params, tokens_for(params)))
 
-    params = math.exp(minimise(at, math.log(fewest * (1 + 1e-9)), math.log(best.params)))
-    return Allocation(params, law.tokens_for(params, loss))
+    # Fewer parameters than `fewest` never reach the loss, and far more only cost more.
+    params = math.exp(minimise(at, math.log(fewest * (1 + 1e-9)), math.log(fewest * 1e4)))
+    return Allocation(params, tokens_for(params))
 
 
 def demand_that_justifies(law: LossLaw, chosen: Allocation) -> float:

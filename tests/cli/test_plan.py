@@ -1,0 +1,177 @@
+"""`llama-jax plan` answers with numbers that programs can read, and refuses what has no answer."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from llama_jax.cli.main import main
+from llama_jax.flops import count_params
+from llama_jax.recipe import load_recipe
+
+
+def plan(capsys, *arguments):
+    assert main(["plan", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def refusal(capsys, *arguments):
+    assert main(["plan", *arguments]) == 2
+    return capsys.readouterr().err
+
+
+def test_a_budget_is_answered_by_every_law_within_itself(capsys):
+    answer = plan(capsys, "--flops", "5.76e23")
+    by_law = {law["law"]: law for law in answer["laws"]}
+    assert by_law["chinchilla-3"]["params"] == pytest.approx(40e9, rel=0.01)
+    assert by_law["chinchilla-1"]["params"] == pytest.approx(67e9, rel=0.05)
+    for law in by_law.values():
+        assert law["train_flops"] == pytest.approx(5.76e23)
+        assert "flops" in law["extrapolates"]
+    low, high = by_law["besiroglu"]["params_interval_95"]
+    assert low < by_law["besiroglu"]["params"] < high
+    assert by_law["llama3"]["params_interval_95"] is None
+
+
+def test_the_judge_never_regrets_its_own_choice(capsys):
+    regrets = plan(capsys, "--flops", "1e21")["disagreement"]["regret_nats"]
+    assert set(regrets) == {"besiroglu", "chinchilla-3"}
+    for judge, losses in regrets.items():
+        assert losses[judge] == pytest.approx(0, abs=1e-12)
+        assert all(loss > -1e-12 for loss in losses.values())
+        assert max(losses.values()) > 1e-3
+
+
+def test_380_tokens_a_second_train_llama_65b_in_its_published_gpu_hours(capsys):
+    # LLaMA, section 2.4 and Table 15: 1.4T tokens on 2048 A100 at 380 tokens/s/GPU.
+    # The MFU that 380.38 tokens/s/GPU are, under 6ND; nothing is lost to restarts.
+    mfu = 6 * 65_285_660_672 * 1.4e12 / (1_022_362 * 3600 * 312e12)
+    days = str(1_022_362 / 2048 / 24)
+    pod = ("--chips", "a100:2048", "--goodput", "1", "--train-mfu", str(mfu))
+    answer = plan(capsys, *pod, "--days", days)
+    assert answer["request"]["value"] == pytest.approx(6 * 65_285_660_672 * 1.4e12, rel=1e-3)
+    run_flops = answer["run"]["flops"]["6ND"]
+    hours = run_flops / (6 * 65_285_660_672) / 380.38 / 3600
+    assert answer["cost"]["train_chip_hours"] == pytest.approx(hours, rel=1e-3)
+
+
+def test_goodput_lengthens_the_run_and_mfu_is_told_apart(capsys):
+    whole = plan(capsys, "--params", "1e9", "--chips", "h100:8", "--goodput", "1")["cost"]
+    half = plan(capsys, "--params", "1e9", "--chips", "h100:8", "--goodput", "0.5")["cost"]
+    assert half["train_seconds"] == pytest.approx(2 * whole["train_seconds"])
+    assert (half["train_mfu"], half["goodput"]) == (0.4, 0.5)
+
+
+def test_money_buys_what_its_price_says(capsys):
+    answer = plan(capsys, "--usd", "50000", "--chips", "h100", "--usd-per-chip-hour", "2.5")
+    assert answer["request"]["value"] == pytest.approx(20_000 * 3600 * 989e12 * 0.4 * 0.9)
+    assert answer["cost"]["train_usd"] == pytest.approx(50_000, rel=0.02)
+
+
+def test_serving_makes_the_model_smaller_and_costs_decide_how_much(capsys):
+    tokens = ("--flops", "1e21", "--serve-tokens", "1e12")
+    by_flops = plan(capsys, *tokens)["laws"][0]["served"]
+    dear = ("--usd-per-chip-hour", "2", "--decode-mfu", "0.01")
+    by_money = plan(capsys, *tokens, *dear)["laws"][0]["served"]
+    assert by_money["params"] < by_flops["params"] < plan(capsys, *tokens)["laws"][0]["params"]
+    assert by_flops["total_flops"] < by_flops["total_flops_of_best"]
+
+
+def test_a_written_recipe_is_the_planned_run(capsys, tmp_path):
+    for name in ("planned.py", "planned.json"):
+        answer = plan(capsys, "--flops", "1e17", "--write", str(tmp_path / name))["run"]
+        config = load_recipe(str(tmp_path / name))
+        assert config.name == "planned"
+        assert count_params(config.model).total == answer["params"]
+        assert config.tokens_before(config.train.num_steps) == answer["tokens"]
+        assert config.optimizer.peak_lr == pytest.approx(answer["peak_lr"], rel=1e-3)
+
+
+def test_repeated_tokens_are_counted_in_epochs(capsys):
+    answer = plan(capsys, "--flops", "1e22", "--unique-tokens", "25e9", "--law", "muennighoff")[
+        "laws"
+    ][0]
+    assert answer["epochs"] == pytest.approx(9.488, rel=1e-3)
+    assert answer["params"] == pytest.approx(7.0262e9, rel=1e-3)
+
+
+def test_laws_without_a_loss_say_so_where_a_loss_is_asked_for(capsys):
+    answer = plan(capsys, "--target-loss", "2.3")
+    assert set(answer["without_answer"]) == {"chinchilla-1", "chinchilla-2", "llama3"}
+    assert answer["laws"][0]["loss_nats_per_token"] == pytest.approx(2.3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--law", "besiroglu"], "Give exactly one of"),
+        (["--flops", "1e21", "--params", "1e9"], "got --flops and --params"),
+        (["--flops", "-1"], "--flops=-1.0 must be positive"),
+        (["--flops", "nan"], "--flops=nan must be positive"),
+        (["--flops", "1e21", "--law", "chinchila-3"], "Did you mean chinchilla-3"),
+        (["--flops", "1e21", "--law", "missing.json"], "there is no such file"),
+        (["--chips", "v5p:4x4x7", "--days", "1"], "Did you mean v5p:4x4x8"),
+        (["--chips", "v55:4", "--days", "1"], "is no chip. Did you mean v5"),
+        (["--chips", "h100:12", "--days", "1"], "comes in nodes of 8"),
+        (["--days", "3"], "--days=3.0 needs --chips"),
+        (["--usd", "100"], "--usd needs --usd-per-chip-hour"),
+        (["--target-loss", "1.2"], "must be above"),
+        (["--flops", "1e9"], "is too few: a vocabulary of 8192"),
+        (
+            [
+                "--flops",
+                "1e13",
+                "--vocab-size",
+                "64",
+                "--chips",
+                "v5p:16x16x24",
+                "--seq-len",
+                "2048",
+            ],
+            "under one batch of 12,582,912",
+        ),
+        (["--flops", "1e10", "--vocab-size", "64"], "no shape comes near"),
+        (["--flops", "1e21", "--goodput", "1.5"], "--goodput=1.5 must be in (0, 1]"),
+        (["--flops", "1e21", "--write", "recipe.txt"], "must end in .py or .json"),
+        (["compere"], "Did you mean plan compare?"),
+    ],
+)
+def test_what_has_no_answer_is_refused(capsys, arguments, complaint):
+    assert complaint in refusal(capsys, *arguments)
+
+
+def test_an_existing_recipe_is_never_overwritten(capsys, tmp_path):
+    (tmp_path / "mine.py").write_text("kept")
+    assert "exists; name a new file" in refusal(
+        capsys, "--flops", "1e17", "--write", str(tmp_path / "mine.py")
+    )
+    assert (tmp_path / "mine.py").read_text() == "kept"
+
+
+def test_a_plan_needs_neither_jax_nor_numpy_and_comes_at_once():
+    code = (
+        "import sys\nfrom llama_jax.cli.main import main\nmain(['plan', '--flops', '1e21'])\n"
+        "print(sorted({'jax', 'numpy', 'scipy', 'matplotlib'} & set(sys.modules)), file=sys.stderr)"
+    )
+    started = time.monotonic()
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # 0.6 s on two busy cores.
+    assert time.monotonic() - started < 10
+    assert run.stderr.strip() == "[]"
+    assert "besiroglu" in run.stdout
+
+
+def test_gpt_3_was_trained_too_little_and_llama_7b_pays_where_it_is_served(capsys):
+    assert main(["plan", "compare", "--json"]) == 0
+    runs = {run["name"]: run for run in json.loads(capsys.readouterr().out)}
+    assert runs["GPT-3 175B"]["verdict"].startswith("under")
+    assert runs["GPT-3 175B"]["served_tokens_break_even"] is None
+    assert runs["Chinchilla 70B"]["verdict"] == "about right"
+    assert runs["LLaMA-1 7B"]["verdict"].startswith("over")
+    assert 1e11 < runs["LLaMA-1 7B"]["served_tokens_break_even"] < 1e12
+    assert runs["LLaMA-1 7B"]["served_tokens_that_justify"] > 1e12
+    assert all(run["nats_above_best"] >= 0 for run in runs.values())
+    assert main(["plan", "compare", "--law", "llama3"]) == 2
+    assert "is a frontier without a loss" in capsys.readouterr().err
