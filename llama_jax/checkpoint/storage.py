@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+_STACK_BYTES = 64 << 20
 _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
 
 
@@ -29,7 +30,16 @@ def save_args(arrays: dict[str, Any]) -> Any:
     """What Orbax wants to be told for a save."""
     import orbax.checkpoint as ocp
 
-    return ocp.args.PyTreeSave(arrays)
+    args = {name: ocp.SaveArgs(shard_axes=_cut_along(leaf)) for name, leaf in arrays.items()}
+    return ocp.args.PyTreeSave(arrays, args)
+
+
+def _cut_along(leaf: Any) -> tuple[int, ...]:
+    """Axes along which an array is stored item by item.
+
+    Large stacks of matrices are, so that a reader of one matrix need not hold the whole stack.
+    """
+    return (0,) if leaf.ndim >= 3 and leaf.nbytes > _STACK_BYTES else ()
 
 
 def restore_args(wanted: dict[str, Any], partial: bool) -> Any:

@@ -2,10 +2,13 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_jax.config import RunConfig
 from llama_jax.recipe import from_json
+
+if TYPE_CHECKING:
+    from llama_jax.checkpoint import Checkpointer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,22 +76,32 @@ def read_model(
     from llama_jax.model.init import abstract_params
 
     with Checkpointer(run_dir / "checkpoints", read_only=True) as checkpointer:
-        steps = checkpointer.steps()
-        if not steps:
-            raise ValueError(
-                f"RUN_DIR={str(run_dir)!r} has no checkpoint yet; `llama-jax train` writes the "
-                f"first after checkpoint.every_steps={config.checkpoint.every_steps} updates."
-            )
-        if step is not None and step not in steps:
-            raise ValueError(
-                f"--step={step}: there is no such checkpoint; there are "
-                f"{', '.join(map(str, steps))}."
-            )
-        step = steps[-1] if step is None else step
+        step = choose_step(checkpointer, run_dir, config, step)
         graphdef, abstract = abstract_params(config.model, config.compute)
         wanted = {"params": abstract}
         state, meta = checkpointer.restore(step, wanted, partial=True, deep=verify)
     return SavedModel(step=step, graphdef=graphdef, params=state["params"], meta=meta)
+
+
+def choose_step(
+    checkpointer: "Checkpointer", run_dir: Path, config: RunConfig, step: int | None
+) -> int:
+    """The step that was asked for, or the newest.
+
+    Raises:
+        ValueError: If there is no such checkpoint.
+    """
+    steps = checkpointer.steps()
+    if not steps:
+        raise ValueError(
+            f"RUN_DIR={str(run_dir)!r} has no checkpoint yet; `llama-jax train` writes the "
+            f"first after checkpoint.every_steps={config.checkpoint.every_steps} updates."
+        )
+    if step is not None and step not in steps:
+        raise ValueError(
+            f"--step={step}: there is no such checkpoint; there are {', '.join(map(str, steps))}."
+        )
+    return steps[-1] if step is None else step
 
 
 def held_out_losses(run_dir: Path, step: int) -> dict[str, float]:

@@ -5,15 +5,19 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from llama_jax import __version__
 from llama_jax.config import LinearRope, Llama3Rope, ModelConfig, Rope, RunConfig
 from llama_jax.convert import mapping, safetensors
+from llama_jax.convert.certificate import tensor_entry, write_certificate
 from llama_jax.convert.model_card import Origin, model_card
+from llama_jax.convert.stored import Stored, array_pieces, numpy_dtype, pieces
 from llama_jax.convert.tokenizer import (
     SpecialTokens,
     read_sentencepiece,
@@ -22,7 +26,7 @@ from llama_jax.convert.tokenizer import (
 )
 from llama_jax.recipe import to_json
 
-ExportDtype = Literal["float32", "bfloat16"]
+ExportDtype = Literal["float32", "bfloat16", "float16"]
 MAX_SHARD_BYTES = 5_000_000_000
 
 
@@ -43,26 +47,54 @@ class Exported:
     num_bytes: int
 
 
+class LayerFile(Protocol):
+    """A file that holds a layer, or an array without layers, and nothing else."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def order(self) -> tuple[int, ...]: ...
+    @property
+    def crc32(self) -> int: ...
+
+
+class Parameter(Protocol):
+    """An array of ours, in memory or not: `parameter[layer]` is a layer.
+
+    One that has `layer_file(layer)` too, which may give None, is copied from its files where they
+    hold the bytes in the order that they get.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> Any: ...
+    def __getitem__(self, layer: int) -> Any: ...
+
+
 def export_hugging_face(
-    params: Mapping[str, Any],
+    params: Mapping[str, Parameter],
     config: RunConfig,
     out_dir: Path,
     *,
     origin: Origin,
     tokenizer_file: Path | None,
     dtype: ExportDtype = "float32",
+    vocab_size: int | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     on_tensor: Callable[[str, int], None] = lambda name, num_bytes: None,
 ) -> Exported:
     """Writes weights, config, tokenizer and model card; the folder is complete or absent.
 
     Args:
-        params: Our parameters by dotted path, arrays of JAX or NumPy.
+        params: Our parameters by dotted path.
         config: Of the run that made them.
         out_dir: Must be absent or empty.
         origin: What the model card tells of the run.
         tokenizer_file: A SentencePiece model; None exports the weights alone.
         dtype: Of the written weights.
+        vocab_size: Rows of the vocabulary's tables that are exported; rows behind them only pad
+            the tables. None exports all.
         max_shard_bytes: Of tensors in one file.
         on_tensor: Called with the name and bytes of each tensor written.
 
@@ -74,30 +106,26 @@ def export_hugging_face(
     _check_request(params, config.model, dtype, max_shard_bytes)
     tokenizer = None if tokenizer_file is None else read_sentencepiece(tokenizer_file)
     special = None if tokenizer is None else special_tokens(tokenizer)
-    tensors = {tensor.name: tensor for tensor in mapping.tensors_of(config.model)}
+    rows = config.model.vocab_size if vocab_size is None else vocab_size
+    model = dataclasses.replace(config.model, vocab_size=rows)
+    tensors = {tensor.name: tensor for tensor in mapping.tensors_of(model)}
 
-    def read(name: str) -> np.ndarray:
-        # Of a stacked parameter only one layer comes to the host.
+    def read(name: str) -> Iterator[memoryview]:
         tensor = tensors[name]
-        ours = params[tensor.pair.ours]
-        return mapping.to_theirs(
-            tensor, np.asarray(ours if tensor.layer < 0 else ours[tensor.layer])
-        )
+        return read_tensor(tensor, params[tensor.pair.ours], dtype)
 
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.partial-", dir=out_dir.parent))
-    num_bytes = 0
     try:
-        for name, size in safetensors.write(
+        files, checksums = safetensors.write(
             partial,
             {name: tensor.shape for name, tensor in tensors.items()},
             read,
             dtype=dtype,
             max_shard_bytes=max_shard_bytes,
-        ):
-            num_bytes += size
-            on_tensor(name, size)
-        _write_json(partial / "config.json", model_config(config.model, dtype, special))
+            on_tensor=on_tensor,
+        )
+        _write_json(partial / "config.json", model_config(model, dtype, special))
         _write_json(partial / "generation_config.json", _generation_config(special))
         if tokenizer is not None and tokenizer_file is not None:
             write_tokenizer(
@@ -106,6 +134,15 @@ def export_hugging_face(
         (partial / "training_config.json").write_text(to_json(config))
         card = model_card(config, origin, dtype, has_tokenizer=tokenizer is not None)
         (partial / "README.md").write_text(card, encoding="utf-8")
+        write_certificate(
+            partial,
+            known=files,
+            tensors={
+                name: tensor_entry(dtype, tensor.shape, checksums[name])
+                for name, tensor in tensors.items()
+            },
+            facts=_facts(config, origin, rows),
+        )
         partial.chmod(0o777 & ~_umask())
         # An empty folder in its place is replaced; one filled meanwhile makes this fail.
         partial.replace(out_dir)
@@ -116,8 +153,63 @@ def export_hugging_face(
         directory=out_dir,
         files=tuple(sorted(path.name for path in out_dir.iterdir())),
         num_params=sum(int(np.prod(tensor.shape)) for tensor in tensors.values()),
-        num_bytes=num_bytes,
+        num_bytes=sum(safetensors.size_bytes(t.shape, dtype) for t in tensors.values()),
     )
+
+
+def read_tensor(tensor: mapping.Tensor, ours: Parameter, dtype: str) -> Iterator[memoryview]:
+    """The bytes of one of their tensors, in pieces; of a stacked parameter one layer is read.
+
+    Raises:
+        ValueError: If a value is not finite, or a file is not what its checksum says.
+    """
+    layer = max(tensor.layer, 0)
+    file: LayerFile | None = getattr(ours, "layer_file", lambda layer: None)(layer)
+    if file is not None and file.order == mapping.storage_order(tensor.pair):
+        yield from _read_file(tensor, file, str(ours.dtype), dtype)
+        return
+    value = np.asarray(ours if tensor.layer < 0 else ours[layer])
+    if "V" in tensor.pair.our_axes.split():
+        value = value[: tensor.shape[0]]
+    yield from array_pieces(mapping.to_theirs(tensor, value), dtype, tensor.name)
+
+
+def _read_file(
+    tensor: mapping.Tensor, file: LayerFile, stored_dtype: str, dtype: str
+) -> Iterator[memoryview]:
+    size = file.path.stat().st_size
+    stored = Stored(tensor.name, stored_dtype, tensor.shape, file.path, 0, size)
+    left = safetensors.size_bytes(tensor.shape, stored_dtype)
+    crc = 0
+    for piece in pieces(stored):
+        crc = zlib.crc32(piece, crc)
+        # Rows that pad a vocabulary's table are read for their checksum alone.
+        wanted, left = piece[:left], left - min(left, len(piece))
+        if stored_dtype == dtype:
+            yield wanted
+        elif wanted:
+            values = np.frombuffer(wanted, numpy_dtype(stored_dtype))
+            yield from array_pieces(values, dtype, tensor.name)
+    if crc != file.crc32:
+        raise ValueError(
+            f"{file.path} has the CRC-32 {crc:08x}, not {file.crc32:08x}: its content changed "
+            "since it was written. Take another checkpoint, or another copy."
+        )
+
+
+def _facts(config: RunConfig, origin: Origin, vocab_size: int) -> dict[str, Any]:
+    return {
+        "conversion": "to-hf",
+        "made_by": f"llama_jax {__version__}",
+        "source": {
+            "step": origin.step,
+            "tokens": origin.tokens or config.tokens_before(origin.step),
+            "libraries": origin.libraries,
+            "padding_rows_left_out": config.model.vocab_size - vocab_size,
+            "data": {"directory": config.data.directory, "mixture": config.data.mixture},
+            "config": json.loads(to_json(config)),
+        },
+    }
 
 
 def check_out_dir(out_dir: Path) -> None:
@@ -197,13 +289,13 @@ def _generation_config(special: SpecialTokens | None) -> dict[str, Any]:
 
 
 def _check_request(
-    params: Mapping[str, Any],
+    params: Mapping[str, Parameter],
     model: ModelConfig,
     dtype: str,
     max_shard_bytes: int,
 ) -> None:
-    if dtype not in safetensors.DTYPES:
-        raise ValueError(f"dtype={dtype!r} must be one of {', '.join(safetensors.DTYPES)}.")
+    if dtype not in safetensors.TAGS:
+        raise ValueError(f"dtype={dtype!r} must be one of {', '.join(safetensors.TAGS)}.")
     if max_shard_bytes <= 0:
         raise ValueError(f"max_shard_bytes={max_shard_bytes} must be positive.")
     if model.embed_dim % model.num_heads:

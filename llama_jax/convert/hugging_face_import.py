@@ -13,7 +13,7 @@ from llama_jax.config import ModelConfig
 from llama_jax.convert import mapping
 from llama_jax.convert.hugging_face_config import read_model_config
 from llama_jax.convert.safetensors_reader import read_folder
-from llama_jax.convert.stored import ITEM_BYTES, Stored, Written, copy, pieces
+from llama_jax.convert.stored import ITEM_BYTES, Stored, Written, copy, numpy_dtype, pieces
 
 _THREADS = 2
 # Old conversions of LLaMA saved the rotary wavelengths too, which follow from the config.
@@ -180,10 +180,7 @@ def _same_bytes(first: Stored, second: Stored) -> bool:
 
 
 def _values(stored: Stored) -> np.ndarray:
-    import ml_dtypes
-
     if stored.num_bytes > 1 << 16:
         return np.empty(0)
     data = b"".join(bytes(piece) for piece in pieces(stored))
-    kind = ml_dtypes.bfloat16 if stored.dtype == "bfloat16" else np.dtype(stored.dtype)
-    return np.frombuffer(data, kind).astype(np.float64)
+    return np.frombuffer(data, numpy_dtype(stored.dtype)).astype(np.float64)

@@ -5,16 +5,20 @@ header's length (little-endian), a JSON header of names, dtypes, shapes and byte
 bytes of the tensors, row-major and little-endian.
 """
 
+import hashlib
 import json
 import math
 import os
+import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from llama_jax.convert.stored import ITEM_BYTES
 
-# What tensors are called in the format, and their bytes an element.
-DTYPES = {"float32": ("F32", 4), "bfloat16": ("BF16", 2)}
+TAGS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}  # as the format calls them
+_THREADS = 2
 _HEADER_ALIGNMENT_BYTES = 8
 
 Shapes = dict[str, tuple[int, ...]]
@@ -29,7 +33,7 @@ def plan_shards(shapes: Shapes, dtype: str, max_shard_bytes: int) -> dict[str, l
     shards: list[list[str]] = [[]]
     filled = 0
     for name, shape in shapes.items():
-        size = _size_bytes(shape, dtype)
+        size = size_bytes(shape, dtype)
         if shards[-1] and filled + size > max_shard_bytes:
             shards.append([])
             filled = 0
@@ -46,66 +50,86 @@ def plan_shards(shapes: Shapes, dtype: str, max_shard_bytes: int) -> dict[str, l
 def write(
     folder: Path,
     shapes: Shapes,
-    read: Callable[[str], np.ndarray],
+    read: Callable[[str], Iterator[memoryview]],
     *,
     dtype: str,
     max_shard_bytes: int,
-) -> Iterator[tuple[str, int]]:
+    on_tensor: Callable[[str, int], None] = lambda name, num_bytes: None,
+) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
     """Writes every tensor, and an index where there is more than one file.
 
     Args:
         folder: Where the files go.
         shapes: Of the tensors by name, in the order in which they are written.
-        read: Gives a tensor; called once a tensor, and its result is dropped once written.
-        dtype: "float32" or "bfloat16" (rounded to nearest even).
+        read: Gives the bytes of a tensor, row-major, in pieces; called once a tensor, when its
+            turn comes.
+        dtype: Of all tensors.
         max_shard_bytes: Of tensors in one file.
+        on_tensor: Called with the name and bytes of each tensor written.
 
-    Yields:
-        The name of each tensor and its bytes, once written.
+    Returns:
+        Bytes and SHA-256 of each file of tensors, and CRC-32 of each tensor's bytes.
     """
     shards = plan_shards(shapes, dtype, max_shard_bytes)
-    for file, names in shards.items():
-        yield from _write_file(folder / file, {name: shapes[name] for name in names}, read, dtype)
+    checksums: dict[str, int] = {}
+
+    def write_file(file: str) -> dict[str, Any]:
+        wanted = {name: shapes[name] for name in shards[file]}
+        return _write_file(folder / file, wanted, read, dtype, checksums, on_tensor)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        try:
+            files = dict(zip(shards, pool.map(write_file, shards), strict=True))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
     if len(shards) > 1:
         index = {
             "metadata": {
                 "total_parameters": sum(math.prod(shape) for shape in shapes.values()),
-                "total_size": sum(_size_bytes(shape, dtype) for shape in shapes.values()),
+                "total_size": sum(size_bytes(shape, dtype) for shape in shapes.values()),
             },
             "weight_map": {name: file for file, names in shards.items() for name in names},
         }
         text = json.dumps(index, indent=2) + "\n"
         (folder / "model.safetensors.index.json").write_text(text)
+    return files, checksums
 
 
 def _write_file(
-    path: Path, shapes: Shapes, read: Callable[[str], np.ndarray], dtype: str
-) -> Iterator[tuple[str, int]]:
-    import ml_dtypes
-
-    tag, _ = DTYPES[dtype]
-    wanted = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32)
+    path: Path,
+    shapes: Shapes,
+    read: Callable[[str], Iterator[memoryview]],
+    dtype: str,
+    checksums: dict[str, int],
+    on_tensor: Callable[[str, int], None],
+) -> dict[str, Any]:
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, shape in shapes.items():
-        end = offset + _size_bytes(shape, dtype)
-        header[name] = {"dtype": tag, "shape": list(shape), "data_offsets": [offset, end]}
+        end = offset + size_bytes(shape, dtype)
+        header[name] = {"dtype": TAGS[dtype], "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _HEADER_ALIGNMENT_BYTES)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little"))
-        file.write(text)
+    head = len(text).to_bytes(8, "little") + text
+    sha256 = hashlib.sha256(head)
+    with path.open("wb", buffering=0) as file:
+        file.write(head)
         for name, shape in shapes.items():
-            tensor = read(name)
-            # A wrong shape would shift every tensor behind it.
-            assert tensor.shape == shape, f"{name}: {tensor.shape} is not {shape}"
-            data = tensor.astype(wanted, copy=False).reshape(-1)  # row-major, whatever it was
-            file.write(data.view(np.uint8).data)
-            yield name, data.nbytes
-        file.flush()
+            crc, left = 0, size_bytes(shape, dtype)
+            for piece in read(name):
+                file.write(piece)
+                sha256.update(piece)
+                crc = zlib.crc32(piece, crc)
+                left -= len(piece)
+            # A wrong size would shift every tensor behind it.
+            assert left == 0, f"{name}: {left} bytes of {shape} are missing"
+            checksums[name] = crc
+            on_tensor(name, size_bytes(shape, dtype))
         os.fsync(file.fileno())
+    return {"bytes": len(head) + offset, "sha256": sha256.hexdigest()}
 
 
-def _size_bytes(shape: tuple[int, ...], dtype: str) -> int:
-    return math.prod(shape) * DTYPES[dtype][1]
+def size_bytes(shape: tuple[int, ...], dtype: str) -> int:
+    """Of a tensor."""
+    return math.prod(shape) * ITEM_BYTES[dtype]

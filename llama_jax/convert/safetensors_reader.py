@@ -9,12 +9,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+from llama_jax.convert.safetensors import TAGS
 from llama_jax.convert.stored import ITEM_BYTES, Stored
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _MAX_HEADER_BYTES = 100_000_000
-_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_DTYPES = {tag: dtype for dtype, tag in TAGS.items()}
 _AGAIN = "the file is damaged; copy or download it again"
 
 

@@ -69,6 +69,28 @@ def pieces(stored: Stored) -> Iterator[memoryview]:
             left -= len(piece)
 
 
+def array_pieces(array: np.ndarray, dtype: str, name: str) -> Iterator[memoryview]:
+    """The bytes of an array in another dtype (rounded to nearest even), a piece at a time.
+
+    Raises:
+        ValueError: If a value is not finite, or is too large for the dtype.
+    """
+    flat = np.ascontiguousarray(array).reshape(-1)
+    step = PIECE_BYTES // 4
+    for start in range(0, flat.size, step):
+        part = flat[start : start + step].astype(numpy_dtype(dtype), copy=False)
+        piece = part.view(np.uint8).data
+        refuse_not_finite(piece, dtype, name)
+        yield piece
+
+
+def numpy_dtype(name: str) -> np.dtype:
+    """NumPy's dtype of a name; it knows bfloat16 from ml_dtypes alone."""
+    import ml_dtypes
+
+    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+
+
 def fill(file: BinaryIO, piece: memoryview) -> bool:
     """Reads as many bytes as the piece has; False where the file ends before."""
     start = 0

@@ -133,8 +133,8 @@ def test_parameters_of_another_model_are_refused_by_name(tmp_path, export, rando
 
 
 def test_an_unknown_dtype_is_refused(tmp_path, export):
-    with pytest.raises(ValueError, match="dtype='float16' must be one of float32, bfloat16"):
-        export(tmp_path / "out", dtype="float16")
+    with pytest.raises(ValueError, match="dtype='float8' must be one of float32, bfloat16"):
+        export(tmp_path / "out", dtype="float8")
 
 
 def test_the_card_tells_what_the_run_recorded(tmp_path, export):

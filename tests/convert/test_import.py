@@ -1,5 +1,6 @@
 """`llama-jax convert from-hf`: what is understood arrives bit for bit, anything else is refused."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -13,8 +14,19 @@ from llama_jax.cli.main import main
 from llama_jax.cli.run_reader import read_config, read_model
 from llama_jax.config import MeshConfig
 from llama_jax.convert import mapping
+from llama_jax.convert.hugging_face_config import read_model_config
+from llama_jax.convert.safetensors_reader import read_folder
+from llama_jax.convert.stored import pieces
 from llama_jax.sharding import make_mesh, use_layout
-from tests.convert.hf_folder import FAMILIES, TINY, safetensors_bytes, save, with_header, write_hf
+from tests.convert.hf_folder import (
+    DTYPES,
+    FAMILIES,
+    TINY,
+    safetensors_bytes,
+    save,
+    with_header,
+    write_hf,
+)
 
 
 def convert(*arguments) -> int:
@@ -41,18 +53,20 @@ def test_a_checkpoint_has_the_values_of_the_files(tmp_path, dtype, num_files):
         np.testing.assert_array_equal(params[path], value, err_msg=path)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("model", FAMILIES.values(), ids=FAMILIES.keys())
-def test_every_family_comes_back_bit_for_bit(tmp_path, model):
-    write_hf(tmp_path / "hf", model)
-    assert convert("from-hf", tmp_path / "hf", tmp_path / "run") == 0
-    assert read_config(tmp_path / "run").model == model
+def test_every_family_comes_back_bit_for_bit(tmp_path, model, dtype):
+    tensors = write_hf(tmp_path / "hf", model, dtype)
+    arguments = ["--pad-vocab-to-multiple", 64]
+    assert convert("from-hf", tmp_path / "hf", tmp_path / "run", *arguments) == 0
+    assert read_config(tmp_path / "run").model == dataclasses.replace(model, vocab_size=128)
     assert convert("to-hf", tmp_path / "run", tmp_path / "back", "--without-tokenizer") == 0
-    from safetensors.numpy import load_file
-
-    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("hf", "back"))
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        assert value.tobytes() == second[name].tobytes(), name
+    assert read_model_config(tmp_path / "back")[0] == model
+    back = read_folder(tmp_path / "back")
+    assert back.keys() == tensors.keys()
+    for name, value in tensors.items():
+        assert back[name].dtype == dtype
+        assert b"".join(map(bytes, pieces(back[name]))) == value.tobytes(), name
 
 
 def test_padding_rows_are_zeros(tmp_path):
@@ -247,3 +261,37 @@ def test_the_writer_of_these_tests_writes_what_the_library_reads(tmp_path):
     tensors = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(2, np.float16)}
     for name, value in load(safetensors_bytes(tensors)).items():
         np.testing.assert_array_equal(value, tensors[name])
+
+
+def test_a_layer_that_changed_since_is_not_exported(tmp_path, capfd):
+    write_hf(tmp_path / "hf", TINY)
+    assert convert("from-hf", tmp_path / "hf", tmp_path / "run") == 0
+    state = tmp_path / "run" / "checkpoints" / "0" / "state"
+    path = state / "params.blocks.mlp.up" / "c" / "1" / "0" / "0"
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    path.write_bytes(data)
+    assert convert("to-hf", tmp_path / "run", tmp_path / "back", "--without-tokenizer") == 2
+    assert "params.blocks.mlp.up/c/1/0/0 has the CRC-32" in capfd.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hf", "run"]
+
+
+def test_an_import_is_exported_rounded(tmp_path):
+    model = FAMILIES["LLaMA-2 7B and 13B"]
+    tensors = write_hf(tmp_path / "hf", model)
+    arguments = ["--pad-vocab-to-multiple", 64]
+    assert convert("from-hf", tmp_path / "hf", tmp_path / "run", *arguments) == 0
+    arguments = ["--without-tokenizer", "--dtype", "bfloat16"]
+    assert convert("to-hf", tmp_path / "run", tmp_path / "back", *arguments) == 0
+    for name, stored in read_folder(tmp_path / "back").items():
+        expected = tensors[name].astype(DTYPES["bfloat16"]).tobytes()
+        assert b"".join(map(bytes, pieces(stored))) == expected, name
+
+
+def test_a_plan_says_what_it_takes_and_writes_nothing(tmp_path, capfd):
+    assert convert("to-hf", "llama2_70b", tmp_path / "out", "--dry-run", "--json") == 0
+    plan = json.loads(capfd.readouterr().out)
+    assert plan["num_params"] == 68_976_648_192
+    assert plan["bytes_written"] == 4 * plan["num_params"]
+    assert plan["peak_memory_bytes"] < 8e9
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,10 @@
 """Our writer of safetensors, read back by the format's own library."""
 
+import hashlib
+import itertools
 import json
+import math
+import zlib
 
 import ml_dtypes
 import numpy as np
@@ -9,6 +13,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from llama_jax.convert.safetensors import plan_shards, write
+from llama_jax.convert.stored import array_pieces
 
 RNG = np.random.default_rng(0)
 TENSORS = {
@@ -20,10 +25,23 @@ TENSORS = {
 SHAPES = {name: tensor.shape for name, tensor in TENSORS.items()}
 
 
-def written(folder, *, dtype="float32", max_shard_bytes=1 << 20) -> list[tuple[str, int]]:
-    return list(
-        write(folder, SHAPES, TENSORS.__getitem__, dtype=dtype, max_shard_bytes=max_shard_bytes)
+def written(
+    folder, *, dtype="float32", max_shard_bytes=1 << 20, before=lambda name: None
+) -> list[tuple[str, int]]:
+    def read(name):
+        before(name)
+        return array_pieces(TENSORS[name], dtype, name)
+
+    sizes = []
+    write(
+        folder,
+        SHAPES,
+        read,
+        dtype=dtype,
+        max_shard_bytes=max_shard_bytes,
+        on_tensor=lambda *tensor: sizes.append(tensor),
     )
+    return sizes
 
 
 def test_float32_comes_back_bit_for_bit(tmp_path):
@@ -87,14 +105,21 @@ def test_shards_are_filled_in_order(max_shard_bytes, dealt):
 
 
 def test_a_tensor_is_read_only_when_its_turn_comes(tmp_path):
-    read = []
+    path = tmp_path / "model.safetensors"
+    sizes = []
+    written(tmp_path, before=lambda name: sizes.append(path.stat().st_size))
+    steps = [4 * math.prod(shape) for shape in SHAPES.values()]
+    assert [b - a for a, b in itertools.pairwise(sizes)] == steps[:-1]
 
-    def note(name):
-        read.append(name)
-        return TENSORS[name]
 
-    for number, (name, _) in enumerate(
-        write(tmp_path, SHAPES, note, dtype="float32", max_shard_bytes=1 << 20), start=1
-    ):
-        assert read[-1] == name
-        assert len(read) == number
+def test_digests_are_those_of_files_and_tensors(tmp_path):
+    def read(name):
+        return array_pieces(TENSORS[name], "bfloat16", name)
+
+    files, checksums = write(tmp_path, SHAPES, read, dtype="bfloat16", max_shard_bytes=80)
+    assert len(files) > 1
+    for name, entry in files.items():
+        data = (tmp_path / name).read_bytes()
+        assert entry == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    for name, tensor in TENSORS.items():
+        assert checksums[name] == zlib.crc32(tensor.astype(ml_dtypes.bfloat16).tobytes())

@@ -1,0 +1,106 @@
+"""Arrays of a checkpoint, read layer by layer, whatever wrote it and without an accelerator."""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from llama_jax.checkpoint import manifest as manifests
+from llama_jax.checkpoint.manifest import Manifest
+
+
+class LayerFile(NamedTuple):
+    """A file that holds one layer, uncompressed, and what it should hold.
+
+    Attributes:
+        path: The file.
+        order: Axes of the whole array in the order in which the bytes lie.
+        crc32: Of the file, as the checkpoint's manifest says.
+    """
+
+    path: Path
+    order: tuple[int, ...]
+    crc32: int
+
+
+class SavedArray:
+    """One array of a checkpoint: `array[layer]` reads a layer, `np.asarray(array)` all of it.
+
+    Attributes:
+        shape: Of the whole array.
+        dtype: Name, as "float32" or "bfloat16".
+    """
+
+    def __init__(self, checkpoint: Path, manifest: Manifest, name: str):
+        said = re.fullmatch(r"(\w+)\[([\d,]*)\]", manifest.arrays[name])
+        assert said, f"{name}: a manifest describes arrays as float32[2,3]"
+        self.dtype = said[1]
+        self.shape = tuple(int(size) for size in said[2].split(",") if size)
+        self._checkpoint, self._manifest, self._name = checkpoint, manifest, name
+        self._store: Any = None
+        self._whole: np.ndarray | None = None
+
+    @property
+    def bytes_at_once(self) -> int:
+        """What reading one layer brings to memory: more than it where chunks span layers."""
+        store = self._open()
+        chunk = store.chunk_layout.read_chunk.shape if self.shape else ()
+        spans = not self.shape or not chunk or chunk[0] > 1
+        count = math.prod(self.shape if spans else self.shape[1:])
+        return count * store.dtype.numpy_dtype.itemsize
+
+    def __getitem__(self, layer: int) -> np.ndarray:
+        store = self._open()
+        if (store.chunk_layout.read_chunk.shape or (1,))[0] == 1:
+            return store[layer].read().result()
+        # One chunk holds several layers: to read it for each of them would take as many times.
+        if self._whole is None:
+            self._whole = np.asarray(self)
+        return self._whole[layer]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self._open().read().result(), dtype=dtype)
+
+    def layer_file(self, layer: int) -> LayerFile | None:
+        """The file that holds a layer alone as it is; None where layers are stored otherwise."""
+        folder = self._checkpoint / "state" / self._name
+        if not (folder / "zarr.json").is_file():
+            return None
+        metadata = json.loads((folder / "zarr.json").read_text())
+        transpose, *rest = metadata["codecs"]
+        chunk = tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"])
+        single = chunk == self.shape or chunk == (1, *self.shape[1:])
+        if not single or transpose["name"] != "transpose" or [c["name"] for c in rest] != ["bytes"]:
+            return None
+        places = [str(layer if chunk != self.shape else 0), *["0"] * (len(self.shape) - 1)]
+        name = "/".join(["state", self._name, "c", *places])
+        order = tuple(transpose["configuration"]["order"])
+        return LayerFile(self._checkpoint / name, order, self._manifest.files[name].crc32)
+
+    def _open(self) -> Any:
+        if self._store is None:
+            import tensorstore
+
+            state = self._checkpoint / "state"
+            ocdbt = (state / "manifest.ocdbt").is_file()
+            base = {"driver": "file", "path": f"{state}/{'' if ocdbt else self._name + '/'}"}
+            kvstore = {"driver": "ocdbt", "base": base, "path": f"{self._name}/"} if ocdbt else base
+            spec = {"driver": "zarr3", "kvstore": kvstore}
+            self._store = tensorstore.open(spec, open=True, read=True).result()
+        return self._store
+
+
+def saved_arrays(checkpoint: Path, prefix: str = "params.") -> Iterator[tuple[str, SavedArray]]:
+    """The arrays of a checkpoint whose names begin with `prefix`, by the rest of the name.
+
+    Raises:
+        CheckpointError: If the manifest cannot be read.
+    """
+    manifest = manifests.read(checkpoint)
+    for name in manifest.arrays:
+        if name.startswith(prefix):
+            yield name.removeprefix(prefix), SavedArray(checkpoint, manifest, name)

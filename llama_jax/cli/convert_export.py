@@ -1,0 +1,195 @@
+"""`llama-jax convert to-hf`: a checkpoint for PyTorch."""
+
+import dataclasses
+import itertools
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+from tyro.conf import Positional
+
+from llama_jax.cli.run_reader import find_run_tokenizer, held_out_losses, read_config
+from llama_jax.config import RunConfig
+
+if TYPE_CHECKING:
+    from llama_jax.checkpoint.layer_reader import SavedArray
+
+_DESCRIPTION = """Exports a checkpoint as the folder that transformers reads: safetensors weights,
+config, tokenizer, model card and certificate. The folder is complete or absent.
+
+example:
+  llama-jax convert to-hf demo_run/model demo_run/hf
+  llama-jax convert to-hf demo_run/model demo_run/hf16 --dtype bfloat16
+  llama-jax convert to-hf llama2_70b out --dry-run"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to export, and to where.
+
+    Attributes:
+        run_dir: Folder that `llama-jax train` wrote; with --dry-run also the name of a recipe.
+        out_dir: Folder to write; must be absent or empty.
+        step: Of the checkpoint; the newest by default.
+        dtype: Of the written weights; "saved" is that of the checkpoint. Rounding is to nearest
+            even.
+        without_tokenizer: Whether to leave the tokenizer out.
+        max_shard_gigabytes: Of weights in one file, in 10^9 bytes.
+        dry_run: Whether to say what it takes, and write nothing.
+        json: Whether to print one JSON document.
+    """
+
+    run_dir: Positional[Path]
+    out_dir: Positional[Path]
+    step: int | None = None
+    dtype: Literal["saved", "float32", "bfloat16"] = "saved"
+    without_tokenizer: bool = False
+    max_shard_gigabytes: float = 5.0
+    dry_run: bool = False
+    json: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """Parameters of one checkpoint, not yet read.
+
+    Attributes:
+        step: Updates done.
+        params: Arrays by dotted path.
+        meta: What the checkpoint says beside them.
+        dtype: Of the arrays.
+    """
+
+    step: int
+    params: "dict[str, SavedArray]"
+    meta: dict[str, Any]
+    dtype: Any
+
+
+def to_hugging_face(argv: list[str]) -> int:
+    """Runs `convert to-hf`."""
+    options = tyro.cli(Options, prog="llama-jax convert to-hf", description=_DESCRIPTION, args=argv)
+    if options.dry_run and not options.run_dir.exists():
+        return _plan_recipe(options)
+    config = read_config(options.run_dir)
+    tokenizer = None if options.without_tokenizer else find_run_tokenizer(options.run_dir, config)
+
+    from llama_jax.convert.hugging_face import check_out_dir, export_hugging_face
+    from llama_jax.convert.mapping import tensors_of
+    from llama_jax.convert.model_card import Origin
+    from llama_jax.convert.tokenizer import read_sentencepiece
+    from llama_jax.observe.progress import Progress
+
+    # What would be refused at the end is refused before anything is read.
+    check_out_dir(options.out_dir)
+    if tokenizer is not None:
+        read_sentencepiece(tokenizer)
+    saved = open_checkpoint(options.run_dir, config, options.step)
+    dtype = saved.dtype if options.dtype == "saved" else options.dtype
+    vocab_size = vocabulary_rows(options.run_dir, config, saved.meta)
+    if options.dry_run:
+        model = dataclasses.replace(config.model, vocab_size=vocab_size)
+        return _print_plan(options, model, saved.dtype, dtype, bytes_at_once(saved.params))
+    total = sum(1 for _ in tensors_of(config.model))
+    written = itertools.count(1)
+    with Progress("export", total=total, unit="tensors") as progress:
+        exported = export_hugging_face(
+            saved.params,
+            config,
+            options.out_dir,
+            origin=Origin(
+                step=saved.step,
+                tokens=saved.meta.get("tokens", 0),
+                held_out_nats_per_token=held_out_losses(options.run_dir, saved.step),
+                libraries=saved.meta.get("versions", {}),
+            ),
+            tokenizer_file=tokenizer,
+            dtype=dtype,
+            vocab_size=vocab_size,
+            max_shard_bytes=int(options.max_shard_gigabytes * 1e9),
+            on_tensor=lambda name, num_bytes: progress.advance(next(written)),
+        )
+    if options.json:
+        facts = dataclasses.asdict(exported) | {"directory": str(exported.directory)}
+        print(json.dumps(facts | {"step": saved.step, "dtype": dtype}))
+    padding = config.model.vocab_size - vocab_size
+    left_out = f"; {padding} rows that pad the vocabulary left out" if padding else ""
+    print(
+        f"{exported.directory}: {exported.num_params:,} parameters, "
+        f"{exported.num_bytes / 1e6:,.1f} MB of {dtype}, {len(exported.files)} files{left_out}",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def open_checkpoint(run_dir: Path, config: RunConfig, step: int | None) -> Checkpoint:
+    """Opens a checkpoint whose files are as they were written; arrays are read when asked for.
+
+    Raises:
+        ValueError: If there is no such checkpoint, or its parameters have several dtypes.
+        CheckpointError: If it is damaged.
+    """
+    from llama_jax.checkpoint import Checkpointer
+    from llama_jax.checkpoint.layer_reader import saved_arrays
+    from llama_jax.cli.run_reader import choose_step
+
+    with Checkpointer(run_dir / "checkpoints", read_only=True) as checkpointer:
+        step = choose_step(checkpointer, run_dir, config, step)
+        folder = checkpointer.directory / str(step)
+        checkpointer.verify(step)
+        params = dict(saved_arrays(folder))
+        # Files of one layer each are compared with their checksums as they are copied.
+        if any(array.layer_file(0) is None for array in params.values()):
+            checkpointer.verify(step, deep=True)
+        meta = checkpointer.meta(step)
+    dtypes = sorted({array.dtype for array in params.values()})
+    if len(dtypes) != 1:
+        raise ValueError(
+            f"checkpoint step={step} of {run_dir} has parameters of {' and '.join(dtypes)}; such a "
+            "mixture cannot be exported yet."
+        )
+    return Checkpoint(step=step, params=params, meta=meta, dtype=dtypes[0])
+
+
+def vocabulary_rows(run_dir: Path, config: RunConfig, meta: dict[str, Any]) -> int:
+    """Rows of the vocabulary's tables that mean something: those behind them only pad."""
+    if "imported" in meta:
+        return meta["imported"]["vocab_size"]
+    from llama_jax.data.tokenizer import load_tokenizer
+
+    try:
+        tokenizer = load_tokenizer(find_run_tokenizer(run_dir, config))
+    except ValueError:
+        return config.model.vocab_size
+    return min(tokenizer.vocab_size, config.model.vocab_size)
+
+
+def bytes_at_once(params: "dict[str, SavedArray]") -> int:
+    """What one thread holds of a checkpoint at most: a tensor and its copy in their layout."""
+    return max(
+        0 if array.layer_file(0) is not None else 2 * array.bytes_at_once
+        for array in params.values()
+    )
+
+
+def _plan_recipe(options: Options) -> int:
+    from llama_jax.convert.mapping import tensors_of
+    from llama_jax.recipe import load_recipe
+
+    model = load_recipe(str(options.run_dir)).model
+    dtype = "float32" if options.dtype == "saved" else options.dtype
+    largest = max(4 * math.prod(tensor.shape) for tensor in tensors_of(model))
+    return _print_plan(options, model, "float32", dtype, 2 * largest)
+
+
+def _print_plan(options: Options, model: Any, saved: str, dtype: str, at_once: int) -> int:
+    from llama_jax.convert.forecast import forecast
+
+    plan = forecast(model, saved, dtype, options.out_dir, bytes_at_once=at_once)
+    if options.json:
+        print(json.dumps(dataclasses.asdict(plan)))
+    print(plan, file=sys.stderr)
+    return 0

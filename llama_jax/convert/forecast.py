@@ -1,0 +1,86 @@
+"""What a conversion will take, before it begins."""
+
+import dataclasses
+import math
+import os
+import tempfile
+import time
+import zlib
+from hashlib import sha256
+from pathlib import Path
+
+from llama_jax.config import ModelConfig
+from llama_jax.convert import mapping
+from llama_jax.convert.stored import ITEM_BYTES, PIECE_BYTES, refuse_not_finite
+
+THREADS = 2
+_PROBE_BYTES = 64 << 20
+# Python with the libraries that a conversion imports, measured on Linux.
+BASE_BYTES = 400_000_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Forecast:
+    """What a conversion reads, writes and needs.
+
+    Attributes:
+        num_params: Parameters written.
+        bytes_read: Of tensors.
+        bytes_written: Of tensors.
+        peak_memory_bytes: Resident, Python and its libraries included.
+        seconds: At the rate at which this machine digests and writes a small file now.
+    """
+
+    num_params: int
+    bytes_read: int
+    bytes_written: int
+    peak_memory_bytes: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.num_params:,} parameters: {self.bytes_read / 1e9:,.2f} GB read, "
+            f"{self.bytes_written / 1e9:,.2f} GB written, at most "
+            f"{self.peak_memory_bytes / 1e9:.2f} GB of memory, about {self.seconds:,.0f} s"
+        )
+
+
+def forecast(
+    model: ModelConfig, read_dtype: str, write_dtype: str, out_dir: Path, *, bytes_at_once: int = 0
+) -> Forecast:
+    """Forecasts a conversion of a model into a folder.
+
+    Args:
+        model: Its shape, as it is written.
+        read_dtype: Of the tensors read.
+        write_dtype: Of the tensors written.
+        out_dir: Where they go; only its disk matters.
+        bytes_at_once: What a thread holds beside a few pieces: a tensor, where the layout changes.
+    """
+    count = sum(math.prod(tensor.shape) for tensor in mapping.tensors_of(model))
+    written = count * ITEM_BYTES[write_dtype]
+    return Forecast(
+        num_params=count,
+        bytes_read=count * ITEM_BYTES[read_dtype],
+        bytes_written=written,
+        peak_memory_bytes=BASE_BYTES + THREADS * (bytes_at_once + 4 * PIECE_BYTES),
+        seconds=written / probe_bytes_per_second(out_dir),
+    )
+
+
+def probe_bytes_per_second(out_dir: Path) -> float:
+    """How fast a small file is judged, digested, written and flushed beside `out_dir`."""
+    parents = (out_dir.absolute(), *out_dir.absolute().parents)
+    there = next(path for path in parents if path.is_dir())
+    piece = memoryview(bytes(PIECE_BYTES))
+    digest, crc = sha256(), 0
+    with tempfile.TemporaryFile(dir=there) as file:
+        started = time.perf_counter()
+        for _ in range(_PROBE_BYTES // PIECE_BYTES):
+            refuse_not_finite(piece, "bfloat16", "probe")
+            digest.update(piece)
+            crc = zlib.crc32(piece, crc)
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
+        return _PROBE_BYTES / (time.perf_counter() - started)
