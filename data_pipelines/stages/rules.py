@@ -7,6 +7,7 @@ front, decisions are those of datatrove 0.10's filters in the same order, but fo
 `measure` says.
 """
 
+import functools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -62,7 +63,7 @@ class RuleFilter:
         fineweb = next((rule for rule in rules if isinstance(rule, FineWebRules)), FineWebRules())
         self._stop_words = quality.stop_words if quality else ()
         self._short_line_length = fineweb.short_line_length
-        self._vocabulary = Vocabulary()
+        self._vocabulary = _vocabulary()
 
     def keep(self, documents: Iterable[Document], dropped: Dropped) -> Iterator[Document]:
         """Documents that break no rule, in order, with C4's lines removed.
@@ -96,6 +97,12 @@ class RuleFilter:
                 yield document
             else:
                 _record(document, broken, dropped)
+
+
+@functools.cache
+def _vocabulary() -> Vocabulary:
+    """One for a process: what a word splits into does not depend on who asked first."""
+    return Vocabulary()
 
 
 def first_broken(measures: Measures, rules: Sequence[Rule]) -> Broken | None:

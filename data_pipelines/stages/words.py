@@ -23,8 +23,8 @@ from .marks import kind_of
 
 _MAX_CHUNK = 1000
 _LONGEST_SUFFIX = 7
-_MAX_CHUNKS = 1 << 18
-_MAX_CHARACTERS = 8 << 20
+_MAX_CHUNKS = 1 << 19
+_MAX_CHARACTERS = 16 << 20
 
 _QUOTES = "'\"”“`‘´’‚,„»«「」『』（）〔〕【】《》〈〉⟦⟧"
 _PUNCT = "…,:;!?¿؟¡()[]{}<>_#*&。？！，、；：～·।،۔؛٪"
