@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tyro
-from text_rules import CORPORA, real_documents
+from samples.texts import CORPORA, real_documents
 
 from data_pipelines.document import Dropped
 from data_pipelines.engine import Task, run_task

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import tyro
-from text_rules import CORPORA, real_documents
+from samples.texts import CORPORA, real_documents
 
 from data_pipelines.document import Document
 from data_pipelines.stages.minhash import sign

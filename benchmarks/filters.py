@@ -8,15 +8,13 @@ are those in the corpora; the classifier's weights are drawn by lot, which makes
 its rate. Each rate is the best of several rounds, in wall time and in CPU time.
 """
 
-import dataclasses
-import json
-import os
+import functools
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import tyro
-from text_rules import CORPORA, Rate, best_rate, print_rates, real_documents
+from samples.texts import TextOptions
 
 from data_pipelines.document import Document, DocumentFilter, Dropped
 from data_pipelines.stages.classifier import Model, write_model
@@ -31,26 +29,9 @@ from llama_jax.config import (
 )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """What is measured."""
-
-    corpora: Path = CORPORA
-    """Folder with `wikipedia`, `books`, `commoncrawl`, `github` and `eval`."""
-    documents: int = 2000
-    """Documents, a quarter of each kind where there are enough."""
-    rounds: int = 3
-    """Rounds, of which the best counts."""
-    json: bool = False
-    """Print one JSON document."""
-
-
-def main(options: Options) -> None:
+def main(options: TextOptions) -> None:
     """Measures and prints one line each."""
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    texts = real_documents(options.corpora, options.documents)
-    if not texts:
-        print(f"--corpora {options.corpora}: no documents there; nothing is measured.")
+    if not (texts := options.texts()):
         return
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "quality.model"
@@ -64,16 +45,11 @@ def main(options: Options) -> None:
         }
         if (options.corpora / "eval").is_dir():
             kinds["evaluation sets"] = Decontamination(paths=(str(options.corpora / "eval"),))
-        rates = [_rate(name, kind, texts, options) for name, kind in kinds.items()]
-    if options.json:
-        print(json.dumps([dataclasses.asdict(rate) for rate in rates], indent=2))
-        return
-    print_rates(texts, rates, options.rounds)
-
-
-def _rate(name: str, kind: Filter, texts: list[str], options: Options) -> Rate:
-    (opened,) = open_filters([kind])
-    return best_rate(name, texts, lambda texts: _run(opened, texts), options.rounds)
+        rates = []
+        for name, kind in kinds.items():
+            (opened,) = open_filters([kind])
+            rates.append(options.rate(name, texts, functools.partial(_run, opened)))
+    options.report(texts, rates, {})
 
 
 def _run(opened: DocumentFilter, texts: list[str]) -> None:
@@ -83,4 +59,4 @@ def _run(opened: DocumentFilter, texts: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(tyro.cli(TextOptions, description=__doc__))

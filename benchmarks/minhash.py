@@ -11,14 +11,10 @@ in CPU time.
 
 import dataclasses
 import importlib.util
-import json
-import os
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import tyro
-from text_rules import CORPORA, best_rate, print_rates, real_documents
+from samples.texts import TextOptions
 
 from data_pipelines.stages.minhash import Signer, plain
 from llama_jax.config import MinHash
@@ -27,47 +23,34 @@ _BATCH = 128
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(TextOptions):
     """What is measured."""
 
-    corpora: Path = CORPORA
-    """Folder with `wikipedia`, `books`, `commoncrawl` and `github`."""
     documents: int = 4000
     """Documents, a quarter of each kind where there are enough."""
     peer_documents: int = 200
     """Every n-th of them, so many, for the peers; they are slow."""
-    rounds: int = 3
-    """Rounds, of which the best counts."""
-    json: bool = False
-    """Print one JSON document."""
 
 
 def main(options: Options) -> None:
     """Measures and prints one line each."""
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    texts = real_documents(options.corpora, options.documents)
-    if not texts:
-        print(f"--corpora {options.corpora}: no documents there; nothing is measured.")
+    if not (texts := options.texts()):
         return
     few = texts[:: max(len(texts) // options.peer_documents, 1)]
     books = [path.read_text("utf-8", "replace") for path in options.corpora.glob("books/*/*.txt")]
+    on_few, peers = (
+        "ours on the peers' sample",
+        {"datasketch": _datasketch, "datatrove": _datatrove},
+    )
     rates = [
-        best_rate("ours", texts, _ours, options.rounds),
-        best_rate("ours, whole books", books, _ours, options.rounds),
-        best_rate("ours on the peers' sample", few, _ours, options.rounds),
+        options.rate("ours", texts, _ours),
+        options.rate("ours, whole books", books, _ours),
+        options.rate(on_few, few, _ours),
     ]
-    for name, peer in (("datasketch", _datasketch), ("datatrove", _datatrove)):
+    for name, peer in peers.items():
         if importlib.util.find_spec(name):
-            rates.append(best_rate(name, few, peer(), options.rounds))
-        else:
-            print(f"{name} is not installed here: no ratio.", file=sys.stderr)
-    if options.json:
-        print(json.dumps([dataclasses.asdict(rate) for rate in rates], indent=2))
-        return
-    print_rates(texts, rates, options.rounds)
-    for peer in rates[3:]:
-        wall, cpu = rates[2].wall / peer.wall, rates[2].cpu / peer.cpu
-        print(f"{'ratio to ' + peer.name:38} {wall:7.1f} {cpu:7.1f}")
+            rates.append(options.rate(name, few, peer()))
+    options.report(texts, rates, dict.fromkeys(peers, on_few))
 
 
 def _ours(texts: list[str]) -> None:

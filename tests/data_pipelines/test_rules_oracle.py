@@ -20,7 +20,7 @@ from datatrove.pipeline.filters import (  # type: ignore[import-not-found]
 from datatrove.pipeline.filters import gopher_repetition_filter as peer
 from datatrove.utils.text import split_into_words  # type: ignore[import-not-found]
 
-from benchmarks.text_rules import CORPORA, real_documents
+from benchmarks.samples.texts import CORPORA, real_documents
 from data_pipelines.document import Document, Dropped
 from data_pipelines.stages.measure import measure
 from data_pipelines.stages.rules import RuleFilter
