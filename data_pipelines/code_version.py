@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def code_version(*modules: str) -> str:
-    """SHA-256 over the sources of modules, and of what they import of their own package.
+    """SHA-256 over the sources of modules, and of what they import of this project.
 
     Imports inside functions do not count: what a function chooses to import is for its caller to
     name. So a change of one filter leaves the others' results as they are.
@@ -39,7 +39,7 @@ def _source(module: str) -> Path:
 
 @functools.cache
 def _imports(module: str) -> list[str]:
-    """Modules of the same package that a module imports where it begins."""
+    """Modules of this project that a module imports where it begins."""
     path = _source(module)
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     found = []
@@ -48,8 +48,9 @@ def _imports(module: str) -> list[str]:
             base = node.module or ""
             if node.level:
                 base = importlib.util.resolve_name("." * node.level + base, package)
+            ours = (module.split(".")[0], "llama_jax")
             # The config's values are hashed themselves.
-            if base.split(".")[0] == module.split(".")[0] and ".config" not in base:
+            if base.split(".")[0] in ours and not base.startswith("llama_jax.config"):
                 found.append(base)
                 names = (f"{base}.{alias.name}" for alias in node.names)
                 found += [name for name in names if _is_module(name)]

@@ -271,6 +271,7 @@ class _Build:
                     shard_tokens=self._config.shard_tokens,
                 ),
                 inputs=(tokenizer.folder, *group),
+                code=("llama_jax.data.sentencepiece", "llama_jax.data.tiktoken"),
                 size_bytes=int(
                     size * len(group) * (fraction if split == "heldout" else 1 - fraction)
                 ),

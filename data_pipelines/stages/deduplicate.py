@@ -24,7 +24,7 @@ from .spill import Resources
 _SIGNATURES, _PAIRS, _SIZES = "signatures.parquet", "pairs.parquet", "sizes.parquet"
 _HASHES, _FOUND = "hashes.parquet", "found.parquet"
 # What a task that sorts or joins may use; more than that goes to its folder.
-MEMORY_BYTES = 512 << 20
+MEMORY_BYTES = 1 << 30
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -30,7 +30,7 @@ class Resources:
     """
 
     scratch: Path
-    memory_bytes: int = 1 << 30
+    memory_bytes: int
     threads: int = 1
 
 
