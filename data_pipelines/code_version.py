@@ -51,9 +51,10 @@ def _imports(module: str) -> list[str]:
             ours = (module.split(".")[0], "llama_jax")
             # The config's values are hashed themselves.
             if base.split(".")[0] in ours and not base.startswith("llama_jax.config"):
-                found.append(base)
-                names = (f"{base}.{alias.name}" for alias in node.names)
-                found += [name for name in names if _is_module(name)]
+                for alias in node.names:
+                    name = f"{base}.{alias.name}"
+                    # A package whose modules are imported takes no part itself.
+                    found.append(name if _is_module(name) else base)
     return found
 
 

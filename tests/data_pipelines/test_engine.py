@@ -132,8 +132,9 @@ def test_code_counts_where_it_is_imported_at_the_top_alone(tmp_path, monkeypatch
     package = tmp_path / "some_package"
     package.mkdir()
     files = {
-        "__init__": "",
-        "stage": "from .near import x\n\ndef run():\n    from .far import y\n",
+        "__init__": "from .far import y\n",
+        "stage": "from .near import x\nfrom . import beside\n\ndef run():\n    from .far import y\n",
+        "beside": "x = 1\n",
         "near": "x = 1\n",
         "far": "y = 1\n",
     }
@@ -151,5 +152,7 @@ def test_code_counts_where_it_is_imported_at_the_top_alone(tmp_path, monkeypatch
     (package / "far.py").write_text("y = 2\n")
     assert version() == before
     assert version("some_package.far") != with_far
-    (package / "near.py").write_text("x = 2\n")
-    assert version() != before
+    for name in ("near", "beside"):
+        before = version()
+        (package / f"{name}.py").write_text("x = 2\n")
+        assert version() != before
