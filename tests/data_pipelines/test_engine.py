@@ -133,7 +133,7 @@ def test_code_counts_where_it_is_imported_at_the_top_alone(tmp_path, monkeypatch
     package.mkdir()
     files = {
         "__init__": "from .far import y\n",
-        "stage": "from .near import x\nfrom . import beside\n\ndef run():\n    from .far import y\n",
+        "stage": "from . import beside\nfrom .near import x\ndef run():\n    from .far import y\n",
         "beside": "x = 1\n",
         "near": "x = 1\n",
         "far": "y = 1\n",
