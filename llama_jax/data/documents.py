@@ -42,6 +42,9 @@ class DocumentsInMemory:
         text_bytes: Of each document's text.
         ids: Of each document; may be empty where nobody asks.
         dtype: In which tokens are kept.
+
+    Attributes:
+        num_bytes: Of their tokens, about.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class DocumentsInMemory:
         self.name, self.dtype = name, dtype
         self.num_tokens_of = np.array([len(each) for each in tokens], np.uint32)
         self.text_bytes_of = np.array(text_bytes, np.uint32)
+        self.num_bytes = sum(each.nbytes for each in tokens)
         self._tokens, self._ids = tokens, ids
 
     def read_tokens(

@@ -15,7 +15,7 @@ from llama_jax.data.tokenizer import Tokenizer
 from llama_jax.data.window_index import Place, Window
 
 # Smaller than a shard's: the first window has to be read before the first step.
-WINDOW_TOKENS = 1 << 22
+WINDOW_TOKENS = 1 << 20
 _BATCH_CHARACTERS = 1 << 20
 
 
@@ -24,13 +24,19 @@ class RawSource(Protocol):
 
     Attributes:
         name: Of the source.
-        files: Names of its files, in order.
-        sizes: About how many bytes of text each file holds.
     """
 
     name: str
-    files: Sequence[str]
-    sizes: Sequence[int]
+
+    @property
+    def files(self) -> Sequence[str]:
+        """Names of its files, in order."""
+        ...
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """About how many bytes of text each file holds."""
+        ...
 
     def fingerprints(self) -> Mapping[str, str]:
         """What changes when a file does, or what a filter reads beside them, by name."""

@@ -81,12 +81,19 @@ class StreamedSource:
             at = end
 
     def epochs(self, rank: int) -> float | None:
-        """Passes that the first `rank` samples make up, in whole files of the last of them."""
-        if rank >= self._index.num_rows:
+        """Passes that the first `rank` samples make up, by the sizes of the files behind them."""
+        if rank > self._index.num_rows or not self._index.windows:
             return None
-        window = self._index.windows[self._index.at_row(rank)]
+        number = self._index.at_row(rank)
+        window, first = self._index.windows[number], self._index.first_row(number)
         before = self._bytes_before(window.epoch)
-        return window.epoch + before[window.turn] / max(before[-1], 1)
+        begin = window.epoch + before[window.turn] / max(before[-1], 1)
+        if number + 1 == len(self._index.windows):  # where it ends is not known
+            return begin
+        after = self._index.windows[number + 1]
+        before = self._bytes_before(after.epoch)
+        end = after.epoch + before[after.turn] / max(before[-1], 1)
+        return begin + (end - begin) * (rank - first) / (self._index.first_row(number + 1) - first)
 
     def stream(self, number: int, streams: StreamCache) -> Stream:
         """A window's documents in their order."""
@@ -131,7 +138,9 @@ class StreamedSource:
         key = (self._seed, self.name, "documents", filled.window.epoch, number)
         order = permutation(filled.window.documents, *key)
         first = self._index.first_document(number)
-        return Stream(filled.documents, order, self._seq_len, first)
+        stream = Stream(filled.documents, order, self._seq_len, first)
+        stream.num_bytes += filled.documents.num_bytes
+        return stream
 
     def _take(self, number: int) -> Filled:
         """Reads a window, and has the thread go on with the next."""
@@ -257,26 +266,10 @@ def open_stream(
             raise ValueError(_unknown_source(name, sorted(known)))
     if write:
         folder.mkdir(parents=True, exist_ok=True)
-    sources = []
-    for name, _ in mixture:
-        made_from = {"the tokenizer": tokenizer.sha256, **known[name].fingerprints()}
-        note = folder / f"{name}.json"
-        if not adopt_files(note, made_from, f"stream.sources.{name}", write=write) and write:
-            # Of what files it was, nobody knows any more.
-            for path in folder.glob(f"{name}.*"):
-                path.unlink() if path != note else None
-        sources.append(
-            StreamedSource(
-                known[name],
-                tokenizer,
-                WindowIndex(config.seq_len, folder / f"{name}.windows.jsonl", write=write),
-                seq_len=config.seq_len,
-                seed=config.shuffle_seed,
-                held_out=folder / f"{name}.heldout.npz",
-                write=write,
-                num_threads=num_threads,
-            )
-        )
+    sources = [
+        _open_source(known[name], tokenizer, config, folder, write, num_threads)
+        for name, _ in mixture
+    ]
     return StreamedDataset(
         sources,
         Mixture(tuple(weight for _, weight in mixture), config.shuffle_seed),
@@ -285,6 +278,34 @@ def open_stream(
         rows=range(batch_size) if rows is None else rows,
         batch_size=batch_size,
         cache_bytes=cache_bytes,
+    )
+
+
+def _open_source(
+    raw: RawSource,
+    tokenizer: Tokenizer,
+    config: DataConfig,
+    folder: Path,
+    write: bool,
+    num_threads: int,
+) -> StreamedSource:
+    note, windows, held_out = (
+        folder / f"{raw.name}.{suffix}" for suffix in ("json", "windows.jsonl", "heldout.npz")
+    )
+    if write and not note.is_file():  # of what files the rest was, nobody knows any more
+        windows.unlink(missing_ok=True)
+        held_out.unlink(missing_ok=True)
+    made_from = {"the tokenizer": tokenizer.sha256, **raw.fingerprints()}
+    adopt_files(note, made_from, f"stream.sources.{raw.name}", write=write)
+    return StreamedSource(
+        raw,
+        tokenizer,
+        WindowIndex(config.seq_len, windows, write=write),
+        seq_len=config.seq_len,
+        seed=config.shuffle_seed,
+        held_out=held_out,
+        write=write,
+        num_threads=num_threads,
     )
 
 

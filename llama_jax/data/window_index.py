@@ -119,7 +119,7 @@ class WindowIndex:
         self.num_rows += int(count_rows(np.array([window.tokens]), self._seq_len)[0])
 
 
-def adopt_files(path: Path, made_from: dict[str, str], what: str, *, write: bool) -> bool:
+def adopt_files(path: Path, made_from: dict[str, str], what: str, *, write: bool) -> None:
     """Notes what a stream is made from, or compares it with what was noted.
 
     Args:
@@ -128,16 +128,13 @@ def adopt_files(path: Path, made_from: dict[str, str], what: str, *, write: bool
         what: Whose files they are, for the message.
         write: Whether to write the note where there is none.
 
-    Returns:
-        Whether there was one, so that what lies beside it is of the same files.
-
     Raises:
         ValueError: If files have changed; names the first few.
     """
     if not path.is_file():
         if write:
             write_atomically(path, json.dumps(made_from) + "\n")
-        return False
+        return
     before = json.loads(path.read_text())
     if changed := sorted(
         name for name in before | made_from if before.get(name) != made_from.get(name)
@@ -149,4 +146,3 @@ def adopt_files(path: Path, made_from: dict[str, str], what: str, *, write: bool
             "count), or begin another run. If nothing but the times changed, delete "
             f"{path.parent}: the run then reads from the beginning to find its place."
         )
-    return True

@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from llama_jax import recipe
 from llama_jax.config import BuildConfig, RunConfig, TokenizerFile
 from llama_jax.data.dataset import Dataset, open_dataset
 from llama_jax.data.held_out import HeldOut, held_out_batches
@@ -17,6 +19,7 @@ from llama_jax.data.tokenizer import (
     find_tokenizer,
     load_tokenizer,
 )
+from llama_jax.train.beginning import Origin
 
 # Opens the sources of a data recipe; this package does not know how raw documents are read.
 OpenRaw = Callable[[BuildConfig], Sequence[RawSource]]
@@ -87,7 +90,12 @@ class Data:
 
 @contextlib.contextmanager
 def open_data(
-    config: RunConfig, run_dir: Path, open_raw: OpenRaw | None, *, write: bool
+    config: RunConfig,
+    run_dir: Path,
+    open_raw: OpenRaw | None,
+    *,
+    write: bool,
+    origin: Origin | None = None,
 ) -> Iterator[Data]:
     """Opens what a run reads; reads no tokens yet.
 
@@ -96,6 +104,7 @@ def open_data(
         run_dir: Folder of the run, which keeps what is known of a stream.
         open_raw: Opens raw documents; only a stream needs it.
         write: Whether to write there.
+        origin: Where the run branched off: that run knows the stream so far.
 
     Raises:
         ValueError: As `open_dataset` and `open_stream`, or if a stream cannot be opened.
@@ -112,6 +121,8 @@ def open_data(
             "with `llama-jax train`, or give open_raw=data_pipelines.stream.open_raw."
         )
     assert isinstance(config.stream.tokenizer, TokenizerFile), "the config has checked it"
+    if write and origin is not None:
+        _take_over(config, Path(origin.run_dir), run_dir / STREAM_FOLDER)
     tokenizer = load_tokenizer(config.stream.tokenizer.path)
     streamed = open_stream(
         config.data,
@@ -127,3 +138,14 @@ def open_data(
     with contextlib.closing(streamed):
         name = SENTENCEPIECE_NAME if tokenizer.kind == "sentencepiece" else TIKTOKEN_NAME
         yield Data(config=config, dataset=streamed, tokenizer=tokenizer.path, tokenizer_name=name)
+
+
+def _take_over(config: RunConfig, theirs: Path, ours: Path) -> None:
+    """Copies what another run knows of the same stream, which would be long to find out again."""
+    if ours.exists() or not (theirs / STREAM_FOLDER).is_dir():
+        return
+    other: RunConfig = recipe.from_json((theirs / "config.json").read_text())
+    if (other.stream, other.data.shuffle_seed) == (config.stream, config.data.shuffle_seed):
+        partial = ours.with_name(f"{ours.name}.partial")
+        shutil.copytree(theirs / STREAM_FOLDER, partial, dirs_exist_ok=True)
+        partial.rename(ours)

@@ -1,6 +1,6 @@
 """All that a run says of itself: the plan before, a line at intervals, scores and the end."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class Journal:
         """Prints a line that stays."""
         self._progress.say(text)
 
-    def announce(self, abstract_state: Any, changed: list[str]) -> None:
+    def announce(self, abstract_state: Any, changed: list[str], scored: Collection[str]) -> None:
         """Prints the plan: what will be trained, on what, how far, and what it will take."""
         for line in plan_lines(self._config, self._dataset, self._beginning):
             self.say(line)
@@ -72,6 +72,9 @@ class Journal:
         num_steps = self._config.train.num_steps
         plan = forecast(abstract_state, self._config.checkpoint, num_steps=num_steps)
         self.say(f"checkpoints: {plan}")
+        for source in self._dataset.sources:
+            if source not in scored:
+                self.say(f"held out: no document of {source}, which is not scored")
         for line in changed:
             self.say(f"changed since the last start: {line}")
 
@@ -140,6 +143,11 @@ def plan_lines(config: RunConfig, dataset: Dataset, beginning: Beginning) -> lis
         f"FLOPs in all: {causal * tokens:.4g} with causal attention, {full * tokens:.4g} with full",
         f"data: {sources}",
     ]
+    if config.stream is not None:
+        lines.append(
+            f"stream: {config.stream.name}, filtered and tokenised as it is read; documents that "
+            "are there twice stay"
+        )
     lines += [
         f"DAMAGED: the checkpoint of step {step:,} ({problems or 'another process found it'}) is "
         f"kept as {step}.damaged; its updates are made again"

@@ -100,7 +100,9 @@ def train(
         resume_step = beginning.step if beginning.resumed else None
         changed = folder.adopt(config, resume_step=resume_step)
         batch_size = config.train.batch_size
-        data = stack.enter_context(open_data(config, folder.path, open_raw, write=primary))
+        data = stack.enter_context(
+            open_data(config, folder.path, open_raw, write=primary, origin=beginning.origin)
+        )
         batches = stack.enter_context(
             contextlib.closing(
                 feed(
@@ -126,10 +128,7 @@ def train(
             program.step_after(beginning.step)  # what waits for it is not training
         progress = stack.enter_context(_open_progress(config, beginning, primary))
         journal = Journal(config, data.dataset, beginning, mesh, progress, writer, folder.metrics)
-        journal.announce(program.abstract, changed)
-        for source in data.dataset.sources:
-            if source not in held_out:
-                journal.say(f"held out: no document of {source}, which is not scored")
+        journal.announce(program.abstract, changed, scored=held_out)
         run = _Run(
             config=config,
             beginning=beginning,

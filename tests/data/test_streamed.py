@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.stream import open_raw
+from data_pipelines.stream import RawDocuments, open_raw
 from llama_jax.config import BuildConfig, C4Rules, DataConfig, FilesSource, TokenizerFile
 from llama_jax.data import raw
 from llama_jax.data.batch import Batch
@@ -17,6 +17,7 @@ from llama_jax.data.held_out import HeldOut
 from llama_jax.data.sentencepiece import train_sentencepiece
 from llama_jax.data.streamed import StreamedDataset, open_stream
 from llama_jax.data.tokenizer import load_tokenizer
+from llama_jax.data.window_index import Window
 
 SEQ_LEN, BATCH, STEPS = 32, 6, 160
 WORDS = ("cat", "dog", "sat", "ran", "on", "under", "mat", "tree", "red", "blue", "house", "river")
@@ -49,7 +50,9 @@ def small_windows(monkeypatch):
 def open_it(corpus, tmp_path) -> Callable[..., StreamedDataset]:
     """Opens the stream as a run does; `folder` stands for its folder."""
 
-    def opened(folder: str = "run", *, where: Path = corpus, rows=None, **changes):
+    def opened(
+        folder: str = "run", *, where: Path = corpus, rows=None, cache_bytes=1 << 20, **changes
+    ):
         stream = BuildConfig(
             name="test",
             sources=(
@@ -70,6 +73,7 @@ def open_it(corpus, tmp_path) -> Callable[..., StreamedDataset]:
             rows=rows,
             folder=tmp_path / folder,
             write=True,
+            cache_bytes=cache_bytes,
         )
 
     return opened
@@ -105,8 +109,6 @@ def test_a_run_stopped_anywhere_sees_what_it_would_have_seen(open_it, tmp_path, 
 def test_a_resume_reads_only_from_the_file_in_which_its_window_begins(
     open_it, tmp_path, undisturbed, monkeypatch
 ):
-    from data_pipelines.stream import RawDocuments
-
     read, documents = [], RawDocuments.documents
     monkeypatch.setattr(
         RawDocuments, "documents", lambda self, f: read.append(f) or documents(self, f)
@@ -180,7 +182,27 @@ def test_an_epoch_has_every_document_that_is_not_held_out_once(open_it, corpus):
     dataset.close()
 
 
-def test_held_out_documents_are_the_same_after_a_restart(open_it, tmp_path):
+def test_epochs_read_the_files_in_different_orders(tmp_path, undisturbed):
+    lines = (tmp_path / "undisturbed/one.windows.jsonl").read_text().splitlines()
+    windows = [Window(*json.loads(line)) for line in lines]
+    firsts = [window.file for window in windows if window.place[1:] == (0, 0)]
+    assert len(firsts) > 2 and len(set(firsts)) > 1
+    assert sorted({window.epoch for window in windows}) == list(range(len(firsts)))
+
+
+def test_windows_that_were_forgotten_are_read_again(open_it, undisturbed):
+    dataset = open_it(cache_bytes=1)
+    for step in (100, 99, 3, 130, 4, 101):
+        assert_same(dataset.batch(step * BATCH), undisturbed[step])
+    dataset.close()
+
+
+def test_held_out_documents_are_the_same_after_a_restart(open_it, tmp_path, monkeypatch):
+    read, documents = [], RawDocuments.documents
+    monkeypatch.setattr(
+        RawDocuments, "documents", lambda self, f: read.append(f) or documents(self, f)
+    )
+
     def held_out() -> list[Batch]:
         dataset = open_it()
         documents = dataset.held_out("two")
@@ -192,8 +214,10 @@ def test_held_out_documents_are_the_same_after_a_restart(open_it, tmp_path):
     for lost in (False, True):
         if lost:
             (tmp_path / "run/two.heldout.npz").unlink()
+        read.clear()
         for one, other in zip(first, held_out(), strict=True):
             assert_same(one, other)
+        assert bool(read) == lost
 
 
 def test_damaged_files_are_skipped_and_named(open_it, corpus, tmp_path):

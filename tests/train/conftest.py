@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
+import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 from llama_jax import recipe
 from llama_jax.config import RunConfig
+from llama_jax.data.sentencepiece import train_sentencepiece
 from llama_jax.data.shard_writer import SplitWriter, write_manifest
 from llama_jax.data.shards import Manifest
 from tests.train.tiny_run import COMPILE_QUICKLY
@@ -53,6 +56,23 @@ def corpus(tmp_path_factory) -> Path:
         )
         write_manifest(folder, manifest)
     return directory
+
+
+@pytest.fixture(scope="session")
+def raw_texts(tmp_path_factory) -> Path:
+    """Four files of documents that count, and a tokenizer."""
+    root, rng, texts = tmp_path_factory.mktemp("texts"), random.Random(0), []
+    (root / "raw").mkdir()
+    for file in range(4):
+        lines = []
+        for _ in range(20):
+            start = rng.randrange(80)
+            numbers = range(start, start + rng.randrange(4, 12))
+            texts.append(f"{len(texts)}: {' '.join(map(str, numbers))}")
+            lines.append(json.dumps({"text": texts[-1]}) + "\n")
+        (root / f"raw/{file}.jsonl").write_text("".join(lines))
+    train_sentencepiece(texts, root / "small.model", vocab_size=271)
+    return root
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,9 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_pipelines.stream import open_raw
 from llama_jax import recipe
 from llama_jax.checkpoint import Checkpointer
-from llama_jax.config import CheckpointConfig, EvaluateConfig, RunConfig
+from llama_jax.config import (
+    BuildConfig,
+    CheckpointConfig,
+    EvaluateConfig,
+    FilesSource,
+    RunConfig,
+    TokenizerFile,
+)
 from llama_jax.observe.writers import read_metrics
 from llama_jax.train.history import documents_seen
 from tests.train.test_loop import saved_arrays, wait_for_step
@@ -32,10 +40,11 @@ TRAIN = """
     if int(count) > 1:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(address, int(count), int(index))
+    from data_pipelines.stream import open_raw
     from llama_jax.recipe import load_recipe
     from llama_jax.train.loop import train
 
-    outcome = train(load_recipe(recipe_path), pathlib.Path(run_dir))
+    outcome = train(load_recipe(recipe_path), pathlib.Path(run_dir), open_raw=open_raw)
     print(json.dumps(dataclasses.asdict(outcome)))
 """
 
@@ -101,7 +110,8 @@ def processes(tmp_path, compile_cache) -> Processes:
 
 def assert_same_run(one: Path, two: Path, config: RunConfig) -> None:
     step = config.train.num_steps
-    assert list(documents_seen(one, step)) == list(documents_seen(two, step))
+    seen = [list(documents_seen(run, step, open_raw=open_raw)) for run in (one, two)]
+    assert seen[0] == seen[1]
     rows = [read_metrics(run / "metrics.jsonl") for run in (one, two)]
     assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
     for name in ("loss_nats_per_token", "samples_seen", "heldout/bits_per_byte"):
@@ -110,6 +120,22 @@ def assert_same_run(one: Path, two: Path, config: RunConfig) -> None:
     expected, got = saved_arrays(one, config, step), saved_arrays(two, config, step)
     for name, array in expected.items():
         np.testing.assert_allclose(got[name], array, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_two_processes_stream_what_one_does(processes, config, raw_texts, one_device, tmp_path):
+    stream = BuildConfig(
+        name="numbers",
+        sources=(FilesSource(path=str(raw_texts / "raw")),),
+        tokenizer=TokenizerFile(path=str(raw_texts / "small.model")),
+        held_out_fraction=0.15,
+    )
+    model = dataclasses.replace(config.model, vocab_size=320)
+    config = dataclasses.replace(config, model=model, stream=stream)
+    [alone] = processes.run(config, tmp_path / "one", 1)
+    first, second = processes.run(config, tmp_path / "two", 2)
+    assert first["samples"] == second["samples"] == alone["samples"]
+    assert first["held_out"] == second["held_out"] and first["held_out"]["files"]
+    assert_same_run(tmp_path / "one", tmp_path / "two", config)
 
 
 def test_two_processes_make_the_run_of_one(processes, config, one_device, tmp_path):

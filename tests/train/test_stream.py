@@ -2,12 +2,11 @@
 
 import dataclasses
 import json
-import random
-from pathlib import Path
 
+import numpy as np
 import pytest
 
-from data_pipelines.stream import open_raw
+from data_pipelines.stream import RawDocuments, open_raw
 from llama_jax import recipe
 from llama_jax.config import (
     BuildConfig,
@@ -17,7 +16,9 @@ from llama_jax.config import (
     TokenizerFile,
     TokenizerTraining,
 )
-from llama_jax.data.sentencepiece import train_sentencepiece
+from llama_jax.observe.run_directory import RunDirectory
+from llama_jax.train.beginning import Origin
+from llama_jax.train.data import open_data
 from llama_jax.train.history import documents_seen
 from tests.train.test_loop import assert_equal, saved_arrays, wait_for_step
 from tests.train.tiny_run import MODEL, tiny_config
@@ -25,25 +26,8 @@ from tests.train.tiny_run import MODEL, tiny_config
 NUM_STEPS = 30
 
 
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory) -> Path:
-    """Four files of documents that count, and a tokenizer."""
-    root, rng, texts = tmp_path_factory.mktemp("texts"), random.Random(0), []
-    (root / "raw").mkdir()
-    for file in range(4):
-        lines = []
-        for _ in range(20):
-            start = rng.randrange(80)
-            numbers = range(start, start + rng.randrange(4, 12))
-            texts.append(f"{len(texts)}: {' '.join(map(str, numbers))}")
-            lines.append(json.dumps({"text": texts[-1]}) + "\n")
-        (root / f"raw/{file}.jsonl").write_text("".join(lines))
-    train_sentencepiece(texts, root / "small.model", vocab_size=271)
-    return root
-
-
 @pytest.fixture
-def config(texts):
+def config(raw_texts):
     return tiny_config(
         model=dataclasses.replace(MODEL, vocab_size=320),
         train__num_steps=NUM_STEPS,
@@ -52,7 +36,7 @@ def config(texts):
 
 
 @pytest.fixture
-def stream(texts, llama_jax) -> list:
+def stream(raw_texts, llama_jax) -> list:
     """What a person adds to `llama-jax train`."""
     path = llama_jax.folder / "data_recipe.json"
     built = BuildConfig(
@@ -62,8 +46,8 @@ def stream(texts, llama_jax) -> list:
         held_out_fraction=0.15,
     )
     path.write_text(recipe.to_json(built))
-    model = texts / "small.model"
-    return ["--stream", path, "--input", texts / "raw", "--tokenizer-file", model]
+    model = raw_texts / "small.model"
+    return ["--stream", path, "--input", raw_texts / "raw", "--tokenizer-file", model]
 
 
 def test_a_killed_run_is_the_run_that_was_never_killed(llama_jax, config, stream, one_device):
@@ -100,12 +84,42 @@ def test_the_documents_of_a_step_that_is_not_finite_are_named(llama_jax, config,
     assert "  files: " in failed.stderr and ".jsonl:" in failed.stderr
 
 
-def test_what_a_stream_cannot_do_is_refused_with_what_to_do(texts, config):
+def test_a_branch_knows_the_stream_from_the_run_that_it_left(
+    raw_texts, config, tmp_path, monkeypatch
+):
+    built = BuildConfig(
+        name="numbers",
+        sources=(FilesSource(path=str(raw_texts / "raw")),),
+        tokenizer=TokenizerFile(path=str(raw_texts / "small.model")),
+    )
+    config = dataclasses.replace(config, stream=built)
+    theirs, at = tmp_path / "theirs", 2000
+    with RunDirectory(theirs) as folder:
+        folder.adopt(config, resume_step=None)
+    with open_data(config, theirs, open_raw, write=True) as data:
+        expected = data.dataset.batch(at)
+    read, documents = [], RawDocuments.documents
+    monkeypatch.setattr(
+        RawDocuments, "documents", lambda self, f: read.append(f) or documents(self, f)
+    )
+    origin = Origin(run_dir=str(theirs), step=250)
+    for seed in (0, 1):  # of another order: nothing of theirs holds
+        changed = dataclasses.replace(
+            config, data=dataclasses.replace(config.data, shuffle_seed=seed)
+        )
+        read.clear()
+        with open_data(changed, tmp_path / f"{seed}", open_raw, write=True, origin=origin) as data:
+            got = data.dataset.batch(at)
+        assert np.array_equal(expected.inputs, got.inputs) == (seed == 0)
+        assert (len(read) <= 12) == (seed == 0)
+
+
+def test_what_a_stream_cannot_do_is_refused_with_what_to_do(raw_texts, config):
     def refused(match: str, **changes) -> None:
         built = BuildConfig(
             name="numbers",
             sources=(FilesSource(path="raw"),),
-            tokenizer=TokenizerFile(path=str(texts / "small.model")),
+            tokenizer=TokenizerFile(path=str(raw_texts / "small.model")),
         )
         with pytest.raises(ValueError, match=match):
             dataclasses.replace(config, stream=dataclasses.replace(built, **changes))
