@@ -2,18 +2,21 @@
 
 import sys
 
+from llama_jax.cli.convert_check import check
 from llama_jax.cli.convert_export import to_hugging_face
 from llama_jax.cli.convert_import import from_hugging_face
 
-_FORMATS = {"to-hf": to_hugging_face, "from-hf": from_hugging_face}
+_FORMATS = {"to-hf": to_hugging_face, "from-hf": from_hugging_face, "check": check}
 _USAGE = """usage: llama-jax convert FORMAT ...
 
   to-hf RUN_DIR OUT_DIR    export a checkpoint as the folder that transformers reads
   from-hf HF_DIR OUT_DIR   import such a folder as a run with one checkpoint
+  check A B                compare two of these folders bit by bit
 
 example:
   llama-jax convert to-hf demo_run/model demo_run/hf
   llama-jax convert from-hf demo_run/hf imported
+  llama-jax convert check demo_run/model imported
 
 `llama-jax convert FORMAT --help` lists every option."""
 

@@ -38,6 +38,8 @@ class Options:
             even.
         without_tokenizer: Whether to leave the tokenizer out.
         max_shard_gigabytes: Of weights in one file, in 10^9 bytes.
+        check: Whether to compare the result with its source: weights bit by bit, logits with those
+            of transformers on real text. Needs PyTorch, and memory for the model twice.
         dry_run: Whether to say what it takes, and write nothing.
         json: Whether to print one JSON document.
     """
@@ -48,6 +50,7 @@ class Options:
     dtype: Literal["saved", "float32", "bfloat16"] = "saved"
     without_tokenizer: bool = False
     max_shard_gigabytes: float = 5.0
+    check: bool = False
     dry_run: bool = False
     json: bool = False
 
@@ -77,6 +80,7 @@ def to_hugging_face(argv: list[str]) -> int:
     config = read_config(options.run_dir)
     tokenizer = None if options.without_tokenizer else find_run_tokenizer(options.run_dir, config)
 
+    from llama_jax.convert.agreement import require_transformers
     from llama_jax.convert.hugging_face import check_out_dir, export_hugging_face
     from llama_jax.convert.mapping import tensors_of
     from llama_jax.convert.model_card import Origin
@@ -85,6 +89,8 @@ def to_hugging_face(argv: list[str]) -> int:
 
     # What would be refused at the end is refused before anything is read.
     check_out_dir(options.out_dir)
+    if options.check:
+        require_transformers()
     if tokenizer is not None:
         read_sentencepiece(tokenizer)
     saved = open_checkpoint(options.run_dir, config, options.step)
@@ -122,7 +128,13 @@ def to_hugging_face(argv: list[str]) -> int:
         f"{exported.num_bytes / 1e6:,.1f} MB of {dtype}, {len(exported.files)} files{left_out}",
         file=sys.stderr,
     )
-    return 0
+    if not options.check:
+        return 0
+    from llama_jax.cli.convert_check import check_result
+
+    return check_result(
+        options.run_dir, options.out_dir, result=options.out_dir, step=saved.step, dtype=dtype
+    )
 
 
 def open_checkpoint(run_dir: Path, config: RunConfig, step: int | None) -> Checkpoint:

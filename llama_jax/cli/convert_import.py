@@ -42,6 +42,8 @@ class Options:
         out_dir: Folder to write; must be absent or empty.
         pad_vocab_to_multiple: Rows of zeros fill the vocabulary's tables up to a multiple of it,
             so that more devices can split them. They leave again with `to-hf`.
+        check: Whether to compare the result with its source: weights bit by bit, logits with those
+            of transformers on real text. Needs PyTorch, and memory for the model twice.
         dry_run: Whether to check everything but the values, say what it takes, and write nothing.
         json: Whether to print one JSON document.
     """
@@ -49,6 +51,7 @@ class Options:
     hf_dir: Positional[Path]
     out_dir: Positional[Path]
     pad_vocab_to_multiple: int = 1
+    check: bool = False
     dry_run: bool = False
     json: bool = False
 
@@ -58,10 +61,13 @@ def from_hugging_face(argv: list[str]) -> int:
     options = tyro.cli(
         Options, prog="llama-jax convert from-hf", description=_DESCRIPTION, args=argv
     )
+    from llama_jax.convert.agreement import require_transformers
     from llama_jax.convert.hugging_face import check_out_dir
     from llama_jax.convert.hugging_face_import import plan_import
 
     check_out_dir(options.out_dir)
+    if options.check:
+        require_transformers()
     plan = plan_import(options.hf_dir, pad_vocab_to_multiple=options.pad_vocab_to_multiple)
     _check_disk(options.out_dir, plan.num_bytes)
     config = _run_config(plan.folder, plan.model)
@@ -81,7 +87,11 @@ def from_hugging_face(argv: list[str]) -> int:
         f"{' and '.join(facts['dtypes'])}" + (" would be written" if options.dry_run else ""),
         file=sys.stderr,
     )
-    return 0
+    if not options.check or options.dry_run:
+        return 0
+    from llama_jax.cli.convert_check import check_result
+
+    return check_result(options.out_dir, options.hf_dir, result=options.out_dir, step=None)
 
 
 def _write(plan: "Import", config: RunConfig, out_dir: Path) -> None:

@@ -56,6 +56,13 @@ def write_certificate(
     write_atomically(folder / NAME, json.dumps(certificate, indent=1) + "\n")
 
 
+def add_checks(folder: Path, checks: dict[str, Any]) -> None:
+    """Adds to a folder's certificate what comparisons found."""
+    certificate = read_certificate(folder)
+    assert certificate is not None, "a conversion writes one"
+    write_atomically(folder / NAME, json.dumps(certificate | {"checks": checks}, indent=1) + "\n")
+
+
 def read_certificate(folder: Path) -> dict[str, Any] | None:
     """The certificate beside a folder's files; None where there is none.
 

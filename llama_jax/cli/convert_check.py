@@ -1,0 +1,190 @@
+"""`llama-jax convert check`: whether two folders hold the same model."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+from tyro.conf import Positional
+
+from llama_jax.cli.convert_export import open_checkpoint, vocabulary_rows
+from llama_jax.cli.run_reader import find_run_tokenizer, read_config
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from llama_jax.convert.agreement import Weights
+
+_DESCRIPTION = """Compares two models bit by bit: run folders, Hugging Face folders, or one of each.
+Files are compared with the certificates beside them first. Exit code 0: the same, 1: not.
+
+example:
+  llama-jax convert check demo_run/model demo_run/hf
+  llama-jax convert check demo_run/model demo_run/hf --logits"""
+_NUM_TOKENS = 10_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to compare.
+
+    Attributes:
+        first: Folder of a run or of a Hugging Face model.
+        second: The other one.
+        step: Of a run's checkpoint; the newest by default.
+        logits: Whether to compare logits with transformers' too; needs PyTorch, and one folder
+            that it can load.
+        json: Whether to print one JSON document.
+    """
+
+    first: Positional[Path]
+    second: Positional[Path]
+    step: int | None = None
+    logits: bool = False
+    json: bool = False
+
+
+def check(argv: list[str]) -> int:
+    """Runs `convert check`."""
+    options = tyro.cli(Options, prog="llama-jax convert check", description=_DESCRIPTION, args=argv)
+    from llama_jax.convert.certificate import find_changed_files, read_certificate
+
+    folders = (options.first, options.second)
+    changed = [
+        f"{folder}: {problem}"
+        for folder in folders
+        if read_certificate(folder) is not None
+        for problem in find_changed_files(folder)
+    ]
+    checks = run_checks(options.first, options.second, step=options.step, logits=options.logits)
+    checks = {"changed_files": changed} | checks
+    if options.json:
+        print(json.dumps(checks))
+    for problem in changed:
+        print(problem, file=sys.stderr)
+    return report(checks) or int(bool(changed))
+
+
+def run_checks(
+    first: Path, second: Path, *, step: int | None, logits: bool, dtype: str | None = None
+) -> dict[str, Any]:
+    """Compares weights, and logits where asked to; see `llama_jax.convert.agreement`."""
+    from llama_jax.convert.agreement import compare_logits, compare_weights
+
+    ours, theirs = open_weights(first, step, dtype), open_weights(second, step)
+    checks: dict[str, Any] = {"weights": compare_weights(ours, theirs)}
+    if logits:
+        loadable = [folder for folder in (second, first) if _is_hugging_face(folder)]
+        if not loadable:
+            raise ValueError("--logits: neither folder is one that transformers loads.")
+        tokens, text = _tokens(first, second, ours.model.vocab_size)
+        checks["logits"] = {"text": text} | compare_logits(ours, loadable[0], tokens)
+    return checks
+
+
+def check_result(
+    first: Path, second: Path, *, result: Path, step: int | None, dtype: str | None = None
+) -> int:
+    """Checks a conversion that was just made, and writes what came out into its certificate.
+
+    Args:
+        first: Folder of the run.
+        second: Folder that transformers loads.
+        result: That of the two which has the certificate.
+        step: Of the run's checkpoint.
+        dtype: To which the run's weights were rounded; None for none.
+    """
+    from llama_jax.convert.certificate import add_checks
+
+    checks = run_checks(first, second, step=step, logits=True, dtype=dtype)
+    add_checks(result, checks)
+    return report(checks)
+
+
+def report(checks: dict[str, Any]) -> int:
+    """Tells people what the checks found.
+
+    Returns:
+        0 where all is well, 1 where not.
+    """
+    weights, logits = checks["weights"], checks.get("logits")
+    shown = "; ".join(weights["different"][:3])
+    verdict = "identical bit by bit" if weights["identical"] else f"different: {shown}"
+    print(f"weights: {weights['tensors']} tensors, {verdict}", file=sys.stderr)
+    if logits is not None:
+        where = logits["first_layer_that_differs"]
+        print(
+            f"logits: {logits['tokens']:,} tokens of {logits['text']}, at most "
+            f"{logits['max_abs_logit_difference']:.2g} apart, KL {logits['max_kl_nats']:.2g} nats, "
+            f"{logits['argmax_agreement']:.2%} the same best token; "
+            + ("no layer differs" if where is None else f"layer {where} is the first to differ"),
+            file=sys.stderr,
+        )
+    return int(not (weights["identical"] and (logits is None or logits["agrees"])))
+
+
+def open_weights(folder: Path, step: int | None = None, dtype: str | None = None) -> "Weights":
+    """The tensors of a folder in the Hugging Face layout, whatever its own is.
+
+    Args:
+        folder: Of a run or of a Hugging Face model.
+        step: Of a run's checkpoint; the newest by default.
+        dtype: To which a run's weights are rounded; None for none.
+
+    Raises:
+        ValueError: If the folder holds no model that can be read.
+    """
+    from llama_jax.convert import mapping
+    from llama_jax.convert.agreement import Weights
+    from llama_jax.convert.hugging_face import read_tensor
+
+    if not (folder / "checkpoints").is_dir():
+        from llama_jax.convert.hugging_face_import import plan_import
+        from llama_jax.convert.stored import pieces
+
+        plan = plan_import(folder)
+        stored = {tensor.name: where for tensor, where in plan.tensors}
+        dtypes = {name: where.dtype for name, where in stored.items()}
+        return Weights(model=plan.model, dtypes=dtypes, read=lambda name: pieces(stored[name]))
+    config = read_config(folder)
+    saved = open_checkpoint(folder, config, step)
+    kind = dtype or saved.dtype
+    rows = vocabulary_rows(folder, config, saved.meta)
+    model = dataclasses.replace(config.model, vocab_size=rows)
+    tensors = {tensor.name: tensor for tensor in mapping.tensors_of(model)}
+
+    def read(name: str) -> Iterator[memoryview]:
+        return read_tensor(tensors[name], saved.params[tensors[name].pair.ours], kind)
+
+    return Weights(model=model, dtypes=dict.fromkeys(tensors, kind), read=read)
+
+
+def _tokens(first: Path, second: Path, vocab_size: int) -> "tuple[np.ndarray, str]":
+    """Ids to compare logits on: English prose of the Python manual, or random ones."""
+    import pydoc_data.topics
+
+    import numpy as np
+
+    from llama_jax.data.tokenizer import find_tokenizer, load_tokenizer
+
+    for folder in (first, second):
+        try:
+            path = (
+                find_tokenizer(folder)
+                if not (folder / "checkpoints").is_dir()
+                else find_run_tokenizer(folder, read_config(folder))
+            )
+        except ValueError:
+            continue
+        text = "\n".join(pydoc_data.topics.topics.values())
+        ids = load_tokenizer(path).encode(text[: 10 * _NUM_TOKENS], bos=True)[:_NUM_TOKENS]
+        if ids.max() < vocab_size:
+            return ids, "the Python manual"
+    return np.random.default_rng(0).integers(0, vocab_size, _NUM_TOKENS), "random ids"
+
+
+def _is_hugging_face(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and not (folder / "checkpoints").is_dir()
