@@ -141,7 +141,14 @@ def _law(runs: Runs, vectors: np.ndarray, name: str) -> LossLaw:
     covariance = ()
     if len(vectors) > 2:
         covariance = tuple(tuple(map(float, row)) for row in np.cov(vectors[1:].T))
-    about = Provenance(
+    about = provenance(runs, name)
+    alpha, beta = float(vectors[0, 3]), float(vectors[0, 4])
+    return LossLaw(about=about, A=A, B=B, E=E, alpha=alpha, beta=beta, covariance=covariance)
+
+
+def provenance(runs: Runs, name: str) -> Provenance:
+    """Of a law fitted to runs."""
+    return Provenance(
         name=name,
         source=f"fit to {len(runs)} runs",
         counting="parameters as in the table; 6ND",
@@ -149,8 +156,6 @@ def _law(runs: Runs, vectors: np.ndarray, name: str) -> LossLaw:
         tokens_range=_range(runs.tokens),
         flops_range=_range(6 * runs.params * runs.tokens),
     )
-    alpha, beta = float(vectors[0, 3]), float(vectors[0, 4])
-    return LossLaw(about=about, A=A, B=B, E=E, alpha=alpha, beta=beta, covariance=covariance)
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:

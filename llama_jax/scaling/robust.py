@@ -52,10 +52,14 @@ def solve(
     """
     if weights is None:
         weights = np.ones((len(starts), len(targets)))
-    parts = [
-        _solve(model, targets, starts[i : i + _ROWS], delta, weights[i : i + _ROWS], max_updates)
-        for i in range(0, len(starts), _ROWS)
-    ]
+    # Steps that overshoot overflow, and are refused.
+    with np.errstate(all="ignore"):
+        parts = [
+            _solve(
+                model, targets, starts[i : i + _ROWS], delta, weights[i : i + _ROWS], max_updates
+            )
+            for i in range(0, len(starts), _ROWS)
+        ]
     return Solved(
         np.concatenate([part.constants for part in parts]),
         np.concatenate([part.objective for part in parts]),

@@ -186,7 +186,7 @@ def _close(kind: str, lowered: dict[str, str], contains: Callable[[str], bool]) 
         match
         for name in _NAMES[kind]
         if len(name) > 1
-        for match in difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+        for match in difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.75)
     ]
     return near + [column for column in lowered if contains(column)]
 

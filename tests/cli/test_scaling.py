@@ -1,0 +1,92 @@
+"""`llama-jax scaling fit` reads a table, fits it, and hands the law to `plan`."""
+
+import json
+
+import numpy as np
+import pytest
+
+from llama_jax.cli.main import main
+from llama_jax.scaling.published import BESIROGLU
+
+
+@pytest.fixture
+def runs(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = ["N,D,loss"] + [
+        f"{N},{D},{BESIROGLU.loss(N, D) * np.exp(0.002 * rng.normal())}"
+        for N in np.logspace(7, 10, 8)
+        for D in np.logspace(9, 11.5, 6)
+    ]
+    path = tmp_path / "runs.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def fit(capsys, path, *arguments):
+    assert main(["scaling", "fit", str(path), *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_fitted_law_plans(capsys, runs, tmp_path):
+    law = tmp_path / "law.json"
+    answer = fit(capsys, runs, "--resamples", "100", "--out", str(law), "--predict", "7e9:1e12")
+    predicted = answer["estimates"]["loss(7e+09, 1e+12)"]
+    assert predicted["value"] == pytest.approx(BESIROGLU.loss(7e9, 1e12), rel=2e-3)
+    assert predicted["interval_95"][0] < predicted["value"] < predicted["interval_95"][1]
+    assert main(["plan", "--flops", "1e21", "--law", str(law), "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)["laws"][0]
+    assert plan["params"] == pytest.approx(BESIROGLU.optimum(1e21).params, rel=0.3)
+    low, high = plan["params_interval_95"]
+    assert low < plan["params"] < high
+
+
+def test_what_was_left_out_is_said(capsys, runs):
+    answer = fit(capsys, runs, "--drop-highest", "3", "--resamples", "0")
+    assert answer["runs"] == 45
+    assert len(answer["left_out"]) == 3
+    assert all("among the 3 highest losses" in line for line in answer["left_out"])
+    assert "interval_95" not in answer["estimates"]["alpha"]
+
+
+@pytest.mark.parametrize("form", ["chinchilla", "overtrain", "envelope"])
+def test_every_form_draws(capsys, runs, tmp_path, form):
+    if form == "overtrain":
+        arguments = ["--resamples", "0"]
+    else:
+        arguments = ["--resamples", "20"] if form == "chinchilla" else []
+    picture = tmp_path / f"{form}.png"
+    fit(capsys, runs, "--form", form, "--picture", str(picture), *arguments)
+    assert picture.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["fit", "missing.csv"], "there is no such file"),
+        (["fti", "runs.csv"], "is no command. There is: fit"),
+        (["fit", "RUNS", "--resamples", "3"], "--resamples=3 must be 20 or more"),
+        (["fit", "RUNS", "--drop-highest", "60"], "--drop-highest=60 must leave some"),
+        (["fit", "RUNS", "--loss-column", "los"], "no column 'los'. Did you mean loss?"),
+        (["fit", "RUNS", "--form", "isoflop", "--out", "x.json"], "gives no loss for plan"),
+        (["fit", "RUNS", "--form", "data-constrained"], "whose tokens exceed their unique"),
+        (["fit", "RUNS", "--predict", "7e9"], "must be PARAMS:TOKENS"),
+        (["fit", "RUNS", "--where", "N"], "must be COLUMN=VALUE"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(capsys, runs, arguments, complaint):
+    assert main(["scaling", *(str(runs) if a == "RUNS" else a for a in arguments)]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_data_constrained_prints_decays(capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    lines = ["params,tokens,unique_tokens,loss"]
+    for N in (1e8, 1e9, 5e9):
+        for U in (1e9, 1e10):
+            for epochs in (1, 4, 20):
+                loss = BESIROGLU.loss(N, U * epochs**0.8) * np.exp(0.001 * rng.normal())
+                lines.append(f"{N},{U * epochs},{U},{loss}")
+    (tmp_path / "runs.csv").write_text("\n".join(lines))
+    answer = fit(capsys, tmp_path / "runs.csv", "--form", "data-constrained", "--resamples", "0")
+    assert answer["runs_that_repeat"] == 12
+    assert answer["estimates"]["R_D*"]["value"] > 1
