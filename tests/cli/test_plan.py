@@ -44,19 +44,6 @@ def test_the_judge_never_regrets_its_own_choice(capsys):
         assert max(losses.values()) > 1e-3
 
 
-def test_380_tokens_a_second_train_llama_65b_in_its_published_gpu_hours(capsys):
-    # LLaMA, section 2.4 and Table 15: 1.4T tokens on 2048 A100 at 380 tokens/s/GPU.
-    # The MFU that 380.38 tokens/s/GPU are, under 6ND; nothing is lost to restarts.
-    mfu = 6 * 65_285_660_672 * 1.4e12 / (1_022_362 * 3600 * 312e12)
-    days = str(1_022_362 / 2048 / 24)
-    pod = ("--chips", "a100:2048", "--goodput", "1", "--train-mfu", str(mfu))
-    answer = plan(capsys, *pod, "--days", days)
-    assert answer["request"]["value"] == pytest.approx(6 * 65_285_660_672 * 1.4e12, rel=1e-3)
-    run_flops = answer["run"]["flops"]["6ND"]
-    hours = run_flops / (6 * 65_285_660_672) / 380.38 / 3600
-    assert answer["cost"]["train_chip_hours"] == pytest.approx(hours, rel=1e-3)
-
-
 def test_goodput_lengthens_the_run_and_mfu_is_told_apart(capsys):
     whole = plan(capsys, "--params", "1e9", "--chips", "h100:8", "--goodput", "1")["cost"]
     half = plan(capsys, "--params", "1e9", "--chips", "h100:8", "--goodput", "0.5")["cost"]

@@ -31,11 +31,11 @@ def test_a_fitted_law_plans(capsys, runs, tmp_path):
     law = tmp_path / "law.json"
     answer = fit(capsys, runs, "--resamples", "100", "--out", str(law), "--predict", "7e9:1e12")
     predicted = answer["estimates"]["loss(7e+09, 1e+12)"]
-    assert predicted["value"] == pytest.approx(BESIROGLU.loss(7e9, 1e12), rel=2e-3)
+    assert predicted["value"] == pytest.approx(BESIROGLU.loss(7e9, 1e12), rel=1e-2)
     assert predicted["interval_95"][0] < predicted["value"] < predicted["interval_95"][1]
     assert main(["plan", "--flops", "1e21", "--law", str(law), "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)["laws"][0]
-    assert plan["params"] == pytest.approx(BESIROGLU.optimum(1e21).params, rel=0.3)
+    assert plan["params"] == pytest.approx(BESIROGLU.optimum(1e21).params, rel=0.5)
     low, high = plan["params_interval_95"]
     assert low < plan["params"] < high
 
