@@ -1,8 +1,8 @@
 """Which web sites have much personal data: counted in one pass, left out in the next.
 
-What a site has in all no single document tells. So a first pass counts finds by host, on any number
-of machines whose counts are then added up, and writes the hosts above a rate to a file, which
-`PersonalData.sites_file` names in the build.
+What a site has in all no single document tells. So a first pass (`site_pass`) counts finds by host,
+part by part, and adds them up; the hosts above a rate go to a file, which `PersonalData.sites_file`
+names in the build.
 """
 
 import collections
@@ -60,6 +60,18 @@ class SiteCounts:
         """Adds what was counted elsewhere."""
         self.documents.update(other.documents)
         self.finds.update(other.finds)
+
+    def to_json(self) -> dict[str, dict[str, int]]:
+        """As JSON that `from_json` reads."""
+        return {"documents": dict(self.documents), "finds": dict(self.finds)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, dict[str, int]]) -> "SiteCounts":
+        """Reads what `to_json` gives."""
+        counts = cls()
+        counts.documents.update(data["documents"])
+        counts.finds.update(data["finds"])
+        return counts
 
     def above(self, finds_per_document: float, *, min_documents: int = 10) -> list[str]:
         """Hosts with more finds a document, in alphabetical order.

@@ -12,6 +12,7 @@ _USAGE = """usage: llama-jax data build RECIPE --out DIR [--input PATH] [--FIELD
        llama-jax data inspect DIR [--document N | --token N | --step N | --report]
        llama-jax data seen RUN_DIR [--step N]
        llama-jax data classifier train --good PATH --bad PATH --out FILE
+       llama-jax data sites RECIPE --out FILE [--max-rate R]
 
 Builds token shards from raw documents, looks into them, and lists what a run has seen of them.
 
@@ -75,6 +76,10 @@ def main(argv: list[str]) -> int:
         from llama_jax.cli.data_seen import main as seen
 
         return seen(argv[1:])
+    if argv[:1] == ["sites"]:
+        from llama_jax.cli.data_sites import main as sites
+
+        return sites(argv[1:])
     if argv[:1] == ["classifier"]:
         from llama_jax.cli.data_classifier import main as classifier
 
@@ -82,7 +87,7 @@ def main(argv: list[str]) -> int:
     if argv and argv[0] not in ("-h", "--help"):
         raise ValueError(
             f"data {argv[0]!r} is no command. There are: data build, data inspect, data seen, data "
-            "classifier."
+            "classifier, data sites."
         )
     print(_USAGE, file=sys.stdout if argv else sys.stderr)
     return 0 if argv else 2
