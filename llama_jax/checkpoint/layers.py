@@ -112,7 +112,7 @@ def commit(
     arrays: list[Layered],
     files: dict[str, FileEntry],
 ) -> None:
-    """Turns a written folder into a checkpoint: everything flushed, manifest, then rename.
+    """Turns a written folder into a checkpoint: the rest flushed, manifest, then rename.
 
     Args:
         partial: Where the arrays' files are.
@@ -120,11 +120,9 @@ def commit(
         step: Updates done.
         meta: What is kept beside the arrays.
         arrays: All of them.
-        files: Entries of the arrays' files, as they were written.
+        files: Entries of the arrays' files, written and flushed.
     """
     write_atomically(partial / "meta.json", json.dumps(meta, indent=1) + "\n")
-    for name in files:
-        flush(partial / name)
     inner = [path for path in (partial / "state").rglob("*") if path.is_file()]
     known = {partial / name for name in files}
     rest = [*(path for path in inner if path not in known), partial / "meta.json"]

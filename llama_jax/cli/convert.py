@@ -5,12 +5,22 @@ import sys
 from llama_jax.cli.convert_check import check
 from llama_jax.cli.convert_export import to_hugging_face
 from llama_jax.cli.convert_import import from_hugging_face
+from llama_jax.cli.convert_meta import from_meta, to_meta
 
-_FORMATS = {"to-hf": to_hugging_face, "from-hf": from_hugging_face, "check": check}
+_FORMATS = {
+    "to-hf": to_hugging_face,
+    "from-hf": from_hugging_face,
+    "to-meta": to_meta,
+    "from-meta": from_meta,
+    "check": check,
+}
 _USAGE = """usage: llama-jax convert FORMAT ...
 
   to-hf RUN_DIR OUT_DIR    export a checkpoint as the folder that transformers reads
   from-hf HF_DIR OUT_DIR   import such a folder as a run with one checkpoint
+  to-meta RUN_DIR OUT_DIR  export a checkpoint as Meta's consolidated.NN.pth
+  from-meta META_DIR OUT_DIR
+                           import such files as a run with one checkpoint
   check A B                compare two of these folders bit by bit
 
 example:

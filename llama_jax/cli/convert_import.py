@@ -69,10 +69,10 @@ def from_hugging_face(argv: list[str]) -> int:
     if options.check:
         require_transformers()
     plan = plan_import(options.hf_dir, pad_vocab_to_multiple=options.pad_vocab_to_multiple)
-    _check_disk(options.out_dir, plan.num_bytes)
-    config = _run_config(plan.folder, plan.model)
+    check_disk(options.out_dir, plan.num_bytes)
+    config = run_config(plan.folder, plan.model)
     if not options.dry_run:
-        _write(plan, config, options.out_dir)
+        write_run(plan, config, options.out_dir, "from-hf")
     facts = {
         "directory": str(options.out_dir),
         "parameters": sum(math.prod(tensor.shape) for tensor, _ in plan.tensors),
@@ -94,7 +94,8 @@ def from_hugging_face(argv: list[str]) -> int:
     return check_result(options.out_dir, options.hf_dir, result=options.out_dir, step=None)
 
 
-def _write(plan: "Import", config: RunConfig, out_dir: Path) -> None:
+def write_run(plan: "Import", config: RunConfig, out_dir: Path, kind: str) -> None:
+    """Writes the run's folder of an import: complete, or absent."""
     from llama_jax.recipe import to_json
 
     out_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +103,7 @@ def _write(plan: "Import", config: RunConfig, out_dir: Path) -> None:
     try:
         (partial / "config.json").write_text(to_json(config))
         _copy_tokenizer(plan.folder, partial)
-        _write_checkpoint(plan, config, partial)
+        _write_checkpoint(plan, config, partial, kind)
         partial.chmod(0o755)
         partial.replace(out_dir)
     except BaseException:
@@ -110,7 +111,7 @@ def _write(plan: "Import", config: RunConfig, out_dir: Path) -> None:
         raise
 
 
-def _write_checkpoint(plan: "Import", config: RunConfig, run_dir: Path) -> None:
+def _write_checkpoint(plan: "Import", config: RunConfig, run_dir: Path, kind: str) -> None:
     from llama_jax.checkpoint import layers
     from llama_jax.checkpoint.manifest import FileEntry
     from llama_jax.convert.certificate import (
@@ -153,7 +154,7 @@ def _write_checkpoint(plan: "Import", config: RunConfig, run_dir: Path) -> None:
             tensors[tensor.name] = entry
             progress.advance(done := done + stored.num_bytes)
     origin = {
-        "format": "hugging face",
+        "conversion": kind,
         "folder": str(plan.folder.absolute()),
         "config": plan.config,
         "vocab_size": plan.vocab_size,
@@ -162,7 +163,7 @@ def _write_checkpoint(plan: "Import", config: RunConfig, run_dir: Path) -> None:
     meta |= {"origin": None, "config": json.loads(to_json(config))}
     layers.commit(saving, final, step=0, meta=meta, arrays=every_array, files=files)
     facts = {
-        "conversion": "from-hf",
+        "conversion": kind,
         "made_by": f"llama_jax {__version__}",
         "source": origin | {"left_out": list(plan.left_out)},
         "verified_source": bool(certified),
@@ -187,7 +188,7 @@ def _arrays(plan: "Import") -> dict[str, "Layered"]:
     }
 
 
-def _run_config(folder: Path, model: ModelConfig) -> RunConfig:
+def run_config(folder: Path, model: ModelConfig) -> RunConfig:
     """The config of the run that exported the folder, or one that says nothing of training."""
     from llama_jax.recipe import from_json
 
@@ -225,7 +226,8 @@ def _copy_tokenizer(folder: Path, run_dir: Path) -> None:
     )
 
 
-def _check_disk(out_dir: Path, num_bytes: int) -> None:
+def check_disk(out_dir: Path, num_bytes: int) -> None:
+    """Raises ValueError if the disk of a folder has less room than that."""
     there = next(
         path for path in (out_dir.absolute(), *out_dir.absolute().parents) if path.exists()
     )

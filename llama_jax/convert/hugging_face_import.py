@@ -13,9 +13,9 @@ from llama_jax.config import ModelConfig
 from llama_jax.convert import mapping
 from llama_jax.convert.hugging_face_config import read_model_config
 from llama_jax.convert.safetensors_reader import read_folder
-from llama_jax.convert.stored import ITEM_BYTES, Stored, Written, copy, numpy_dtype, pieces
+from llama_jax.convert.stored import ITEM_BYTES, Stored, Written, numpy_dtype, pieces, write_pieces
 
-_THREADS = 2
+_THREADS = 3  # one of which waits for the disk
 # Old conversions of LLaMA saved the rotary wavelengths too, which follow from the config.
 _WAVELENGTHS = "model.layers.{layer}.self_attn.rotary_emb.inv_freq"
 
@@ -27,10 +27,11 @@ class Import:
     Attributes:
         folder: Of the files.
         model: With the rows that pad the vocabulary.
-        config: The folder's `config.json`.
+        config: What the folder says of the model, as it says it.
         vocab_size: Rows of the vocabulary without padding.
         tensors: Every tensor of the model, and where it lies, in the order of the files.
         left_out: Names of tensors that follow from others, and were found to.
+        read: Gives the bytes of a tensor, in pieces.
     """
 
     folder: Path
@@ -39,6 +40,7 @@ class Import:
     vocab_size: int
     tensors: tuple[tuple[mapping.Tensor, Stored], ...]
     left_out: tuple[str, ...]
+    read: Callable[[Stored], Iterator[memoryview]] = pieces
 
     @property
     def num_bytes(self) -> int:
@@ -100,7 +102,8 @@ def copy_tensors(
 
     def work(pair: tuple[mapping.Tensor, Stored]) -> Written:
         tensor, stored = pair
-        return copy(stored, target_of(tensor), zero_bytes=plan.zero_bytes(tensor, stored))
+        zeros = plan.zero_bytes(tensor, stored)
+        return write_pieces(plan.read(stored), target_of(tensor), zero_bytes=zeros)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         try:

@@ -1,6 +1,7 @@
 """Tensors that lie in files, copied in pieces and judged on the way."""
 
 import hashlib
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-PIECE_BYTES = 1 << 21  # about a core's cache: a piece is read once from memory, then judged there
+PIECE_BYTES = 1 << 20  # about a core's cache: a piece is read once from memory, then judged there
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # The bits of a float's exponent; a value is not finite where all are set.
 _EXPONENT = {
@@ -113,27 +114,27 @@ def refuse_not_finite(piece: memoryview, dtype: str, where: str) -> None:
         )
 
 
-def copy(stored: Stored, target: Path, *, zero_bytes: int = 0) -> Written:
-    """Copies a tensor into a file of its own, followed by zeros.
+def write_pieces(content: Iterator[memoryview], target: Path, *, zero_bytes: int = 0) -> Written:
+    """Writes a tensor into a file of its own, followed by zeros, and flushes it to the disk.
 
     Args:
-        stored: The tensor.
+        content: The tensor's bytes.
         target: File to write.
         zero_bytes: How many zeros follow.
-
-    Raises:
-        ValueError: If the tensor is cut short or has a value that is not finite.
     """
-    sha, crc = hashlib.sha256(), 0
+    sha, crc, size = hashlib.sha256(), 0, 0
     with target.open("wb", buffering=0) as file:
-        for piece in pieces(stored):
+        for piece in content:
             file.write(piece)
             sha.update(piece)
             crc = zlib.crc32(piece, crc)
+            size += len(piece)
         tensor_crc = crc
         for start in range(0, zero_bytes, PIECE_BYTES):
             zeros = bytes(min(PIECE_BYTES, zero_bytes - start))
             file.write(zeros)
             sha.update(zeros)
             crc = zlib.crc32(zeros, crc)
-    return Written(stored.num_bytes + zero_bytes, crc, sha.hexdigest(), tensor_crc)
+        # Here, so that the disk works on one file while other threads digest theirs.
+        os.fsync(file.fileno())
+    return Written(size + zero_bytes, crc, sha.hexdigest(), tensor_crc)

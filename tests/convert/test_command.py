@@ -70,7 +70,10 @@ def test_a_tokenizer_that_cannot_be_exported_can_be_left_out(run_dir, tmp_path, 
 
 def test_wrong_requests_are_refused(run_dir, tmp_path, capfd):
     assert main(["convert", "to-onnx"]) == 2
-    assert "FORMAT='to-onnx' is no format; there are: to-hf, from-hf" in capfd.readouterr().err
+    assert (
+        "FORMAT='to-onnx' is no format; there are: to-hf, from-hf, to-meta"
+        in capfd.readouterr().err
+    )
     (tmp_path / "file").write_text("")
     assert main(["convert", "to-hf", str(run_dir), str(tmp_path)]) == 2
     assert "is already in use" in capfd.readouterr().err

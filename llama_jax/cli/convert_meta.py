@@ -1,0 +1,168 @@
+"""`llama-jax convert from-meta` and `to-meta`: Meta's consolidated.NN.pth."""
+
+import dataclasses
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from tyro.conf import Positional
+
+from llama_jax import __version__
+from llama_jax.cli.convert_export import open_checkpoint
+from llama_jax.cli.convert_import import check_disk, run_config, write_run
+from llama_jax.cli.run_reader import find_run_tokenizer, read_config
+
+_FROM = """Imports Meta's release of a LLaMA (params.json and consolidated.NN.pth, any number of
+ranks) as a run's folder with one checkpoint. Nothing pickled is executed. Needs PyTorch.
+
+example:
+  llama-jax convert from-meta llama-2-7b imported --max-seq-len 4096
+  llama-jax convert from-meta Llama3.2-1B imported --rope-factor 32"""
+_TO = """Exports a checkpoint as Meta's code reads it: params.json and consolidated.NN.pth.
+Needs PyTorch.
+
+example:
+  llama-jax convert to-meta demo_run/model demo_run/meta --model-parallel 2"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FromOptions:
+    """What to import, and to where.
+
+    Attributes:
+        meta_dir: Folder with params.json and consolidated.NN.pth.
+        out_dir: Folder to write; must be absent or empty.
+        max_seq_len: Context of the model, which params.json does not say. By default 2048; 8192
+            where theta is that of LLaMA-3, 131072 where RoPE is stretched.
+        rope_factor: Of a stretched RoPE, which params.json may not say: 8 by default, as LLaMA-3.1
+            has it; LLaMA-3.2 has 32.
+    """
+
+    meta_dir: Positional[Path]
+    out_dir: Positional[Path]
+    max_seq_len: int | None = None
+    rope_factor: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ToOptions:
+    """What to export, and to where.
+
+    Attributes:
+        run_dir: Folder that `llama-jax train` or an import wrote.
+        out_dir: Folder to write; must be absent or empty.
+        step: Of the checkpoint; the newest by default.
+        dtype: Of the written weights; "saved" is that of the checkpoint.
+        model_parallel: Files, one a rank; as they were for what came from Meta's, else 1.
+    """
+
+    run_dir: Positional[Path]
+    out_dir: Positional[Path]
+    step: int | None = None
+    dtype: Literal["saved", "float32", "bfloat16"] = "saved"
+    model_parallel: int | None = None
+
+
+def from_meta(argv: list[str]) -> int:
+    """Runs `convert from-meta`."""
+    options = tyro.cli(
+        FromOptions, prog="llama-jax convert from-meta", description=_FROM, args=argv
+    )
+    from llama_jax.convert.hugging_face import check_out_dir
+    from llama_jax.convert.meta_import import plan_meta_import
+
+    check_out_dir(options.out_dir)
+    plan = plan_meta_import(
+        options.meta_dir, max_seq_len=options.max_seq_len, rope_factor=options.rope_factor
+    )
+    check_disk(options.out_dir, plan.num_bytes)
+    write_run(plan, run_config(plan.folder, plan.model), options.out_dir, "from-meta")
+    print(
+        f"{options.out_dir}: {plan.num_bytes / 1e6:,.1f} MB of "
+        f"{' and '.join(sorted(set(plan.dtypes().values())))} from "
+        f"{plan.config['ranks']} ranks, context {plan.model.max_seq_len:,}, {plan.model.rope}",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def to_meta(argv: list[str]) -> int:
+    """Runs `convert to-meta`."""
+    options = tyro.cli(ToOptions, prog="llama-jax convert to-meta", description=_TO, args=argv)
+    from llama_jax.convert.hugging_face import check_out_dir
+    from llama_jax.convert.meta_export import write_meta
+
+    check_out_dir(options.out_dir)
+    config = read_config(options.run_dir)
+    saved = open_checkpoint(options.run_dir, config, options.step)
+    imported: dict[str, Any] = saved.meta.get("imported", {})
+    layout = imported["config"] if imported.get("conversion") == "from-meta" else {}
+    weights = _weights(options, saved.step)
+    ranks = options.model_parallel or layout.get("ranks", 1)
+    options.out_dir.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(
+        tempfile.mkdtemp(prefix=f".{options.out_dir.name}.partial-", dir=options.out_dir.parent)
+    )
+    try:
+        write_meta(
+            partial,
+            weights.model,
+            weights.dtype,
+            weights.array,
+            ranks=ranks,
+            embedding_axis=layout.get("embedding_axis", 0),
+            params=layout.get("params"),
+        )
+        _finish(options, config, partial, saved, weights)
+        partial.chmod(0o755)
+        partial.replace(options.out_dir)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    print(f"{options.out_dir}: {weights.dtype} in {ranks} files", file=sys.stderr)
+    return 0
+
+
+class _Arrays:
+    """A checkpoint's tensors in memory, one at a time, and their checksums."""
+
+    def __init__(self, weights: Any, dtype: str):
+        self.model, self.dtype, self._weights = weights.model, dtype, weights
+        self.entries: dict[str, dict[str, Any]] = {}
+
+    def array(self, tensor: Any) -> Any:
+        import zlib
+
+        import numpy as np
+
+        from llama_jax.convert.certificate import tensor_entry
+        from llama_jax.convert.stored import numpy_dtype
+
+        data = b"".join(bytes(piece) for piece in self._weights.read(tensor.name))
+        self.entries[tensor.name] = tensor_entry(self.dtype, tensor.shape, zlib.crc32(data))
+        return np.frombuffer(data, numpy_dtype(self.dtype)).reshape(tensor.shape)
+
+
+def _weights(options: ToOptions, step: int) -> _Arrays:
+    from llama_jax.cli.convert_check import open_weights
+
+    dtype = None if options.dtype == "saved" else options.dtype
+    weights = open_weights(options.run_dir, step, dtype)
+    return _Arrays(weights, next(iter(weights.dtypes.values())))
+
+
+def _finish(options: ToOptions, config: Any, folder: Path, saved: Any, weights: _Arrays) -> None:
+    from llama_jax.convert.certificate import write_certificate
+
+    try:
+        tokenizer = find_run_tokenizer(options.run_dir, config)
+    except ValueError:
+        print("note: the run has no tokenizer; none is exported", file=sys.stderr)
+    else:
+        shutil.copyfile(tokenizer, folder / "tokenizer.model")
+    source = {"step": saved.step, "tokens": saved.meta.get("tokens", 0)}
+    facts = {"conversion": "to-meta", "made_by": f"llama_jax {__version__}", "source": source}
+    write_certificate(folder, known={}, tensors=weights.entries, facts=facts)

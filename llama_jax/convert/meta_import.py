@@ -1,0 +1,207 @@
+"""Import of Meta's `consolidated.NN.pth`; nothing pickled in them is executed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llama_jax.convert import mapping, meta
+from llama_jax.convert.hugging_face_import import Import
+from llama_jax.convert.stored import ITEM_BYTES, Stored, array_pieces, numpy_dtype
+
+# After so many bytes the files are mapped anew, which gives the pages read back.
+_REMAP_BYTES = 256 << 20
+
+
+def require_torch() -> Any:
+    """PyTorch.
+
+    Raises:
+        ValueError: If it is not installed.
+    """
+    try:
+        import torch  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ValueError(
+            f".pth files are PyTorch's ({error}): pip install 'llama-jax[parity]'."
+        ) from error
+    return torch
+
+
+class Shards:
+    """The files of all model-parallel ranks, mapped and not read."""
+
+    def __init__(self, folder: Path):
+        self._torch = require_torch()
+        self.paths = sorted(folder.glob("consolidated.*.pth"))
+        if not self.paths:
+            raise ValueError(
+                f"META_DIR={str(folder)!r} has no consolidated.NN.pth; name a folder as Meta "
+                "releases them."
+            )
+        expected = [f"consolidated.{rank:02d}.pth" for rank in range(len(self.paths))]
+        if missing := sorted(set(expected) - {path.name for path in self.paths}):
+            raise ValueError(f"{folder / missing[0]} is missing; copy or download it again.")
+        self._read = 0
+        self._tensors = [self._load(path) for path in self.paths]
+
+    def _load(self, path: Path) -> dict[str, Any]:
+        try:
+            loaded = self._torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0][:200]
+            raise ValueError(
+                f"{path} is no file of plain tensors ({reason}). Nothing in it was executed; copy "
+                "or download it again, from where you trust."
+            ) from error
+        tensor = self._torch.Tensor
+        if not isinstance(loaded, dict) or not all(isinstance(v, tensor) for v in loaded.values()):
+            raise ValueError(f"{path} holds other things than named tensors.")
+        return loaded
+
+    def names(self) -> set[str]:
+        """Of the tensors, which all ranks must have.
+
+        Raises:
+            ValueError: If a rank lacks one.
+        """
+        first = self._tensors[0].keys()
+        for path, tensors in zip(self.paths, self._tensors, strict=True):
+            if differs := sorted(tensors.keys() ^ first):
+                raise ValueError(f"{path}: {differs[0]} is not in all ranks' files.")
+        return set(first)
+
+    def shapes(self, name: str) -> list[tuple[int, ...]]:
+        """Shape of each rank's slice."""
+        return [tuple(tensors[name].shape) for tensors in self._tensors]
+
+    def dtype(self, name: str) -> str:
+        """Of a tensor."""
+        return str(self._tensors[0][name].dtype).removeprefix("torch.")
+
+    def read(self, name: str, axis: int | None) -> np.ndarray:
+        """The whole tensor, from all ranks.
+
+        Raises:
+            ValueError: If ranks that must hold the same do not.
+        """
+        parts = [self._array(tensors[name]) for tensors in self._tensors]
+        self._read += sum(part.nbytes for part in parts)
+        if axis is None:
+            if any(part.tobytes() != parts[0].tobytes() for part in parts):
+                raise ValueError(f"{name} is not the same in all of {self.paths[0].parent}.")
+            whole = parts[0].copy()
+        else:
+            whole = np.concatenate(parts, axis=axis)
+        del parts
+        if self._read >= _REMAP_BYTES:
+            self._read = 0
+            self._tensors = [self._load(path) for path in self.paths]
+        return whole
+
+    def _array(self, tensor: Any) -> np.ndarray:
+        kind = numpy_dtype(str(tensor.dtype).removeprefix("torch."))
+        bits = self._torch.int16 if kind.itemsize == 2 else self._torch.int32
+        return tensor.contiguous().view(bits).numpy().view(kind)
+
+
+def plan_meta_import(
+    folder: Path, *, max_seq_len: int | None = None, rope_factor: float | None = None
+) -> Import:
+    """Reads a folder's parameters and the shapes of its tensors.
+
+    Args:
+        folder: With params.json and consolidated.NN.pth.
+        max_seq_len: Context, which params.json does not say; None takes the release's.
+        rope_factor: Of a stretched RoPE; None takes the file's, or 8.
+
+    Raises:
+        ValueError: If anything in it is missing, unknown, of another shape, or damaged.
+    """
+    shards = Shards(folder)
+    names = shards.names()
+    if meta.EMBEDDING not in names:
+        raise ValueError(f"{folder}: the tensor {meta.EMBEDDING} is missing.")
+    # LLaMA-1 and 2 split the embedding by columns, LLaMA-3 by rows.
+    dim = meta.read_json(folder / "params.json").get("dim")
+    first = shards.shapes(meta.EMBEDDING)[0]
+    by_rows = len(first) == 2 and first[1] == dim
+    rows = sum(shape[0] for shape in shards.shapes(meta.EMBEDDING)) if by_rows else first[0]
+    tied = meta.OUTPUT not in names or _is_tied(shards, by_rows)
+    model, params = meta.read_params(
+        folder, vocab_size=rows, tied=tied, max_seq_len=max_seq_len, rope_factor=rope_factor
+    )
+    places = {t.name: meta.place_of(t, model) for t in mapping.tensors_of(model)}
+    axes = {place.name: place.axis for place in places.values()}
+    axes[meta.EMBEDDING] = 0 if by_rows else 1
+    left_out = names & ({meta.WAVELENGTHS} | ({meta.OUTPUT} if tied else set()))
+    tensors = tuple(mapping.tensors_of(model))
+    _check(folder, shards, names - left_out, {t.name: t.shape for t in tensors}, places, axes)
+
+    def read(stored: Stored) -> Iterator[memoryview]:
+        place = places[stored.name]
+        value = shards.read(place.name, axes[place.name])
+        if place.heads:
+            value = meta.halves_of(value, place.heads)
+        yield from array_pieces(value, stored.dtype, place.name)
+
+    stored = []
+    for tensor in tensors:
+        dtype = shards.dtype(places[tensor.name].name)
+        if dtype not in ITEM_BYTES:
+            raise ValueError(f"{folder}: {places[tensor.name].name} is {dtype}; dequantize it.")
+        num_bytes = int(np.prod(tensor.shape)) * ITEM_BYTES[dtype]
+        stored.append((tensor, Stored(tensor.name, dtype, tensor.shape, folder, 0, num_bytes)))
+    layout = {"ranks": len(shards.paths), "embedding_axis": axes[meta.EMBEDDING], "params": params}
+    return Import(
+        folder=folder,
+        model=model,
+        config=layout,
+        vocab_size=rows,
+        tensors=tuple(stored),
+        left_out=tuple(sorted(left_out)),
+        read=read,
+    )
+
+
+def _is_tied(shards: Shards, by_rows: bool) -> bool:
+    if shards.shapes(meta.OUTPUT) != shards.shapes(meta.EMBEDDING):
+        return False
+    axis = 0 if by_rows else 1
+    output, embedding = shards.read(meta.OUTPUT, 0), shards.read(meta.EMBEDDING, axis)
+    return output.shape == embedding.shape and output.tobytes() == embedding.tobytes()
+
+
+def _check(
+    folder: Path,
+    shards: Shards,
+    names: set[str],
+    shapes: dict[str, tuple[int, ...]],
+    places: dict[str, meta.Place],
+    axes: dict[str, int | None],
+) -> None:
+    wanted = {place.name: name for name, place in places.items()}
+    if unknown := sorted(names - wanted.keys()):
+        raise ValueError(
+            f"{folder}: the tensor {unknown[0]} ({len(unknown)} in all) has no place in the LLaMA "
+            "that params.json describes; the two do not belong together."
+        )
+    if missing := sorted(wanted.keys() - names):
+        raise ValueError(
+            f"{folder}: the tensor {missing[0]} is missing ({len(missing)} in all); copy or "
+            "download the files again."
+        )
+    ranks = len(shards.paths)
+    for theirs, ours in wanted.items():
+        expected = list(shapes[ours])
+        if (axis := axes[theirs]) is not None:
+            if expected[axis] % ranks:
+                raise ValueError(f"{folder}: {ranks} ranks cannot split {theirs} of {expected}.")
+            expected[axis] //= ranks
+        for path, shape in zip(shards.paths, shards.shapes(theirs), strict=True):
+            if shape != tuple(expected):
+                raise ValueError(
+                    f"{path}: {theirs} has the shape {shape}; params.json and {ranks} ranks say "
+                    f"{tuple(expected)}."
+                )

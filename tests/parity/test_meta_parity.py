@@ -1,0 +1,204 @@
+"""Meta's layout: written and read by PyTorch, never executed, bit for bit there and back."""
+
+import json
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+
+from llama_jax.cli.main import main
+from tests.convert.hf_folder import shrunk, write_hf
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: make test-slow")
+
+pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("one_device")]
+PARAMS = {"dim": 32, "multiple_of": 16, "n_heads": 4, "n_layers": 2, "norm_eps": 1e-5}
+RELEASES = {
+    "LLaMA-1": (PARAMS | {"vocab_size": -1}, 1, torch.float16),
+    "LLaMA-2 70B": (PARAMS | {"n_kv_heads": 2, "ffn_dim_multiplier": 1.3}, 1, torch.bfloat16),
+    "LLaMA-3": (
+        PARAMS | {"n_kv_heads": 2, "rope_theta": 5e5, "vocab_size": 96},
+        0,
+        torch.bfloat16,
+    ),
+    "LLaMA-3.1": (
+        PARAMS | {"n_kv_heads": 4, "rope_theta": 5e5, "use_scaled_rope": True},
+        0,
+        torch.float32,
+    ),
+}
+SLICED = {"wq": 0, "wk": 0, "wv": 0, "wo": 1, "w1": 0, "w2": 1, "w3": 0, "output": 0}
+
+
+def convert(*arguments) -> int:
+    return main(["convert", *map(str, arguments)])
+
+
+def write_release(folder, params, embedding_axis, dtype, ranks=1):
+    """Random weights as Meta's model has them; returns the whole tensors."""
+    D, N, L = params["dim"], params["n_heads"], params["n_layers"]
+    K = params.get("n_kv_heads", N) * D // N
+    F = int(params.get("ffn_dim_multiplier", 1) * int(8 * D / 3))
+    F = -(-F // params["multiple_of"]) * params["multiple_of"]
+    shapes = {"tok_embeddings.weight": (96, D), "norm.weight": (D,), "output.weight": (96, D)}
+    for layer in range(L):
+        sizes = {"attention.wq": (D, D), "attention.wk": (K, D), "attention.wv": (K, D)}
+        sizes |= {"attention.wo": (D, D), "feed_forward.w1": (F, D), "feed_forward.w2": (D, F)}
+        sizes |= {"feed_forward.w3": (F, D), "attention_norm": (D,), "ffn_norm": (D,)}
+        shapes |= {f"layers.{layer}.{name}.weight": shape for name, shape in sizes.items()}
+    generator = torch.Generator().manual_seed(0)
+    whole = {name: torch.randn(s, generator=generator).to(dtype) for name, s in shapes.items()}
+    folder.mkdir()
+    (folder / "params.json").write_text(json.dumps(params))
+    for rank in range(ranks):
+        part = {}
+        for name, value in whole.items():
+            kind = name.split(".")[-2]
+            axis = embedding_axis if kind == "tok_embeddings" else SLICED.get(kind)
+            part[name] = value if axis is None else value.chunk(ranks, dim=axis)[rank].clone()
+        torch.save(part, folder / f"consolidated.{rank:02d}.pth")
+    return whole
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("release", RELEASES)
+def test_meta_to_ours_to_meta_is_bit_identical(tmp_path, release, ranks):
+    write_release(tmp_path / "meta", *RELEASES[release], ranks)
+    assert convert("from-meta", tmp_path / "meta", tmp_path / "run") == 0
+    assert convert("to-meta", tmp_path / "run", tmp_path / "back") == 0
+    for rank in range(ranks):
+        name = f"consolidated.{rank:02d}.pth"
+        first, second = (torch.load(tmp_path / side / name) for side in ("meta", "back"))
+        assert first.keys() == second.keys()
+        for key, value in first.items():
+            assert value.dtype == second[key].dtype, key
+            assert torch.equal(value, second[key]), key
+    params = [
+        json.loads((tmp_path / side / "params.json").read_text()) for side in ("meta", "back")
+    ]
+    assert params[0] == params[1]
+
+
+def rotate(x, theta):
+    """Meta's rotation, of adjacent channels as complex numbers."""
+    T, H = x.shape[0], x.shape[-1]
+    angles = torch.outer(torch.arange(T).double(), theta ** -(torch.arange(0, H, 2).double() / H))
+    turn = torch.polar(torch.ones_like(angles), angles)[:, None]
+    planes = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
+    return torch.view_as_real(planes * turn).flatten(-2)
+
+
+def forward(weights, params, tokens):
+    """Logits in float64, as Meta's model computes them."""
+    w = {name: value.double() for name, value in weights.items()}
+    N, theta = params["n_heads"], params.get("rope_theta", 1e4)
+
+    def norm(x, name):
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + params["norm_eps"]) * w[name]
+
+    x = w["tok_embeddings.weight"][tokens]
+    T, D = x.shape
+    mask = torch.full((T, T), -torch.inf).triu(1)
+    for layer in range(params["n_layers"]):
+        at = f"layers.{layer}."
+        y = norm(x, at + "attention_norm.weight")
+        q, k, v = (
+            (y @ w[f"{at}attention.{n}.weight"].T).view(T, -1, D // N) for n in ("wq", "wk", "wv")
+        )
+        k, v = (z.repeat_interleave(N // z.shape[1], 1) for z in (rotate(k, theta), v))
+        scores = torch.einsum("tnh,snh->nts", rotate(q, theta), k) / (D // N) ** 0.5 + mask
+        mixed = torch.einsum("nts,snh->tnh", scores.softmax(-1), v).reshape(T, D)
+        x = x + mixed @ w[at + "attention.wo.weight"].T
+        y = norm(x, at + "ffn_norm.weight")
+        gate = torch.nn.functional.silu(y @ w[at + "feed_forward.w1.weight"].T)
+        x = (
+            x
+            + (gate * (y @ w[at + "feed_forward.w3.weight"].T)) @ w[at + "feed_forward.w2.weight"].T
+        )
+    return norm(x, "norm.weight") @ w["output.weight"].T
+
+
+def test_an_imported_release_computes_what_metas_model_does(tmp_path):
+    from llama_jax.cli.convert_check import open_weights
+    from llama_jax.convert.agreement import _our_forward
+
+    params, axis, _ = RELEASES["LLaMA-3"]
+    weights = write_release(tmp_path / "meta", params, axis, torch.float32, ranks=2)
+    assert convert("from-meta", tmp_path / "meta", tmp_path / "run") == 0
+    tokens = np.random.default_rng(0).integers(0, 96, 40)
+    logits, _ = _our_forward(open_weights(tmp_path / "run"))(tokens[None])
+    expected = forward(weights, params, torch.from_numpy(tokens)).numpy()
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(np.asarray(logits[0]) / scale, expected / scale, atol=1e-4)
+
+
+def test_a_tied_model_goes_through_meta_and_back(tmp_path):
+    model = shrunk(num_kv_heads=2, tie_embeddings=True)
+    write_hf(tmp_path / "hf", model)
+    assert convert("from-hf", tmp_path / "hf", tmp_path / "run") == 0
+    assert convert("to-meta", tmp_path / "run", tmp_path / "meta", "--model-parallel", 2) == 0
+    arguments = ["--max-seq-len", 64]
+    assert convert("from-meta", tmp_path / "meta", tmp_path / "again", *arguments) == 0
+    assert convert("check", tmp_path / "hf", tmp_path / "again") == 0
+
+
+class Malicious:
+    def __reduce__(self):
+        return (open, ("executed", "w"))
+
+
+def test_a_malicious_pickle_is_never_executed(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    write_release(tmp_path / "meta", *RELEASES["LLaMA-3"])
+    path = tmp_path / "meta" / "consolidated.00.pth"
+    torch.save({"tok_embeddings.weight": Malicious()}, path)
+    for data in (None, pickle.dumps(Malicious())):
+        if data is not None:
+            path.write_bytes(data)
+        assert convert("from-meta", tmp_path / "meta", tmp_path / "run") == 2
+        assert "Nothing in it was executed" in capfd.readouterr().err
+        assert not (tmp_path / "executed").exists()
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("archive/data.pkl", pickle.dumps(Malicious()))
+    assert convert("from-meta", tmp_path / "meta", tmp_path / "run") == 2
+    assert not (tmp_path / "executed").exists()
+    assert not (tmp_path / "run").exists()
+    # The file is as bad as it looks: Python's own reader does execute it.
+    pickle.loads(pickle.dumps(Malicious())).close()
+    assert (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"layers.0.attention.wq.bias": torch.zeros(32)}, r"wq\.bias .*has no place"),
+        ({"norm.weight": None}, r"norm\.weight is missing"),
+        ({"norm.weight": torch.zeros(31)}, r"norm\.weight has the shape \(31,\)"),
+        ({"norm.weight": torch.full((32,), torch.nan)}, r"norm\.weight has a value that is NaN"),
+        ({"norm.weight": torch.zeros(32, dtype=torch.int8)}, r"norm\.weight is int8"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused_by_name(tmp_path, capfd, change, complaint):
+    import re
+
+    params, axis, _ = RELEASES["LLaMA-3"]
+    whole = write_release(tmp_path / "meta", params, axis, torch.float32)
+    changed = {name: value for name, value in (whole | change).items() if value is not None}
+    torch.save(changed, tmp_path / "meta" / "consolidated.00.pth")
+    assert convert("from-meta", tmp_path / "meta", tmp_path / "run") == 2
+    message = capfd.readouterr().err
+    assert re.search(complaint, message), message
+    assert [path.name for path in tmp_path.iterdir()] == ["meta"]
+
+
+def test_params_that_are_not_understood_are_refused_by_name(tmp_path, capfd):
+    write_release(tmp_path / "meta", *RELEASES["LLaMA-3"])
+    path = tmp_path / "meta" / "params.json"
+    for change, complaint in {
+        "moe_args": "moe_args={} is a parameter that is not handled",
+        "vocab_size": "vocab_size={} contradicts the 96 rows",
+    }.items():
+        path.write_text(json.dumps(RELEASES["LLaMA-3"][0] | {change: {}}))
+        assert convert("from-meta", tmp_path / "meta", tmp_path / "run") == 2
+        assert complaint in capfd.readouterr().err
