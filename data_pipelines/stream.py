@@ -1,7 +1,8 @@
 """A recipe's sources as training reads them without a build: file by file, filtered."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from llama_jax.config import BuildConfig, Source
 
@@ -49,9 +50,18 @@ class RawDocuments:
         }
         return {file.name: fingerprint(file) for file in self._files} | beside
 
-    def documents(self, file: int) -> Iterator[tuple[str, str, bool]]:
-        """Id, text, and whether it is held out, of each document that a file gives, in order."""
+    def documents(
+        self, file: int, is_wanted: Callable[[], bool] = lambda: True
+    ) -> Iterator[tuple[str, str, bool]]:
+        """Id, text, and whether it is held out, of each document that a file gives, in order.
+
+        Args:
+            file: Number of the file.
+            is_wanted: Asked before each document that is read, whether filters keep it or not;
+                documents end where it says no.
+        """
         read = self._source.read(self._files[file], self._dropped)
+        read = itertools.takewhile(lambda _: is_wanted(), read)
         for document in apply_filters(self._filters, read, self._dropped):
             hashed = _hashed(document)
             yield document.id, document.text, hashed.is_held_out(self._held_out_fraction)

@@ -21,6 +21,8 @@ Public signatures:
         dataset.documents_of(first_sample, num_samples) -> list[Document]  # .source .number .id
         dataset.epochs(samples) -> dict[str, float]
         dataset.sources -> tuple[str, ...]; .weights; .tokens_per_epoch -> dict[str, int]
+    from llama_jax.data.streamed import StreamedDataset, open_stream
+        # A Dataset that reads raw documents; also .held_out(source), .left_out(), .close()
     from llama_jax.data.held_out import HeldOut, held_out_batches
         held_out_batches(directory, source, *, seq_len, batch_size, vocab_size, max_batches=0,
                          rows: range | None = None) -> HeldOut | None

@@ -1,7 +1,7 @@
 """Raw documents to windows of tokens, one after the other, epoch after epoch."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
@@ -42,10 +42,12 @@ class RawSource(Protocol):
         """What changes when a file does, or what a filter reads beside them, by name."""
         ...
 
-    def documents(self, file: int) -> Iterator[tuple[str, str, bool]]:
+    def documents(
+        self, file: int, is_wanted: Callable[[], bool] = ...
+    ) -> Iterator[tuple[str, str, bool]]:
         """Id, text, and whether it is held out, of each document of a file, in order.
 
-        The same at every call.
+        The same at every call, but that it ends where `is_wanted` says no.
         """
         ...
 
@@ -122,7 +124,7 @@ class WindowReader:
         return filled
 
     def close(self) -> None:
-        """Stops reading, at the next document."""
+        """Stops reading, at the next document, one that a filter would drop too."""
         self._stop.set()
         self._thread.shutdown()
 
@@ -184,12 +186,12 @@ class WindowReader:
         order = file_order(self._raw, self._seed, place.epoch)
         for turn in range(place.turn, len(order)):
             skipped = place.record if turn == place.turn else 0
-            documents = self._raw.documents(int(order[turn]))
+            documents = self._raw.documents(order[turn], lambda: not self._stop.is_set())
             for record, (name, text, held_out) in enumerate(documents):
-                if self._stop.is_set():
-                    raise _Stopped
-                if record >= skipped:
+                if record >= skipped and not self._stop.is_set():
                     yield _Document(Place(place.epoch, turn, record), name, text, held_out)
+            if self._stop.is_set():
+                raise _Stopped
 
     def _filled(self, pending: "_Filling") -> Filled:
         order = file_order(self._raw, self._seed, pending.place.epoch)

@@ -1,14 +1,18 @@
 """Rows from raw documents: the same from every start, and nothing held out among them."""
 
 import dataclasses
+import itertools
 import json
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from data_pipelines.document import Document
+from data_pipelines.sources.files import Files
 from data_pipelines.stream import RawDocuments, open_raw
 from llama_jax.config import BuildConfig, C4Rules, DataConfig, FilesSource, TokenizerFile
 from llama_jax.data import raw
@@ -111,7 +115,7 @@ def test_a_resume_reads_only_from_the_file_in_which_its_window_begins(
 ):
     read, documents = [], RawDocuments.documents
     monkeypatch.setattr(
-        RawDocuments, "documents", lambda self, f: read.append(f) or documents(self, f)
+        RawDocuments, "documents", lambda self, f, w: read.append(f) or documents(self, f, w)
     )
     step = STEPS - 2
     dataset = open_it("undisturbed")
@@ -200,7 +204,7 @@ def test_windows_that_were_forgotten_are_read_again(open_it, undisturbed):
 def test_held_out_documents_are_the_same_after_a_restart(open_it, tmp_path, monkeypatch):
     read, documents = [], RawDocuments.documents
     monkeypatch.setattr(
-        RawDocuments, "documents", lambda self, f: read.append(f) or documents(self, f)
+        RawDocuments, "documents", lambda self, f, w: read.append(f) or documents(self, f, w)
     )
 
     def held_out() -> list[Batch]:
@@ -261,6 +265,28 @@ def test_a_window_that_is_not_what_it_was_is_refused(open_it, tmp_path):
     with pytest.raises(ValueError, match=r"sources\.one: window 0 began in .*\.jsonl with"):
         dataset.batch(0)
     dataset.close()
+
+
+def test_reading_ahead_stops_though_filters_drop_all_that_is_left(open_it, corpus, monkeypatch):
+    def endless(self, file, dropped):
+        for number in itertools.count():
+            kept = number < 200
+            yield Document(f"{number}", f"text {number}" if kept else "no punctuation")
+            if not kept:
+                time.sleep(0.001)
+
+    class Keep:
+        def keep(self, documents, dropped):
+            return (each for each in documents if each.text.startswith("text"))
+
+    monkeypatch.setattr(raw, "_BATCH_CHARACTERS", 100)
+    monkeypatch.setattr(Files, "read", endless)
+    monkeypatch.setattr("data_pipelines.stream.open_filters", lambda filters: [Keep()])
+    dataset = open_it()
+    dataset.batch(0)
+    start = time.monotonic()
+    dataset.close()
+    assert time.monotonic() - start < 5
 
 
 def test_a_source_of_which_filters_leave_nothing_is_refused(open_it, corpus):

@@ -100,7 +100,7 @@ def test_a_branch_knows_the_stream_from_the_run_that_it_left(
         expected = data.dataset.batch(at)
     read, documents = [], RawDocuments.documents
     monkeypatch.setattr(
-        RawDocuments, "documents", lambda self, f: read.append(f) or documents(self, f)
+        RawDocuments, "documents", lambda self, f, w: read.append(f) or documents(self, f, w)
     )
     origin = Origin(run_dir=str(theirs), step=250)
     for seed in (0, 1):  # of another order: nothing of theirs holds
