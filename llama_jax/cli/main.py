@@ -15,7 +15,7 @@ COMMANDS = {
     "data": "build token shards from raw documents; look into them",
     "convert": "take checkpoints to PyTorch and back",
     "plan": "turn a budget into parameters, tokens, time and cost",
-    "scaling": "fit scaling laws to a table of runs",
+    "scaling": "fit scaling laws to runs; train a ladder of small ones",
 }
 
 

@@ -1,4 +1,4 @@
-"""Fit scaling laws to a table of runs."""
+"""Fit scaling laws to a table of runs; make such a table."""
 
 import dataclasses
 import json
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 USAGE = """usage: llama-jax scaling fit RUNS.csv [--form FORM] [--drop-highest N] [--out LAW.json]
            [--picture FILE] [--json]
+       llama-jax scaling ladder LADDER.py --out DIR [--data DIR] [--json]
 
 Fits a scaling law to runs, with bootstrap intervals. RUNS.csv has a header and one run a row:
 params (or N), tokens (or D) and loss; flops (or budget, C) may stand in for tokens.
@@ -29,7 +30,8 @@ examples:
   llama-jax scaling fit runs.csv --picture fit.png
   llama-jax scaling fit runs.csv --drop-highest 5 --out law.json
   llama-jax plan --flops 1e21 --law law.json
-  llama-jax scaling fit runs.csv --form isoflop --loss-column c4_loss"""
+  llama-jax scaling fit runs.csv --form isoflop --loss-column c4_loss
+  llama-jax scaling ladder configs/ladders/tiny.py --out ladder --data demo_run/data"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,8 +77,12 @@ def main(argv: list[str]) -> int:
     if not argv or argv in (["-h"], ["--help"], ["fit"], ["fit", "-h"]):
         print(USAGE, file=sys.stdout if argv[-1:] in (["-h"], ["--help"]) else sys.stderr)
         return 0 if argv[-1:] in (["-h"], ["--help"]) else 2
+    if argv[0] == "ladder":
+        from llama_jax.cli.scaling_ladder import main as ladder
+
+        return ladder(argv[1:])
     if argv[0] != "fit":
-        raise ValueError(f"scaling {argv[0]!r} is no command. There is: fit.")
+        raise ValueError(f"scaling {argv[0]!r} is no command. There are: fit, ladder.")
     import tyro
 
     description = USAGE.partition("\n\n")[2]

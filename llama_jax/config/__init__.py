@@ -24,6 +24,7 @@ from llama_jax.config.document_filters import (
     QualityClassifier,
 )
 from llama_jax.config.filters import Filter
+from llama_jax.config.ladder import LadderConfig, Rung
 from llama_jax.config.model import LinearRope, Llama3Rope, ModelConfig, PlainRope, Rope
 from llama_jax.config.optimizer import (
     AdamW,
@@ -72,6 +73,7 @@ __all__ = [
     "GitHubSource",
     "GopherQuality",
     "GopherRepetition",
+    "LadderConfig",
     "LanguageFilter",
     "Linear",
     "LinearRope",
@@ -90,6 +92,7 @@ __all__ = [
     "Rope",
     "Rule",
     "RunConfig",
+    "Rung",
     "Schedule",
     "Source",
     "StackExchangeSource",

@@ -9,6 +9,7 @@ import numpy as np
 from llama_jax.scaling.laws import Allocation, LossLaw
 from llama_jax.scaling.plan import LawPlan, Plan
 from llama_jax.scaling.real_runs import REAL_RUNS
+from llama_jax.scaling.repeated import DataLimit
 from llama_jax.units import human_count
 
 if TYPE_CHECKING:
@@ -33,19 +34,23 @@ def plot_plan(plan: Plan, out: Path) -> None:
     left, right = figure.axes
     judge = next((answer for answer in plan.laws if isinstance(answer.law, LossLaw)), None)
     if judge is not None:
-        _draw_isoflops(left, judge)
+        _draw_isoflops(left, judge, plan.request.limit)
     _draw_frontiers(right, plan)
     _save(figure, out)
 
 
-def _draw_isoflops(axes: Any, answer: LawPlan) -> None:
+def _draw_isoflops(axes: Any, answer: LawPlan, limit: DataLimit | None) -> None:
     law, budget = answer.law, answer.best.flops
     assert isinstance(law, LossLaw)
+
+    def loss_of(params: float, tokens: float) -> float:
+        return limit.loss(law, params, tokens) if limit else law.loss(params, tokens)
+
     optima = []
     for scale, strength in ((0.1, 0.35), (0.3, 0.55), (1.0, 1.0), (3.0, 0.55), (10.0, 0.35)):
-        best = law.optimum(budget * scale)
+        best = limit.optimum(law, budget * scale) if limit else law.optimum(budget * scale)
         params = np.logspace(math.log10(best.params) - 1, math.log10(best.params) + 1, 60)
-        losses = [law.loss(N, budget * scale / 6 / N) for N in params]
+        losses = [loss_of(N, budget * scale / 6 / N) for N in params]
         axes.plot(params, losses, color=_COLOURS[0], alpha=strength, linewidth=1.6)
         axes.annotate(
             f"{budget * scale:.1e}",
@@ -56,7 +61,7 @@ def _draw_isoflops(axes: Any, answer: LawPlan) -> None:
             fontsize=8,
             va="center",
         )
-        optima.append((best.params, law.loss(*best)))
+        optima.append((best.params, loss_of(*best)))
     axes.plot(*zip(*optima, strict=True), color=_INK, linewidth=1, linestyle="--", label="frontier")
     _mark(axes, answer.best, answer.loss, "o", "least training compute")
     if answer.served is not None:

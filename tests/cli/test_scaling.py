@@ -63,7 +63,7 @@ def test_every_form_draws(capsys, runs, tmp_path, form):
     ("arguments", "complaint"),
     [
         (["fit", "missing.csv"], "there is no such file"),
-        (["fti", "runs.csv"], "is no command. There is: fit"),
+        (["fti", "runs.csv"], "is no command. There are: fit, ladder"),
         (["fit", "RUNS", "--resamples", "3"], "--resamples=3 must be 20 or more"),
         (["fit", "RUNS", "--drop-highest", "60"], "--drop-highest=60 must leave some"),
         (["fit", "RUNS", "--loss-column", "los"], "no column 'los'. Did you mean loss?"),

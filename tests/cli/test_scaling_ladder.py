@@ -1,0 +1,108 @@
+"""A ladder trains each size once and cools it down at several lengths; what diverges is named."""
+
+import csv
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from llama_jax.cli.main import main
+from llama_jax.config import LadderConfig
+from llama_jax.flops import count_params
+from llama_jax.recipe import load_recipe, to_json
+from llama_jax.scaling.published import BESIROGLU
+from llama_jax.train.guards import TrainingFailed
+
+TINY = Path(__file__).parents[2] / "configs" / "ladders" / "tiny.py"
+
+
+class Trainer:
+    """Stands in for training: a run's loss is that of a law."""
+
+    def __init__(self, monkeypatch, *, diverges=(), stops_at=""):
+        self.calls, self.diverges, self.stops_at = [], diverges, stops_at
+        monkeypatch.setattr("llama_jax.train.loop.train", self)
+        monkeypatch.setattr("llama_jax.train.beginning.parse_origin", lambda text: text)
+
+    def __call__(self, config, run_dir, origin=None):
+        self.calls.append((run_dir.name, config, origin and Path(origin).name))
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "config.json").write_text(to_json(config))
+        if run_dir.name in self.diverges:
+            raise TrainingFailed("too many updates were not finite")
+        tokens = 1e5 * config.tokens_before(config.train.num_steps)
+        loss = BESIROGLU.loss(1e4 * count_params(config.model).total, tokens)
+        score = SimpleNamespace(nats=100 * loss, tokens=100)
+        stopped = "SIGTERM" if run_dir.name == self.stops_at else ""
+        return SimpleNamespace(held_out={"a": score}, stopped_by=stopped)
+
+
+def climb(out, *arguments):
+    return main(["scaling", "ladder", str(TINY), "--out", str(out), "--resamples", "0", *arguments])
+
+
+def test_branches_leave_one_plateau_and_the_largest_size_is_predicted(
+    monkeypatch, tmp_path, capsys
+):
+    trainer = Trainer(monkeypatch)
+    assert climb(tmp_path, "--json") == 0
+    origins = {name: origin for name, _, origin in trainer.calls}
+    assert origins["rung0-seed0-plateau80"] is None
+    assert origins["rung0-seed0-100"] == "rung0-seed0-plateau80"
+    assert origins["rung0-seed0-plateau160"] == "rung0-seed0-plateau80"
+    configs = {name: config for name, config, _ in trainer.calls}
+    assert configs["rung2-seed0-400"].schedule.decay_steps == 80
+    assert configs["rung2-seed0-plateau320"].schedule.decay_steps == 0
+    warmups = {config.schedule.warmup_steps for config in configs.values()}
+    assert warmups == {8}
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["runs_fitted"] == 9
+    assert [check["run"] for check in answer["predictions"]] == [
+        f"rung3-seed0-{steps}" for steps in (100, 200, 400)
+    ]
+    assert all(abs(check["error"]) < 1e-3 for check in answer["predictions"])
+    with (tmp_path / "runs.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 12
+
+
+def test_a_stopped_ladder_goes_on_and_a_finished_one_trains_nothing(monkeypatch, tmp_path):
+    Trainer(monkeypatch, stops_at="rung1-seed0-200")
+    assert climb(tmp_path) == 75
+    again = Trainer(monkeypatch)
+    assert climb(tmp_path) == 0
+    assert again.calls[0][0] == "rung1-seed0-200"
+    finished = Trainer(monkeypatch)
+    assert climb(tmp_path) == 0
+    assert finished.calls == []
+
+
+def test_runs_that_diverge_are_named_and_left_out(monkeypatch, tmp_path, capsys):
+    trainer = Trainer(monkeypatch, diverges=("rung1-seed0-plateau160",))
+    assert climb(tmp_path, "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["diverged"] == ["rung1-seed0-200", "rung1-seed0-400"]
+    assert answer["runs_fitted"] == 7
+    assert "rung1-seed0-plateau320" not in [name for name, *_ in trainer.calls]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"held_out_rungs": 4}, "must leave some of 4 rungs to fit"),
+        ({"decay_fraction": 1.0}, "must be in \\(0, 1\\)"),
+        ({"seeds": (1, 1)}, "all different"),
+    ],
+)
+def test_ladders_that_cannot_be_climbed_are_refused(change, complaint):
+    ladder = load_recipe(str(TINY), LadderConfig)
+    fields = {name: getattr(ladder, name) for name in ("name", "base", "rungs")}
+    with pytest.raises(ValueError, match=complaint):
+        LadderConfig(**fields | change)
+
+
+def test_the_tiny_ladder_rises_and_stays_tiny():
+    ladder = load_recipe(str(TINY), LadderConfig)
+    sizes = [count_params(rung.model).total for rung in ladder.rungs]
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] < 0.6e6
