@@ -15,9 +15,10 @@ import collections
 import sys
 import time
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
-from llama_jax.observe.throughput import Throughput
+if TYPE_CHECKING:
+    from llama_jax.observe.throughput import Throughput
 
 # Lines of a job that reports nothing itself, and of one that does but has been silent.
 PLAIN_INTERVAL_SECONDS = 10.0
@@ -122,7 +123,7 @@ class Progress:
         return elapsed if left is None else f"{elapsed} · {human_seconds(left)} left"
 
 
-def describe(loss_nats_per_token: float, throughput: Throughput | None) -> str:
+def describe(loss_nats_per_token: float, throughput: "Throughput | None") -> str:
     """The status of a training step: loss, and throughput with its conventions and peak."""
     loss = f"loss {loss_nats_per_token:.3f}"
     return loss if throughput is None else f"{loss} · {throughput}"

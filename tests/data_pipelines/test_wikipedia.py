@@ -186,7 +186,7 @@ class _Silent:
     def stage(self, name, total_bytes):
         pass
 
-    def advance(self, num_bytes):
+    def advance(self, name, num_bytes):
         pass
 
 
