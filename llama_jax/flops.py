@@ -73,3 +73,26 @@ def train_flops_per_token(model: ModelConfig, seq_len: int, attention: Attention
     """
     forward = 2.0 * matmul_params(model) + attention_flops_per_token(model, seq_len, attention)
     return 3.0 * forward
+
+
+def chinchilla_layer_flops_per_token(
+    *,
+    num_layers: int,
+    embed_dim: int,
+    mlp_dim: int,
+    num_heads: int,
+    head_dim: int,
+    seq_len: int,
+) -> float:
+    """Forward and backward FLOPs of one token in Gopher's decoder, by Chinchilla's own count.
+
+    Two matrices to the MLP, the softmax counted, attention in full; embeddings and logits are left
+    out, for without them alone the ratios to 6ND of its Table A4 come out.
+
+    Source: Hoffmann et al. 2022 (arXiv:2203.15556), appendix F.
+    """
+    D, N, H, T = embed_dim, num_heads, head_dim, seq_len
+    projections = 2 * 3 * D * N * H + 2 * N * H * D
+    attention = 2 * T * N * H + 3 * N * T + 2 * T * N * H
+    mlp = 2 * (D * mlp_dim + mlp_dim * D)
+    return 3.0 * num_layers * (projections + attention + mlp)

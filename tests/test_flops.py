@@ -2,7 +2,12 @@
 
 import pytest
 
-from llama_jax.flops import count_params, matmul_params, train_flops_per_token
+from llama_jax.flops import (
+    chinchilla_layer_flops_per_token,
+    count_params,
+    matmul_params,
+    train_flops_per_token,
+)
 from llama_jax.hardware import ACCELERATORS, find_accelerator
 from llama_jax.recipe import load_recipe
 
@@ -61,3 +66,27 @@ def test_a_device_is_recognised_by_what_jax_calls_it(device_kind, name):
 def test_a_cpu_is_no_accelerator_and_every_entry_names_its_source():
     assert find_accelerator("cpu") is None
     assert all(chip.source for chip in ACCELERATORS)
+
+
+@pytest.mark.parametrize(
+    ("millions", "layers", "width", "mlp", "head", "heads", "ratio"),
+    [
+        (305, 20, 1024, 4096, 64, 16, 1.10),
+        (552, 24, 1280, 5120, 128, 10, 1.08),
+        (1143, 26, 1792, 7168, 128, 14, 1.04),
+        (1593, 28, 2048, 8192, 128, 16, 1.03),
+        (6796, 40, 3584, 14336, 128, 28, 0.99),
+    ],
+)
+def test_chinchillas_count_gives_the_ratios_of_its_table_a4(
+    millions, layers, width, mlp, head, heads, ratio
+):
+    flops = chinchilla_layer_flops_per_token(
+        num_layers=layers,
+        embed_dim=width,
+        mlp_dim=mlp,
+        num_heads=heads,
+        head_dim=head,
+        seq_len=2048,
+    )
+    assert flops / (6 * millions * 1e6) == pytest.approx(ratio, abs=0.006)

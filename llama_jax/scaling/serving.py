@@ -52,7 +52,7 @@ def least_cost(
         limit: Of the data; tokens are all different without one.
 
     Raises:
-        ValueError: If the loss is below the law's limit.
+        ValueError: If no model reaches the loss, of this law or of these data.
     """
     law.check_reachable(loss)
     fewest = (law.A / (loss - law.E)) ** (1 / law.alpha)
@@ -66,7 +66,14 @@ def least_cost(
 
     # Fewer parameters than `fewest` never reach the loss, and far more only cost more.
     params = math.exp(minimise(at, math.log(fewest * (1 + 1e-9)), math.log(fewest * 1e4)))
-    return Allocation(params, tokens_for(params))
+    tokens = tokens_for(params)
+    if not tokens < math.inf:
+        unique = limit.unique_tokens if limit else math.inf
+        raise ValueError(
+            f"loss={loss} is not reached with {unique:,.0f} unique tokens, however often they are "
+            "read; more of them are needed, or a higher loss."
+        )
+    return Allocation(params, tokens)
 
 
 def demand_that_justifies(law: LossLaw, chosen: Allocation) -> float:

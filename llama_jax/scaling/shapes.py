@@ -12,7 +12,7 @@ _TIED_BELOW = 1e9
 # Widths of LLaMA from 7B on are 128 times their depth or a little less; the ladder's are less.
 _ASPECT, _ASPECT_PARAMS = 128.0, 7e9
 _MLP_MULTIPLE = 256
-_FARTHEST = 0.3
+_FARTHEST, _DEEPEST = 0.3, 512
 
 
 def nearest_shape(params: float, *, vocab_size: int = 0, seq_len: int = 0) -> ModelConfig:
@@ -47,10 +47,11 @@ def nearest_shape(params: float, *, vocab_size: int = 0, seq_len: int = 0) -> Mo
             f"params={params:.3g} is too few: a vocabulary of {vocab_size} takes "
             f"{vocab_size * 64:,} of them at the least width of 64; take a smaller --vocab-size."
         )
-    if abs(math.log(count_params(best).total / params)) > _FARTHEST:
+    total = count_params(best).total
+    if best.num_layers > _DEEPEST or abs(math.log(total / params)) > _FARTHEST:
         raise ValueError(
-            f"params={params:.3g}: no shape comes near; the nearest has "
-            f"{count_params(best).total:,}. Give a larger budget."
+            f"params={params:.3g}: no shape comes near; the smallest has 2 layers of 64, "
+            f"the largest {_DEEPEST} of {_widths()[-1]:,}."
         )
     return best
 

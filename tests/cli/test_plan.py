@@ -120,6 +120,8 @@ def test_laws_without_a_loss_say_so_where_a_loss_is_asked_for(capsys):
             "under one batch of 12,582,912",
         ),
         (["--flops", "1e10", "--vocab-size", "64"], "no shape comes near"),
+        (["--params", "1e30"], "no shape comes near"),
+        (["--target-loss", "2.0", "--unique-tokens", "1e9"], "is not reached with 1,000,000,000"),
         (["--flops", "1e21", "--goodput", "1.5"], "--goodput=1.5 must be in (0, 1]"),
         (["--flops", "1e21", "--write", "recipe.txt"], "must end in .py or .json"),
         (["compere"], "Did you mean plan compare?"),
