@@ -77,7 +77,7 @@ class SavedArray:
         if not single or transpose["name"] != "transpose" or [c["name"] for c in rest] != ["bytes"]:
             return None
         places = [str(layer if chunk != self.shape else 0), *["0"] * (len(self.shape) - 1)]
-        name = "/".join(["state", self._name, "c", *places])
+        name = f"state/{self._name}/{'.'.join(['c', *places])}"
         order = tuple(transpose["configuration"]["order"])
         return LayerFile(self._checkpoint / name, order, self._manifest.files[name].crc32)
 

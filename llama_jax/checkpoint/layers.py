@@ -44,7 +44,7 @@ class Layered:
         places = ["0"] * len(self.shape)
         if self.stacked:
             places[0] = str(layer)
-        return "/".join(["state", self.name, "c", *places])
+        return f"state/{self.name}/{'.'.join(['c', *places])}"
 
     @property
     def chunk_shape(self) -> tuple[int, ...]:
@@ -53,15 +53,15 @@ class Layered:
 
 
 def describe(checkpoint: Path, arrays: list[Layered]) -> None:
-    """Writes what readers need to know of the arrays, and makes the folders of their files."""
+    """Writes what readers need to know of the arrays, and makes their folders."""
     for array in arrays:
         folder = checkpoint / "state" / array.name
         folder.mkdir(parents=True)
         for layer in range(array.shape[0] if array.stacked else 1):
-            path = checkpoint / array.file(layer)
-            path.parent.mkdir(parents=True, exist_ok=True)
             if array.is_zero:
-                path.write_bytes(_compressed_zeros(4 * math.prod(array.chunk_shape)))
+                (checkpoint / array.file(layer)).write_bytes(
+                    _compressed_zeros(4 * math.prod(array.chunk_shape))
+                )
         (folder / "zarr.json").write_text(json.dumps(_zarr(array)) + "\n")
     tree = {
         f"('{array.name}',)": {
@@ -154,7 +154,7 @@ def _zarr(array: Layered) -> dict[str, Any]:
         "shape": list(array.shape),
         "data_type": array.dtype,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [*array.chunk_shape]}},
-        "chunk_key_encoding": {"name": "default"},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
         "codecs": [
             {"name": "transpose", "configuration": {"order": list(array.order)}},
             {"name": "bytes", "configuration": {"endian": "little"}},

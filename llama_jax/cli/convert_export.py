@@ -16,6 +16,7 @@ from llama_jax.config import RunConfig
 
 if TYPE_CHECKING:
     from llama_jax.checkpoint.layer_reader import SavedArray
+    from llama_jax.convert.tiktoken import Vocabulary
 
 _DESCRIPTION = """Exports a checkpoint as the folder that transformers reads: safetensors weights,
 config, tokenizer, model card and certificate. The folder is complete or absent.
@@ -78,21 +79,18 @@ def to_hugging_face(argv: list[str]) -> int:
     if options.dry_run and not options.run_dir.exists():
         return _plan_recipe(options)
     config = read_config(options.run_dir)
-    tokenizer = None if options.without_tokenizer else find_run_tokenizer(options.run_dir, config)
+    tokenizer = None if options.without_tokenizer else _read_tokenizer(options.run_dir, config)
 
     from llama_jax.convert.agreement import require_transformers
     from llama_jax.convert.hugging_face import check_out_dir, export_hugging_face
     from llama_jax.convert.mapping import tensors_of
     from llama_jax.convert.model_card import Origin
-    from llama_jax.convert.tokenizer import read_sentencepiece
     from llama_jax.observe.progress import Progress
 
     # What would be refused at the end is refused before anything is read.
     check_out_dir(options.out_dir)
     if options.check:
         require_transformers()
-    if tokenizer is not None:
-        read_sentencepiece(tokenizer)
     saved = open_checkpoint(options.run_dir, config, options.step)
     dtype = saved.dtype if options.dtype == "saved" else options.dtype
     vocab_size = vocabulary_rows(options.run_dir, config, saved.meta)
@@ -177,6 +175,33 @@ def vocabulary_rows(run_dir: Path, config: RunConfig, meta: dict[str, Any]) -> i
     except ValueError:
         return config.model.vocab_size
     return min(tokenizer.vocab_size, config.model.vocab_size)
+
+
+def _read_tokenizer(run_dir: Path, config: RunConfig) -> "Path | Vocabulary":
+    """The run's tokenizer, which can be exported.
+
+    Raises:
+        ValueError: If there is none, or it cannot.
+    """
+    from llama_jax.convert.tiktoken import Vocabulary
+    from llama_jax.convert.tokenizer import read_sentencepiece
+    from llama_jax.data.tiktoken import TiktokenTokenizer
+    from llama_jax.data.tokenizer import load_tokenizer
+
+    path = find_run_tokenizer(run_dir, config)
+    tokenizer = load_tokenizer(path)
+    if not isinstance(tokenizer, TiktokenTokenizer):
+        read_sentencepiece(path)
+        return path
+    names = {token: name for name, token in tokenizer.special.items()}
+    return Vocabulary(
+        path=path,
+        ranks=tokenizer.ranks,
+        pattern=tokenizer.pattern,
+        special=tokenizer.special,
+        bos=names[tokenizer.bos_id],
+        eos=names[tokenizer.eos_id],
+    )
 
 
 def bytes_at_once(params: "dict[str, SavedArray]") -> int:

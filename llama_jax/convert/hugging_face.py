@@ -1,6 +1,7 @@
 """Export to the folder that `transformers.AutoModelForCausalLM.from_pretrained` reads."""
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from llama_jax.convert import mapping, safetensors
 from llama_jax.convert.certificate import tensor_entry, write_certificate
 from llama_jax.convert.model_card import Origin, model_card
 from llama_jax.convert.stored import Stored, array_pieces, numpy_dtype, pieces
+from llama_jax.convert.tiktoken import Vocabulary, write_tiktoken
 from llama_jax.convert.tokenizer import (
     SpecialTokens,
     read_sentencepiece,
@@ -78,7 +80,7 @@ def export_hugging_face(
     out_dir: Path,
     *,
     origin: Origin,
-    tokenizer_file: Path | None,
+    tokenizer_file: Path | Vocabulary | None,
     dtype: ExportDtype = "float32",
     vocab_size: int | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
@@ -91,7 +93,8 @@ def export_hugging_face(
         config: Of the run that made them.
         out_dir: Must be absent or empty.
         origin: What the model card tells of the run.
-        tokenizer_file: A SentencePiece model; None exports the weights alone.
+        tokenizer_file: A SentencePiece model's file, or a tiktoken vocabulary; None exports the
+            weights alone.
         dtype: Of the written weights.
         vocab_size: Rows of the vocabulary's tables that are exported; rows behind them only pad
             the tables. None exports all.
@@ -104,15 +107,14 @@ def export_hugging_face(
     """
     check_out_dir(out_dir)
     _check_request(params, config.model, dtype, max_shard_bytes)
-    tokenizer = None if tokenizer_file is None else read_sentencepiece(tokenizer_file)
-    special = None if tokenizer is None else special_tokens(tokenizer)
+    write_words, special = _prepare_tokenizer(tokenizer_file, config.model.max_seq_len)
     rows = config.model.vocab_size if vocab_size is None else vocab_size
     model = dataclasses.replace(config.model, vocab_size=rows)
     tensors = {tensor.name: tensor for tensor in mapping.tensors_of(model)}
 
     def read(name: str) -> Iterator[memoryview]:
         tensor = tensors[name]
-        return read_tensor(tensor, params[tensor.pair.ours], dtype)
+        return read_tensor(tensor, params[tensor.pair.ours], dtype, verify=False)
 
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.partial-", dir=out_dir.parent))
@@ -125,14 +127,12 @@ def export_hugging_face(
             max_shard_bytes=max_shard_bytes,
             on_tensor=on_tensor,
         )
+        _check_copies(tensors, params, dtype, checksums)
         _write_json(partial / "config.json", model_config(model, dtype, special))
         _write_json(partial / "generation_config.json", _generation_config(special))
-        if tokenizer is not None and tokenizer_file is not None:
-            write_tokenizer(
-                tokenizer, tokenizer_file, partial, max_seq_len=config.model.max_seq_len
-            )
+        write_words(partial)
         (partial / "training_config.json").write_text(to_json(config))
-        card = model_card(config, origin, dtype, has_tokenizer=tokenizer is not None)
+        card = model_card(config, origin, dtype, has_tokenizer=special is not None)
         (partial / "README.md").write_text(card, encoding="utf-8")
         write_certificate(
             partial,
@@ -157,29 +157,53 @@ def export_hugging_face(
     )
 
 
-def read_tensor(tensor: mapping.Tensor, ours: Parameter, dtype: str) -> Iterator[memoryview]:
+def _prepare_tokenizer(
+    tokenizer: Path | Vocabulary | None, max_seq_len: int
+) -> tuple[Callable[[Path], None], SpecialTokens | None]:
+    """What writes a tokenizer's files into a folder, and its special tokens."""
+    if tokenizer is None:
+        return lambda folder: None, None
+    if isinstance(tokenizer, Vocabulary):
+        write = functools.partial(write_tiktoken, tokenizer, max_seq_len=max_seq_len)
+        return write, tokenizer.special_tokens()
+    model = read_sentencepiece(tokenizer)
+    write = functools.partial(write_tokenizer, model, tokenizer, max_seq_len=max_seq_len)
+    return write, special_tokens(model)
+
+
+def read_tensor(
+    tensor: mapping.Tensor, ours: Parameter, dtype: str, *, verify: bool = True
+) -> Iterator[memoryview]:
     """The bytes of one of their tensors, in pieces; of a stacked parameter one layer is read.
+
+    Args:
+        tensor: Theirs.
+        ours: The parameter that it comes from.
+        dtype: Of the bytes.
+        verify: Whether a file that is copied as it is is compared with its checksum; False leaves
+            that to `_check_copies`.
 
     Raises:
         ValueError: If a value is not finite, or a file is not what its checksum says.
     """
-    layer = max(tensor.layer, 0)
-    file: LayerFile | None = getattr(ours, "layer_file", lambda layer: None)(layer)
-    if file is not None and file.order == mapping.storage_order(tensor.pair):
-        yield from _read_file(tensor, file, str(ours.dtype), dtype)
+    if (file := _file_of(tensor, ours)) is not None:
+        yield from _read_file(tensor, file, str(ours.dtype), dtype, verify)
         return
-    value = np.asarray(ours if tensor.layer < 0 else ours[layer])
+    value = np.asarray(ours if tensor.layer < 0 else ours[tensor.layer])
     if "V" in tensor.pair.our_axes.split():
         value = value[: tensor.shape[0]]
     yield from array_pieces(mapping.to_theirs(tensor, value), dtype, tensor.name)
 
 
 def _read_file(
-    tensor: mapping.Tensor, file: LayerFile, stored_dtype: str, dtype: str
+    tensor: mapping.Tensor, file: LayerFile, stored_dtype: str, dtype: str, verify: bool
 ) -> Iterator[memoryview]:
     size = file.path.stat().st_size
     stored = Stored(tensor.name, stored_dtype, tensor.shape, file.path, 0, size)
     left = safetensors.size_bytes(tensor.shape, stored_dtype)
+    if not verify and stored_dtype == dtype and left == size:
+        yield from pieces(stored)
+        return
     crc = 0
     for piece in pieces(stored):
         crc = zlib.crc32(piece, crc)
@@ -190,6 +214,32 @@ def _read_file(
         elif wanted:
             values = np.frombuffer(wanted, numpy_dtype(stored_dtype))
             yield from array_pieces(values, dtype, tensor.name)
+    _check_crc32(file, crc)
+
+
+def _check_copies(
+    tensors: Mapping[str, mapping.Tensor],
+    params: Mapping[str, Parameter],
+    dtype: str,
+    checksums: Mapping[str, int],
+) -> None:
+    """Raises ValueError if a file that was copied as it is has not the checksum that it should."""
+    for name, tensor in tensors.items():
+        ours = params[tensor.pair.ours]
+        file = _file_of(tensor, ours)
+        size = safetensors.size_bytes(tensor.shape, dtype)
+        if file is not None and str(ours.dtype) == dtype and size == file.path.stat().st_size:
+            _check_crc32(file, checksums[name])
+
+
+def _file_of(tensor: mapping.Tensor, ours: Parameter) -> LayerFile | None:
+    """The file that holds the bytes of one of their tensors, if there is one."""
+    file: LayerFile | None = getattr(ours, "layer_file", lambda layer: None)(max(tensor.layer, 0))
+    matches = file is not None and file.order == mapping.storage_order(tensor.pair)
+    return file if matches else None
+
+
+def _check_crc32(file: LayerFile, crc: int) -> None:
     if crc != file.crc32:
         raise ValueError(
             f"{file.path} has the CRC-32 {crc:08x}, not {file.crc32:08x}: its content changed "

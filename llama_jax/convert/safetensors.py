@@ -18,7 +18,7 @@ from typing import Any
 from llama_jax.convert.stored import ITEM_BYTES
 
 TAGS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}  # as the format calls them
-_THREADS = 2
+_THREADS = 3  # one of which waits for the disk
 _HEADER_ALIGNMENT_BYTES = 8
 
 Shapes = dict[str, tuple[int, ...]]

@@ -29,11 +29,6 @@ def read_sentencepiece(path: Path) -> Any:
     Raises:
         ValueError: If it is none, or one whose rules the tokenizers library cannot follow.
     """
-    if path.suffix == ".tiktoken":
-        raise ValueError(
-            f"tokenizer={str(path)!r}: tiktoken files cannot be exported yet, only SentencePiece "
-            "models; export without the tokenizer (--without-tokenizer) and use the original one."
-        )
     from google.protobuf.message import DecodeError
     from sentencepiece import sentencepiece_model_pb2
 
@@ -162,18 +157,20 @@ def _added_tokens(model: Any) -> list[dict[str, Any]]:
         for index, piece in enumerate(model.pieces)
         if piece.type in (piece.UNKNOWN, piece.CONTROL)
     ]
-    return [
-        {
-            "id": index,
-            "content": content,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": True,
-        }
-        for index, content in special
-    ]
+    return [added_token(index, content) for index, content in special]
+
+
+def added_token(index: int, content: str) -> dict[str, Any]:
+    """How `tokenizer.json` lists a special token."""
+    return {
+        "id": index,
+        "content": content,
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": True,
+    }
 
 
 def _merges(model: Any) -> list[list[str]]:

@@ -52,6 +52,7 @@ class TiktokenTokenizer:
         names = (*_NAMED_SPECIAL, *(f"reserved_special_token_{i}" for i in reserved))
         special = {f"<|{name}|>": len(ranks) + i for i, name in enumerate(names)}
         self._special = {token: name for name, token in special.items()}
+        self.ranks, self.special, self.pattern = ranks, special, _PATTERN
         self._encoding = tiktoken.Encoding(
             name=path.stem, pat_str=_PATTERN, mergeable_ranks=ranks, special_tokens=special
         )

@@ -1,13 +1,15 @@
 """`llama-jax convert to-hf` on a run's folder."""
 
+import io
 import json
 
 import numpy as np
 import pytest
+import sentencepiece
 from safetensors.numpy import load_file
 
 from llama_jax.cli.main import main
-from tests.infer.saved_run import CONFIG, write_run
+from tests.infer.saved_run import CONFIG, TEXT, write_run
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,15 @@ def test_the_held_out_loss_of_that_step_is_told(run_dir, tmp_path):
 def test_a_tokenizer_that_cannot_be_exported_can_be_left_out(run_dir, tmp_path, capfd):
     tokenizer = run_dir / "tokenizer.model"
     tokenizer.rename(run_dir / "kept")
-    (run_dir / "tokenizer.tiktoken").write_bytes(b"YQ== 0\n")
+    stream = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT),
+        model_writer=stream,
+        vocab_size=40,
+        model_type="unigram",
+        minloglevel=2,
+    )
+    tokenizer.write_bytes(stream.getvalue())
     try:
         assert main(["convert", "to-hf", str(run_dir), str(tmp_path / "out")]) == 2
         assert "--without-tokenizer" in capfd.readouterr().err
@@ -64,7 +74,6 @@ def test_a_tokenizer_that_cannot_be_exported_can_be_left_out(run_dir, tmp_path, 
         assert main(["convert", "to-hf", *arguments]) == 0
         assert not (tmp_path / "out" / "tokenizer.json").exists()
     finally:
-        (run_dir / "tokenizer.tiktoken").unlink()
         (run_dir / "kept").rename(tokenizer)
 
 

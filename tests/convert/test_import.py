@@ -267,13 +267,17 @@ def test_a_layer_that_changed_since_is_not_exported(tmp_path, capfd):
     write_hf(tmp_path / "hf", TINY)
     assert convert("from-hf", tmp_path / "hf", tmp_path / "run") == 0
     state = tmp_path / "run" / "checkpoints" / "0" / "state"
-    path = state / "params.blocks.mlp.up" / "c" / "1" / "0" / "0"
+    path = state / "params.blocks.mlp.up" / "c.1.0.0"
     data = bytearray(path.read_bytes())
     data[-9] ^= 1
     path.write_bytes(data)
     assert convert("to-hf", tmp_path / "run", tmp_path / "back", "--without-tokenizer") == 2
-    assert "params.blocks.mlp.up/c/1/0/0 has the CRC-32" in capfd.readouterr().err
+    assert "params.blocks.mlp.up/c.1.0.0 has the CRC-32" in capfd.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hf", "run"]
+    assert convert("check", tmp_path / "hf", tmp_path / "run") == 2
+    assert "c.1.0.0 has the CRC-32" in capfd.readouterr().err
+    (tmp_path / "run" / "certificate.json").unlink()
+    assert convert("check", tmp_path / "run", tmp_path / "hf") == 2
 
 
 def test_an_import_is_exported_rounded(tmp_path):

@@ -6,7 +6,13 @@ import json
 import pytest
 import sentencepiece
 
-from llama_jax.convert.tokenizer import read_sentencepiece, special_tokens, write_tokenizer
+from llama_jax.convert.tiktoken import Vocabulary, write_tiktoken
+from llama_jax.convert.tokenizer import (
+    SpecialTokens,
+    read_sentencepiece,
+    special_tokens,
+    write_tokenizer,
+)
 
 TEXT = ["the quick brown fox jumps over the lazy dog", "def main(): return 12345", "a b c d e"] * 20
 
@@ -90,8 +96,32 @@ def test_rules_that_transformers_would_not_follow_are_refused(train, changes, co
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="tiktoken files cannot be exported yet"):
-        read_sentencepiece(tmp_path / "tokenizer.tiktoken")
     (tmp_path / "tokenizer.model").write_bytes(b"\xff\xff\xff")
     with pytest.raises(ValueError, match="is no SentencePiece model"):
         read_sentencepiece(tmp_path / "tokenizer.model")
+
+
+def test_a_tiktoken_vocabulary_keeps_its_ids_and_the_order_of_its_pairs(tmp_path):
+    tokens = [bytes([byte]) for byte in range(256)] + [b"ab", b" a", b"abc", b" abc", b"bc"]
+    source = tmp_path / "t.tiktoken"
+    source.write_text("original")
+    vocabulary = Vocabulary(
+        path=source,
+        ranks={token: rank for rank, token in enumerate(tokens)},
+        pattern="x",
+        special={"<s>": 261, "</s>": 262},
+        bos="<s>",
+        eos="</s>",
+    )
+    write_tiktoken(vocabulary, tmp_path, max_seq_len=64)
+    written = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    assert list(written["model"]["vocab"].values()) == list(range(261))
+    assert written["model"]["vocab"]["Ġabc"] == 259
+    pairs = [["a", "b"], ["Ġ", "a"], ["a", "bc"], ["ab", "c"]]
+    assert written["model"]["merges"] == [*pairs, ["Ġ", "abc"], ["Ġa", "bc"], ["b", "c"]]
+    assert [(t["id"], t["content"]) for t in written["added_tokens"]] == [
+        (261, "<s>"),
+        (262, "</s>"),
+    ]
+    assert (tmp_path / "tokenizer.tiktoken").read_text() == "original"
+    assert vocabulary.special_tokens() == SpecialTokens(bos=261, eos=262, pad=-1)

@@ -26,7 +26,9 @@ from llama_jax.config import (
 from llama_jax.convert.hugging_face import export_hugging_face
 from llama_jax.convert.mapping import our_shapes
 from llama_jax.convert.model_card import Origin
+from llama_jax.convert.tiktoken import Vocabulary
 from llama_jax.data.sentencepiece import train_sentencepiece
+from llama_jax.data.tiktoken import TiktokenTokenizer
 from llama_jax.data.tokenizer import load_tokenizer
 from llama_jax.infer.generate import generate
 from llama_jax.infer.sampling import Sampling
@@ -39,6 +41,7 @@ pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("one_device")]
 
 ROOT = Path(__file__).parents[2]
 LLAMA2 = ROOT / "../shared/corpora/tokenizers/llama2.model"
+LLAMA3 = ROOT / "../shared/corpora/tokenizers/llama3.tiktoken"
 MODEL = ModelConfig(
     num_layers=3,
     embed_dim=64,
@@ -161,11 +164,11 @@ def test_a_bfloat16_export_loads_as_rounded_weights(tmp_path):
     )
 
 
-@pytest.fixture(scope="module", params=["trained here", "LLaMA-2"])
+@pytest.fixture(scope="module", params=["trained here", "LLaMA-2", "LLaMA-3"])
 def tokenizers(request, tmp_path_factory):
     """Our tokenizer, and the one that transformers made of its export."""
     folder = tmp_path_factory.mktemp("tokenizer")
-    source = LLAMA2
+    source = LLAMA3 if request.param == "LLaMA-3" else LLAMA2
     if request.param == "trained here":
         source = folder / "tokenizer.model"
         texts = [path.read_text() for path in sorted((ROOT / "llama_jax").rglob("*.py"))]
@@ -173,13 +176,18 @@ def tokenizers(request, tmp_path_factory):
     elif not source.is_file():
         pytest.skip(f"{source} is not here")
     ours = load_tokenizer(source)
+    exportable: Path | Vocabulary = source
+    if isinstance(ours, TiktokenTokenizer):
+        names = {token: name for name, token in ours.special.items()}
+        ends = names[ours.bos_id], names[ours.eos_id]
+        exportable = Vocabulary(source, ours.ranks, ours.pattern, ours.special, *ends)
     model = dataclasses.replace(MODEL, num_layers=1, vocab_size=ours.vocab_size)
     export_hugging_face(
         random_weights(model),
         run_config(model),
         folder / "out",
         origin=Origin(step=1),
-        tokenizer_file=source,
+        tokenizer_file=exportable,
     )
     return ours, transformers.AutoTokenizer.from_pretrained(folder / "out")
 
