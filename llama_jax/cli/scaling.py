@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 USAGE = """usage: llama-jax scaling fit RUNS.csv [--form FORM] [--drop-highest N] [--out LAW.json]
            [--picture FILE] [--json]
        llama-jax scaling ladder LADDER.py --out DIR [--data DIR] [--json]
+       llama-jax scaling report RUNS.csv --out PAGE.html
 
 Fits a scaling law to runs, with bootstrap intervals. RUNS.csv has a header and one run a row:
 params (or N), tokens (or D) and loss; flops (or budget, C) may stand in for tokens.
@@ -31,7 +32,8 @@ examples:
   llama-jax scaling fit runs.csv --drop-highest 5 --out law.json
   llama-jax plan --flops 1e21 --law law.json
   llama-jax scaling fit runs.csv --form isoflop --loss-column c4_loss
-  llama-jax scaling ladder configs/ladders/tiny.py --out ladder --data demo_run/data"""
+  llama-jax scaling ladder configs/ladders/tiny.py --out ladder --data demo_run/data
+  llama-jax scaling report ladder/runs.csv --out ladder/report.html"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,8 +83,12 @@ def main(argv: list[str]) -> int:
         from llama_jax.cli.scaling_ladder import main as ladder
 
         return ladder(argv[1:])
+    if argv[0] == "report":
+        from llama_jax.cli.scaling_report import main as report
+
+        return report(argv[1:])
     if argv[0] != "fit":
-        raise ValueError(f"scaling {argv[0]!r} is no command. There are: fit, ladder.")
+        raise ValueError(f"scaling {argv[0]!r} is no command. There are: fit, ladder, report.")
     import tyro
 
     description = USAGE.partition("\n\n")[2]

@@ -63,7 +63,7 @@ def test_every_form_draws(capsys, runs, tmp_path, form):
     ("arguments", "complaint"),
     [
         (["fit", "missing.csv"], "there is no such file"),
-        (["fti", "runs.csv"], "is no command. There are: fit, ladder"),
+        (["fti", "runs.csv"], "is no command. There are: fit, ladder, report"),
         (["fit", "RUNS", "--resamples", "3"], "--resamples=3 must be 20 or more"),
         (["fit", "RUNS", "--drop-highest", "60"], "--drop-highest=60 must leave some"),
         (["fit", "RUNS", "--loss-column", "los"], "no column 'los'. Did you mean loss?"),
@@ -90,3 +90,16 @@ def test_data_constrained_prints_decays(capsys, tmp_path):
     answer = fit(capsys, tmp_path / "runs.csv", "--form", "data-constrained", "--resamples", "0")
     assert answer["runs_that_repeat"] == 12
     assert answer["estimates"]["R_D*"]["value"] > 1
+
+
+def test_a_report_is_one_page_with_everything_in_it(capsys, runs, tmp_path):
+    page = tmp_path / "pages" / "report.html"
+    command = ["scaling", "report", str(runs), "--out", str(page), "--drop-highest", "2"]
+    assert main([*command, "--resamples", "50"]) == 0
+    text = page.read_text()
+    assert text.count("data:image/png;base64,") >= 1
+    assert "http" not in text
+    assert text.count("among the 2 highest losses") == 2
+    assert text.count("<tr>") > 46
+    assert main(command) == 2
+    assert "exists; name a new file" in capsys.readouterr().err
