@@ -158,3 +158,16 @@ def test_a_misspelt_law_and_an_unreachable_loss_are_refused():
         find_law("chinchila-3")
     with pytest.raises(ValueError, match=r"target_loss=1\.5 must be above 1\.8169"):
         BESIROGLU.optimum_for_loss(1.5)
+
+
+def test_tokens_that_reach_a_loss_give_it_back_and_no_repetition_reaches_all():
+    limit, params = DataLimit(unique_tokens=25e9), 5e9
+    for tokens in (1e10, 25e9, 3e11):
+        loss = limit.loss(MUENNIGHOFF, params, tokens)
+        assert limit.tokens_for(MUENNIGHOFF, params, loss) == pytest.approx(tokens, rel=1e-9)
+    # Twice what 25B tokens are worth when read forever.
+    worth = 2 * 25e9 * (1 + limit.token_decay)
+    beyond = MUENNIGHOFF.loss(limit.effective(MUENNIGHOFF, params, 1e9).params, worth)
+    assert limit.tokens_for(MUENNIGHOFF, params, beyond) == math.inf
+    nearly = MUENNIGHOFF.loss(limit.effective(MUENNIGHOFF, params, 1e9).params, 0.8 * worth)
+    assert limit.tokens_for(MUENNIGHOFF, params, nearly) == math.inf
