@@ -71,8 +71,9 @@ def from_hugging_face(argv: list[str]) -> int:
     plan = plan_import(options.hf_dir, pad_vocab_to_multiple=options.pad_vocab_to_multiple)
     check_disk(options.out_dir, plan.num_bytes)
     config = run_config(plan.folder, plan.model)
-    if not options.dry_run:
-        write_run(plan, config, options.out_dir, "from-hf")
+    if options.dry_run:
+        return _print_plan(options, plan)
+    write_run(plan, config, options.out_dir, "from-hf")
     facts = {
         "directory": str(options.out_dir),
         "parameters": sum(math.prod(tensor.shape) for tensor, _ in plan.tensors),
@@ -84,14 +85,25 @@ def from_hugging_face(argv: list[str]) -> int:
         print(json.dumps(facts))
     print(
         f"{options.out_dir}: {facts['parameters']:,} parameters, {plan.num_bytes / 1e6:,.1f} MB of "
-        f"{' and '.join(facts['dtypes'])}" + (" would be written" if options.dry_run else ""),
+        f"{' and '.join(facts['dtypes'])}",
         file=sys.stderr,
     )
-    if not options.check or options.dry_run:
+    if not options.check:
         return 0
     from llama_jax.cli.convert_check import check_result
 
     return check_result(options.out_dir, options.hf_dir, result=options.out_dir, step=None)
+
+
+def _print_plan(options: Options, plan: "Import") -> int:
+    from llama_jax.convert.forecast import forecast
+
+    dtype = plan.tensors[0][1].dtype
+    expected = forecast(plan.model, dtype, dtype, options.out_dir)
+    if options.json:
+        print(json.dumps(dataclasses.asdict(expected)))
+    print(expected, file=sys.stderr)
+    return 0
 
 
 def write_run(plan: "Import", config: RunConfig, out_dir: Path, kind: str) -> None:

@@ -69,7 +69,7 @@ def test_a_changed_layer_is_found(checkpoints):
     path.write_bytes(data)
     with (
         Checkpointer(checkpoints, read_only=True) as checkpointer,
-        pytest.raises(CheckpointError, match="c.1.0.0.0 has CRC-32"),
+        pytest.raises(CheckpointError, match=r"c\.1\.0\.0\.0 has CRC-32"),
     ):
         checkpointer.verify(0, deep=True)
 

@@ -250,8 +250,10 @@ def test_a_folder_in_use_is_refused_and_untouched(tmp_path, capfd):
 
 def test_a_dry_run_writes_nothing(tmp_path, capfd):
     write_hf(tmp_path / "hf", TINY)
-    assert convert("from-hf", tmp_path / "hf", tmp_path / "run", "--dry-run") == 0
-    assert "would be written" in capfd.readouterr().err
+    assert convert("from-hf", tmp_path / "hf", tmp_path / "run", "--dry-run", "--json") == 0
+    plan = json.loads(capfd.readouterr().out)
+    size = sum(stored.num_bytes for stored in read_folder(tmp_path / "hf").values())
+    assert plan["bytes_written"] == plan["bytes_read"] == size
     assert not (tmp_path / "run").exists()
 
 
