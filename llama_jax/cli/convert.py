@@ -5,13 +5,14 @@ import sys
 from llama_jax.cli.convert_check import check
 from llama_jax.cli.convert_export import to_hugging_face
 from llama_jax.cli.convert_import import from_hugging_face
-from llama_jax.cli.convert_meta import from_meta, to_meta
+from llama_jax.cli.convert_meta import from_llama2c, from_meta, to_meta
 
 _FORMATS = {
     "to-hf": to_hugging_face,
     "from-hf": from_hugging_face,
     "to-meta": to_meta,
     "from-meta": from_meta,
+    "from-llama2c": from_llama2c,
     "check": check,
 }
 _USAGE = """usage: llama-jax convert FORMAT ...
@@ -21,6 +22,8 @@ _USAGE = """usage: llama-jax convert FORMAT ...
   to-meta RUN_DIR OUT_DIR  export a checkpoint as Meta's consolidated.NN.pth
   from-meta META_DIR OUT_DIR
                            import such files as a run with one checkpoint
+  from-llama2c FILE OUT_DIR
+                           import a file of llama2.c
   check A B                compare two of these folders bit by bit
 
 example:

@@ -13,7 +13,15 @@ import tyro
 from tyro.conf import Positional
 
 from llama_jax import __version__
-from llama_jax.config import AdamW, Cosine, DataConfig, ModelConfig, RunConfig, TrainConfig
+from llama_jax.config import (
+    AdamW,
+    ComputeConfig,
+    Cosine,
+    DataConfig,
+    ModelConfig,
+    RunConfig,
+    TrainConfig,
+)
 
 if TYPE_CHECKING:
     from llama_jax.checkpoint.layers import Layered
@@ -212,10 +220,12 @@ def run_config(folder: Path, model: ModelConfig) -> RunConfig:
                 f"{path} is of another model than config.json; remove it to import without it."
             )
         return dataclasses.replace(config, model=model)
+    seq_len = min(model.max_seq_len, 2048)
     return RunConfig(
         name=folder.absolute().name or "imported",
         model=model,
-        data=DataConfig(seq_len=min(model.max_seq_len, 2048)),
+        data=DataConfig(seq_len=seq_len),
+        compute=ComputeConfig(loss_chunks=math.gcd(seq_len, ComputeConfig().loss_chunks)),
         train=TrainConfig(num_steps=1, batch_size=1),
         optimizer=AdamW(peak_lr=3e-4),
         schedule=Cosine(warmup_steps=0),

@@ -1,4 +1,4 @@
-"""`llama-jax convert from-meta` and `to-meta`: Meta's consolidated.NN.pth."""
+"""`llama-jax convert from-meta`, `to-meta` and `from-llama2c`: the layouts of reference codes."""
 
 import dataclasses
 import shutil
@@ -26,6 +26,25 @@ Needs PyTorch.
 
 example:
   llama-jax convert to-meta demo_run/model demo_run/meta --model-parallel 2"""
+
+
+_FROM_LLAMA2C = """Imports a model in llama2.c's first binary layout as a run's folder.
+
+example:
+  llama-jax convert from-llama2c stories260K.bin imported"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Llama2cOptions:
+    """What to import, and to where.
+
+    Attributes:
+        file: In llama2.c's layout of version 0.
+        out_dir: Folder to write; must be absent or empty.
+    """
+
+    file: Positional[Path]
+    out_dir: Positional[Path]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,6 +105,25 @@ def from_meta(argv: list[str]) -> int:
         f"{plan.config['ranks']} ranks, context {plan.model.max_seq_len:,}, {plan.model.rope}",
         file=sys.stderr,
     )
+    return 0
+
+
+def from_llama2c(argv: list[str]) -> int:
+    """Runs `convert from-llama2c`."""
+    options = tyro.cli(
+        Llama2cOptions,
+        prog="llama-jax convert from-llama2c",
+        description=_FROM_LLAMA2C,
+        args=argv,
+    )
+    from llama_jax.convert.hugging_face import check_out_dir
+    from llama_jax.convert.llama2c import plan_llama2c_import
+
+    check_out_dir(options.out_dir)
+    plan = plan_llama2c_import(options.file)
+    check_disk(options.out_dir, plan.num_bytes)
+    write_run(plan, run_config(plan.folder, plan.model), options.out_dir, "from-llama2c")
+    print(f"{options.out_dir}: {plan.num_bytes / 1e6:,.1f} MB of float32", file=sys.stderr)
     return 0
 
 

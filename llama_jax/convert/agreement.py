@@ -81,7 +81,7 @@ def compare_logits(ours: Weights, folder: Path, tokens: np.ndarray) -> dict[str,
     """
     torch, auto_model = require_transformers()
     theirs = auto_model.from_pretrained(folder, dtype=torch.float32).eval()
-    run = _our_forward(ours)
+    run = our_forward(ours)
     length = min(_ROW_TOKENS, ours.model.max_seq_len, tokens.size)
     rows = tokens[: tokens.size // length * length].reshape(-1, length)
     worst, kl, agree, scale = 0.0, 0.0, 0, 1.0
@@ -134,7 +134,7 @@ def require_transformers() -> tuple[Any, Any]:
     return torch, AutoModelForCausalLM
 
 
-def _our_forward(weights: Weights) -> Callable[[np.ndarray], tuple[Any, list[Any]]]:
+def our_forward(weights: Weights) -> Callable[[np.ndarray], tuple[Any, list[Any]]]:
     """A function from tokens to logits, and to what each layer reads."""
     import jax
     import jax.numpy as jnp

@@ -121,13 +121,13 @@ def forward(weights, params, tokens):
 
 def test_an_imported_release_computes_what_metas_model_does(tmp_path):
     from llama_jax.cli.convert_check import open_weights
-    from llama_jax.convert.agreement import _our_forward
+    from llama_jax.convert.agreement import our_forward
 
     params, axis, _ = RELEASES["LLaMA-3"]
     weights = write_release(tmp_path / "meta", params, axis, torch.float32, ranks=2)
     assert convert("from-meta", tmp_path / "meta", tmp_path / "run") == 0
     tokens = np.random.default_rng(0).integers(0, 96, 40)
-    logits, _ = _our_forward(open_weights(tmp_path / "run"))(tokens[None])
+    logits, _ = our_forward(open_weights(tmp_path / "run"))(tokens[None])
     expected = forward(weights, params, torch.from_numpy(tokens)).numpy()
     scale = np.abs(expected).max()
     np.testing.assert_allclose(np.asarray(logits[0]) / scale, expected / scale, atol=1e-4)

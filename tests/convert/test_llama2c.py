@@ -1,0 +1,36 @@
+"""A real, trained model in llama2.c's layout, imported and judged by an independent forward."""
+
+import numpy as np
+import pytest
+
+from llama_jax.cli.convert_check import open_weights
+from llama_jax.cli.main import main
+from llama_jax.convert.agreement import our_forward
+from tests.model.test_trained_weights import CHECKPOINT, independent_logits, stories
+
+__all__ = ["stories"]
+
+
+@pytest.mark.skipif(not CHECKPOINT.exists(), reason=f"needs {CHECKPOINT}")
+def test_trained_weights_compute_what_an_independent_float64_forward_does(tmp_path, stories):
+    assert main(["convert", "from-llama2c", str(CHECKPOINT), str(tmp_path / "run")]) == 0
+    tokens = [1, *np.random.default_rng(0).integers(3, 512, 99).tolist()]
+    logits, _ = our_forward(open_weights(tmp_path / "run"))(np.array([tokens]))
+    np.testing.assert_allclose(logits[0], independent_logits(stories, tokens), atol=1e-4)
+    arguments = [str(tmp_path / "run"), str(tmp_path / "hf"), "--without-tokenizer"]
+    assert main(["convert", "to-hf", *arguments]) == 0
+    assert main(["convert", "check", str(tmp_path / "run"), str(tmp_path / "hf")]) == 0
+
+
+@pytest.mark.parametrize("cut", [slice(None, -4), slice(None, 20), slice(4, None)])
+def test_a_file_whose_bytes_do_not_add_up_is_refused(tmp_path, capfd, cut):
+    header = np.array([8, 16, 1, 2, 2, 10, 4], "<i4")
+    count = 10 * 8 + 4 * 64 + 3 * 128 + 3 * 8 + 4 * 4
+    whole = header.tobytes() + np.ones(count, np.float32).tobytes()
+    path = tmp_path / "model.bin"
+    path.write_bytes(whole)
+    assert main(["convert", "from-llama2c", str(path), str(tmp_path / "good")]) == 0
+    path.write_bytes(whole[cut])
+    assert main(["convert", "from-llama2c", str(path), str(tmp_path / "bad")]) == 2
+    assert str(path) in capfd.readouterr().err
+    assert not (tmp_path / "bad").exists()
