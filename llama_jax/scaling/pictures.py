@@ -66,8 +66,16 @@ def _draw_isoflops(axes: Any, answer: LawPlan, limit: DataLimit | None) -> None:
     _mark(axes, answer.best, answer.loss, "o", "least training compute")
     if answer.served is not None:
         _mark(axes, answer.served, answer.loss, "D", "cheapest to train and serve")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low - 0.2 * (high - low), high)  # room for the legend
     axes.set_xscale("log")
-    _dress(axes, f"Loss at equal FLOPs, by {law.about.name}", "parameters", "nats per token")
+    _dress(
+        axes,
+        f"Loss at equal FLOPs, by {law.about.name}",
+        "parameters",
+        "nats per token",
+        legend="lower left",
+    )
 
 
 def _mark(axes: Any, at: Allocation, height: float | None, marker: str, label: str) -> None:
@@ -150,7 +158,7 @@ def plot_fit(runs: "Runs", fit: "Fit", out: Path) -> None:
     right.axhline(0, color=_GRID)
     right.scatter(compute, 100 * fit.residuals, c=sizes, cmap="viridis", s=14)
     right.set_xscale("log")
-    _dress(right, "Measured over fitted loss", "FLOPs (6ND)", "residual, %", legend=False)
+    _dress(right, "Measured over fitted loss", "FLOPs (6ND)", "residual, %", legend="")
     _save(figure, out)
 
 
@@ -222,7 +230,7 @@ def _figure(columns: int) -> Any:
     return figure
 
 
-def _dress(axes: Any, title: str, x: str, y: str, *, legend: bool = True) -> None:
+def _dress(axes: Any, title: str, x: str, y: str, *, legend: str = "best") -> None:
     axes.set_title(title, loc="left", color=_INK, weight="bold", fontsize=11)
     axes.set_xlabel(x, color=_FAINT)
     axes.set_ylabel(y, color=_FAINT)
@@ -233,7 +241,7 @@ def _dress(axes: Any, title: str, x: str, y: str, *, legend: bool = True) -> Non
     axes.grid(color=_GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     if legend and axes.get_legend_handles_labels()[0]:
-        axes.legend(framealpha=0.9, edgecolor="none", labelcolor=_INK, fontsize=8)
+        axes.legend(loc=legend, framealpha=0.9, edgecolor="none", labelcolor=_INK, fontsize=8)
 
 
 def _save(figure: Any, out: Path) -> None:

@@ -164,3 +164,21 @@ def test_gpt_3_was_trained_too_little_and_llama_7b_pays_where_it_is_served(capsy
     assert all(run["nats_above_best"] >= 0 for run in runs.values())
     assert main(["plan", "compare", "--law", "llama3"]) == 2
     assert "is a frontier without a loss" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--serve-tokens", "1e12", "--unique-tokens", "1e10"]])
+def test_a_plan_is_drawn(capsys, tmp_path, more):
+    picture = tmp_path / "plan.png"
+    plan(capsys, "--flops", "1e21", "--picture", str(picture), *more)
+    assert picture.stat().st_size > 20_000
+
+
+def test_tables_star_what_lies_beyond_a_laws_data(capsys):
+    assert main(["plan", "--flops", "1e21"]) == 0
+    inside = capsys.readouterr().out
+    assert main(["plan", "--flops", "1e25", "--serve-tokens", "1e13"]) == 0
+    beyond = capsys.readouterr().out
+    assert "extrapolated" in beyond
+    assert "extrapolated" not in inside
+    assert "besiroglu*" in beyond
+    assert "with serving" in beyond

@@ -101,6 +101,8 @@ def test_a_batch_divides_over_chips_and_steps_are_whole():
     assert real.batch_rows % 128 == 0
     assert real.at.tokens == real.num_steps * real.batch_tokens
     assert real.at.tokens == pytest.approx(20e9, rel=1e-3)
+    # Also where a chip gets many rows.
+    assert realise(Allocation(7e9, 1e13), parse_pod("v5p:4x4x4")).batch_rows % 64 == 0
     assert real.flops["causal attention"] < real.flops["full attention"]
 
 
