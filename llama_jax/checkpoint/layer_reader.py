@@ -45,18 +45,20 @@ class SavedArray:
         self._whole: np.ndarray | None = None
 
     @property
+    def spans_layers(self) -> bool:
+        """Whether one piece on the disk holds several layers, so that none is read alone."""
+        return bool(self.shape) and self._open().chunk_layout.read_chunk.shape[0] > 1
+
+    @property
     def bytes_at_once(self) -> int:
-        """What reading one layer brings to memory: more than it where chunks span layers."""
-        store = self._open()
-        chunk = store.chunk_layout.read_chunk.shape if self.shape else ()
-        spans = not self.shape or not chunk or chunk[0] > 1
-        count = math.prod(self.shape if spans else self.shape[1:])
-        return count * store.dtype.numpy_dtype.itemsize
+        """What reading one layer brings to memory: all of them where pieces span layers."""
+        whole = not self.shape or self.spans_layers
+        count = math.prod(self.shape if whole else self.shape[1:])
+        return count * self._open().dtype.numpy_dtype.itemsize
 
     def __getitem__(self, layer: int) -> np.ndarray:
-        store = self._open()
-        if (store.chunk_layout.read_chunk.shape or (1,))[0] == 1:
-            return store[layer].read().result()
+        if not self.spans_layers:
+            return self._open()[layer].read().result()
         # One chunk holds several layers: to read it for each of them would take as many times.
         if self._whole is None:
             self._whole = np.asarray(self)

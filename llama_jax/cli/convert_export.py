@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +11,7 @@ import tyro
 from tyro.conf import Positional
 
 from llama_jax.cli.run_reader import find_run_tokenizer, held_out_losses, read_config
-from llama_jax.config import RunConfig
+from llama_jax.config import ModelConfig, RunConfig
 
 if TYPE_CHECKING:
     from llama_jax.checkpoint.layer_reader import SavedArray
@@ -96,7 +95,7 @@ def to_hugging_face(argv: list[str]) -> int:
     vocab_size = vocabulary_rows(options.run_dir, config, saved.meta)
     if options.dry_run:
         model = dataclasses.replace(config.model, vocab_size=vocab_size)
-        return _print_plan(options, model, saved.dtype, dtype, bytes_at_once(saved.params))
+        return _print_plan(options, model, saved.dtype, dtype, _bytes_at_once(model, saved))
     total = sum(1 for _ in tensors_of(config.model))
     written = itertools.count(1)
     with Progress("export", total=total, unit="tensors") as progress:
@@ -204,22 +203,24 @@ def _read_tokenizer(run_dir: Path, config: RunConfig) -> "Path | Vocabulary":
     )
 
 
-def bytes_at_once(params: "dict[str, SavedArray]") -> int:
-    """What one thread holds of a checkpoint at most: a tensor and its copy in their layout."""
-    return max(
-        0 if array.layer_file(0) is not None else 2 * array.bytes_at_once
-        for array in params.values()
-    )
-
-
 def _plan_recipe(options: Options) -> int:
-    from llama_jax.convert.mapping import tensors_of
+    from llama_jax.convert.forecast import bytes_at_once
     from llama_jax.recipe import load_recipe
 
     model = load_recipe(str(options.run_dir)).model
     dtype = "float32" if options.dtype == "saved" else options.dtype
-    largest = max(4 * math.prod(tensor.shape) for tensor in tensors_of(model))
-    return _print_plan(options, model, "float32", dtype, 2 * largest)
+    return _print_plan(options, model, "float32", dtype, bytes_at_once(model, 4))
+
+
+def _bytes_at_once(model: ModelConfig, saved: Checkpoint) -> int:
+    """What threads hold of a checkpoint at most, in whatever pieces it is stored."""
+    from llama_jax.convert.forecast import bytes_at_once
+    from llama_jax.convert.stored import ITEM_BYTES
+
+    arrays = [array for array in saved.params.values() if array.layer_file(0) is None]
+    # Arrays whose pieces hold several layers stay in memory as they are.
+    whole = sum(array.bytes_at_once for array in arrays if array.spans_layers)
+    return whole + (bytes_at_once(model, ITEM_BYTES[saved.dtype]) if arrays else 0)
 
 
 def _print_plan(options: Options, model: Any, saved: str, dtype: str, at_once: int) -> int:

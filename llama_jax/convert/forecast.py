@@ -13,7 +13,7 @@ from llama_jax.config import ModelConfig
 from llama_jax.convert import mapping
 from llama_jax.convert.stored import ITEM_BYTES, PIECE_BYTES, refuse_not_finite
 
-THREADS = 2
+THREADS = 3
 _PROBE_BYTES = 64 << 20
 # Python with the libraries that a conversion imports, measured on Linux.
 BASE_BYTES = 400_000_000
@@ -55,7 +55,7 @@ def forecast(
         read_dtype: Of the tensors read.
         write_dtype: Of the tensors written.
         out_dir: Where they go; only its disk matters.
-        bytes_at_once: What a thread holds beside a few pieces: a tensor, where the layout changes.
+        bytes_at_once: What threads hold beside a few pieces: tensors, where the layout changes.
     """
     count = sum(math.prod(tensor.shape) for tensor in mapping.tensors_of(model))
     written = count * ITEM_BYTES[write_dtype]
@@ -63,9 +63,18 @@ def forecast(
         num_params=count,
         bytes_read=count * ITEM_BYTES[read_dtype],
         bytes_written=written,
-        peak_memory_bytes=BASE_BYTES + THREADS * (bytes_at_once + 4 * PIECE_BYTES),
+        peak_memory_bytes=BASE_BYTES + bytes_at_once + THREADS * 4 * PIECE_BYTES,
         seconds=written / probe_bytes_per_second(out_dir),
     )
+
+
+def bytes_at_once(model: ModelConfig, item_bytes: int) -> int:
+    """What the threads hold at most: the largest tensors, and copies of those whose axes move."""
+    costs = sorted(
+        math.prod(tensor.shape) * item_bytes * (1 if "V" in tensor.pair.our_axes else 2)
+        for tensor in mapping.tensors_of(model)
+    )
+    return sum(costs[-THREADS:])
 
 
 def probe_bytes_per_second(out_dir: Path) -> float:

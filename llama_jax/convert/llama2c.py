@@ -43,7 +43,8 @@ def plan_llama2c_import(path: Path) -> Import:
         raise ValueError(f"FILE={str(path)!r}: there is no such file.")
     size = path.stat().st_size
     header = np.fromfile(path, "<i4", _HEADER).tolist()
-    if len(header) < _HEADER or min(*header[:5], header[6]) <= 0 or header[0] % header[3]:
+    is_model = len(header) == _HEADER and min(*header[:5], header[6]) > 0
+    if not is_model or header[0] % header[3] or header[3] % header[4]:
         raise ValueError(f"{path} is no model in llama2.c's first layout: its header is {header}.")
     dim, hidden, layers, heads, kv_heads, vocab, context = header
     model = ModelConfig(
