@@ -49,13 +49,13 @@ class Task:
     code: tuple[str, ...] = ()
     size_bytes: int = 0
 
-    def key(self) -> str:
-        """SHA-256 of all that decides the result: code, config, inputs."""
+    def key(self, key_of: Callable[[Path], str]) -> str:
+        """SHA-256 of all that decides the result: code, config, inputs by their keys."""
         parts = [
             code_version(self.function.__module__, *self.code),
             self.function.__qualname__,
             to_json(self.config),
-            *(_done(folder)["key"] for folder in self.inputs),
+            *map(key_of, self.inputs),
             *self.made_from,
         ]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
@@ -102,6 +102,8 @@ class Engine:
 
     def __init__(self, work: Path, executor: Executor):
         self._work, self._executor = work, executor
+        # A step has as many inputs as the one before it had tasks, for each of its own.
+        self._keys: dict[Path, str] = {}
 
     def run(self, tasks: Iterable[Task], progress: Callable[[str, int], None]) -> list[Done]:
         """Runs those tasks that are not done; gives all, in their order.
@@ -110,7 +112,7 @@ class Engine:
             tasks: None of which needs another one of them.
             progress: Is told a task's name and the bytes that it has done since.
         """
-        keyed = [(task, task.key()) for task in tasks]
+        keyed = [(task, task.key(self._keys.__getitem__)) for task in tasks]
         missing = []
         for task, key in keyed:
             if _is_done(self._work / task.name, key):
@@ -120,6 +122,7 @@ class Engine:
         # Long ones first, so that none of them is left alone at the end.
         missing.sort(key=lambda pair: (-pair[0].size_bytes, pair[0].name))
         self._executor(missing, self._work, progress)
+        self._keys |= {self._work / task.name: key for task, key in keyed}
         folders = [self._work / task.name for task, _ in keyed]
         return [Done(folder=folder, result=_done(folder)["result"]) for folder in folders]
 
