@@ -126,6 +126,12 @@ def _mesh_axes(axis: str) -> tuple[str, ...]:
     return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
 
 
+def platform() -> str:
+    """Of the devices of the current mesh, present or not, such as "tpu"; else of JAX's own."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 def batch_sharding(mesh: Mesh, rules: ShardingRules = ShardingRules()) -> NamedSharding:
     """Layout of a global batch of rows, `B T`."""
     return NamedSharding(mesh, P(rules.batch, rules.seq))

@@ -15,7 +15,7 @@ from llama_jax.model.norm import RMSNorm
 from llama_jax.model.remat import rematerialize
 from llama_jax.ops.attention import Backend
 from llama_jax.ops.rope import Rotation, rope_frequencies, rotation
-from llama_jax.sharding import check_split, constrain
+from llama_jax.sharding import check_split, constrain, platform
 
 MAX_UNROLLED_LAYERS = 16
 
@@ -129,7 +129,7 @@ class Llama(nnx.Module):
         # deep model is scanned still, so that it compiles in bounded time; so is one that
         # recomputes, which XLA could otherwise merge with the forward pass.
         few = self.config.num_layers <= MAX_UNROLLED_LAYERS
-        return few and self.compute.remat == "none" and jax.default_backend() == "cpu"
+        return few and self.compute.remat == "none" and platform() == "cpu"
 
     def decode(
         self, tokens: Int[Array, "B T"], positions: Int[Array, "B T"], cache: KVCache
@@ -199,7 +199,7 @@ def init_cache(config: ModelConfig, batch_size: int, max_len: int, dtype: jnp.dt
 def resolve_dtype(compute: ComputeConfig) -> jnp.dtype:
     """Of activations and matmuls: "auto" is bfloat16 on accelerators and float32 on CPU."""
     if compute.dtype == "auto":
-        return jnp.dtype("float32" if jax.default_backend() == "cpu" else "bfloat16")
+        return jnp.dtype("float32" if platform() == "cpu" else "bfloat16")
     return jnp.dtype(compute.dtype)
 
 

@@ -2,13 +2,13 @@
 
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from llama_jax.ops.attention.cudnn import attend_cudnn
 from llama_jax.ops.attention.splash import attend_splash
 from llama_jax.ops.attention.xla import attend_xla
+from llama_jax.sharding import platform
 
 Backend = Literal["auto", "xla", "splash", "cudnn"]
 BACKEND_OF_PLATFORM: dict[str, Backend] = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}
@@ -48,7 +48,7 @@ def attend(
         ValueError: If the backend cannot compute this.
     """
     if backend == "auto":
-        backend = BACKEND_OF_PLATFORM.get(jax.default_backend(), "xla")
+        backend = BACKEND_OF_PLATFORM.get(platform(), "xla")
         backend = "xla" if q_indices is not None else backend
     if backend != "xla" and q_indices is not None:
         raise ValueError(

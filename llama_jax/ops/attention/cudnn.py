@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
+from llama_jax.sharding import platform
+
 
 def attend_cudnn(
     q: Float[Array, "B T N H"],
@@ -18,9 +20,9 @@ def attend_cudnn(
     Raises:
         ValueError: If there is no GPU, or the dtype is not bfloat16 or float16.
     """
-    if jax.default_backend() not in ("gpu", "cuda"):
+    if platform() not in ("gpu", "cuda"):
         raise ValueError(
-            f"compute.attention='cudnn' needs an NVIDIA GPU, not {jax.default_backend()}; "
+            f"compute.attention='cudnn' needs an NVIDIA GPU, not {platform()}; "
             "use 'auto'."
         )
     if q.dtype not in (jnp.bfloat16, jnp.float16):
