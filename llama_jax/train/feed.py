@@ -49,6 +49,19 @@ def local_rows(config: RunConfig, mesh: Mesh, batch_size: int) -> range:
     Raises:
         ValueError: If the mesh cannot split the batch, its pieces or its rows evenly.
     """
+    check_batch_split(config, batch_size)
+    shape = (batch_size, config.data.seq_len)
+    indices = batch_sharding(mesh).addressable_devices_indices_map(shape).values()
+    spans = [index[0].indices(shape[0]) for index in indices if index is not None]
+    return range(min(start for start, _, _ in spans), max(stop for _, stop, _ in spans))
+
+
+def check_batch_split(config: RunConfig, batch_size: int) -> None:
+    """Refuses a batch that the current layout cannot split evenly.
+
+    Raises:
+        ValueError: Naming the batch, its pieces or its rows, and what splits them.
+    """
     pieces, shards = config.train.accumulation_steps, num_shards("batch")
     if (batch_size // pieces) % shards:
         raise ValueError(
@@ -57,10 +70,6 @@ def local_rows(config: RunConfig, mesh: Mesh, batch_size: int) -> range:
             f"multiple of {pieces * shards}."
         )
     check_split("seq", data__seq_len=config.data.seq_len)
-    shape = (batch_size, config.data.seq_len)
-    indices = batch_sharding(mesh).addressable_devices_indices_map(shape).values()
-    spans = [index[0].indices(shape[0]) for index in indices if index is not None]
-    return range(min(start for start, _, _ in spans), max(stop for _, stop, _ in spans))
 
 
 def make_to_devices(

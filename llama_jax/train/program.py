@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+import jax
 import optax
 from flax import nnx
 from jax.sharding import Mesh
@@ -13,6 +14,7 @@ from jax.sharding import Mesh
 from llama_jax.config import RunConfig
 from llama_jax.model import abstract_params, init_params
 from llama_jax.sharding import use_layout
+from llama_jax.train.feed import check_batch_split
 from llama_jax.train.optimizer import make_optimizer
 from llama_jax.train.state import TrainState, abstract_state, init_state
 from llama_jax.train.step import TrainStep, abstract_arguments, make_train_step
@@ -72,9 +74,7 @@ def begin_compiling(config: RunConfig, mesh: Mesh, step: int = 0) -> Program:
 
     def compile_step(batch_size: int) -> TrainStep:
         with use_layout(mesh):
-            train_step = make_train_step(graphdef, config, abstract)
-            arguments = abstract_arguments(config, mesh, abstract, batch_size)
-            return train_step.lower(*arguments).compile()
+            return _lower(graphdef, config, mesh, abstract, batch_size).compile()
 
     sizes = dict.fromkeys(rows for steps, rows in config.train.stages if step < steps.stop)
     return Program(
@@ -84,6 +84,30 @@ def begin_compiling(config: RunConfig, mesh: Mesh, step: int = 0) -> Program:
         abstract=abstract,
         steps=_in_background(compile_step, list(sizes)),
     )
+
+
+def lower_step(config: RunConfig, mesh: Mesh, batch_size: int) -> jax.stages.Lowered:
+    """The step of a run as XLA gets it; the devices of the mesh need not be here.
+
+    Raises:
+        ValueError: If the mesh cannot split a size of the model or the batch evenly.
+    """
+    with use_layout(mesh):
+        check_batch_split(config, batch_size)
+        graphdef, params = abstract_params(config.model, config.compute)
+        abstract = abstract_state(params, make_optimizer(config.optimizer))
+        return _lower(graphdef, config, mesh, abstract, batch_size)
+
+
+def _lower(
+    graphdef: nnx.GraphDef[Any],
+    config: RunConfig,
+    mesh: Mesh,
+    abstract: TrainState,
+    batch_size: int,
+) -> jax.stages.Lowered:
+    train_step = make_train_step(graphdef, config, abstract)
+    return train_step.lower(*abstract_arguments(config, mesh, abstract, batch_size))
 
 
 def _in_background(work: Callable[[K], T], keys: Sequence[K]) -> dict[K, Future[T]]:

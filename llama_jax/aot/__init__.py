@@ -1,0 +1,1 @@
+"""Programs for hardware that is not here: compiled, and read."""

@@ -1,0 +1,103 @@
+"""From a lowered program to a compiled one, its text and its memory."""
+
+import dataclasses
+import re
+import time
+from collections.abc import Mapping
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryUse:
+    """Bytes on one device, as the compiler has laid them out.
+
+    Attributes:
+        arguments: State and batch.
+        outputs: New state and metrics.
+        aliased: Part of the outputs that takes the place of arguments.
+        temporaries: Everything else that lives in between.
+        code: The program itself.
+        peak: Most that is live at one time.
+    """
+
+    arguments: int
+    outputs: int
+    aliased: int
+    temporaries: int
+    code: int
+    peak: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class CompiledProgram:
+    """What the compiler made.
+
+    Attributes:
+        text: Optimised HLO.
+        memory: Per device.
+        seconds: That it took.
+    """
+
+    text: str
+    memory: MemoryUse
+    seconds: float
+
+
+class OutOfMemory(ValueError):
+    """The program does not fit.
+
+    Attributes:
+        needed: Bytes on one device; 0 where the compiler did not say.
+        limit: Bytes that there are; 0 where the compiler did not say.
+    """
+
+    def __init__(self, message: str, needed: int, limit: int):
+        super().__init__(message)
+        self.needed = needed
+        self.limit = limit
+
+
+def compile_program(lowered: jax.stages.Lowered, options: Mapping[str, str]) -> CompiledProgram:
+    """Compiles for the devices that the program was lowered for.
+
+    Args:
+        lowered: From `jax.jit(...).lower`.
+        options: Of XLA and libtpu, beside those that the program brings along.
+
+    Raises:
+        OutOfMemory: If the program does not fit the device.
+    """
+    start = time.monotonic()
+    try:
+        compiled = lowered.compile(compiler_options=dict(options))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        needed, limit = _read_sizes(str(error))
+        raise OutOfMemory(str(error).splitlines()[0], needed, limit) from error
+    used = compiled.memory_analysis()
+    return CompiledProgram(
+        text=compiled.as_text() or "",
+        memory=MemoryUse(
+            arguments=used.argument_size_in_bytes,
+            outputs=used.output_size_in_bytes,
+            aliased=used.alias_size_in_bytes,
+            temporaries=used.temp_size_in_bytes,
+            code=used.generated_code_size_in_bytes,
+            peak=used.peak_memory_in_bytes,
+        ),
+        seconds=time.monotonic() - start,
+    )
+
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def _read_sizes(message: str) -> tuple[int, int]:
+    """Of "Used 20.35G of 15.75G hbm"."""
+    match = re.search(r"[Uu]sed ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?)", message)
+    if match is None:
+        return 0, 0
+    needed, needed_unit, limit, limit_unit = match.groups()
+    return int(float(needed) * _UNITS[needed_unit]), int(float(limit) * _UNITS[limit_unit])
