@@ -125,12 +125,8 @@ def compare_workers(texts: Path, folder: Path) -> None:
     for workers in (1, 2):
         stages = Stages()
         start = time.perf_counter()
-        build(
-            recipe(texts, folder / TOKENIZER),
-            folder / f"out{workers}",
-            stages,
-            run=LocalPool(workers),
-        )
+        with LocalPool(workers) as pool:
+            build(recipe(texts, folder / TOKENIZER), folder / f"out{workers}", stages, run=pool)
         seconds[workers] = time.perf_counter() - start
         rates = stages.finish()
         print(f"{workers} workers: {size / 1e6:.1f} MB in {seconds[workers]:.1f} s")

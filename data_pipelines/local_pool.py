@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import ctypes
 import fcntl
 import multiprocessing
@@ -14,13 +15,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import sharedctypes
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from .engine import Task, TaskFailedError, run_task
 
 _ATTEMPTS = 3
 _POLL_SECONDS = 0.1
 _LOCK = ".workers.lock"
+# Steps of more tasks start new processes.
+_MIN_COUNTERS = 1 << 14
+# What a process is at work on before its first task.
+_START = "the start of a process"
 
 # Of a worker: what it was given when it started.
 _done_bytes: Any = None
@@ -28,9 +34,10 @@ _lock: Any = None
 
 
 class LocalPool:
-    """An `Executor` of several processes.
+    """An `Executor` of several processes, which live from one step to the next.
 
-    A task whose process dies is run again, twice at most.
+    A task whose process dies is run again, twice at most. At the end of its `with` the processes
+    end; they start with the next step of another folder, or after a failure, too.
 
     Args:
         num_workers: Processes.
@@ -38,72 +45,125 @@ class LocalPool:
 
     def __init__(self, num_workers: int):
         self._num_workers = num_workers
+        self._workers: _Workers | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end()
 
     def __call__(
         self, tasks: Sequence[tuple[Task, str]], work: Path, progress: Callable[[str, int], None]
     ) -> None:
         """See `Executor`."""
-        if not tasks:
-            return
-        work.mkdir(parents=True, exist_ok=True)
-        _wait_for_orphans(work)
         deaths: collections.Counter[str] = collections.Counter()
         while tasks:
+            num_before = len(tasks)
             tasks = self._run(tasks, work, progress)
             # A process can die of its task, for lack of memory, or by somebody's hand.
             started = [task for task, _ in tasks if _partial(work, task).exists()]
-            deaths.update(task.name for task in started)
             for task in started:
                 shutil.rmtree(_partial(work, task), ignore_errors=True)
-                if deaths[task.name] == _ATTEMPTS:
+            deaths.update([task.name for task in started])
+            if not started and len(tasks) == num_before:
+                deaths[_START] += 1
+            for name, count in deaths.items():
+                if count == _ATTEMPTS:
                     raise TaskFailedError(
-                        f"{task.name}: the process at work on it died {_ATTEMPTS} times; killed "
-                        "for lack of memory, perhaps: try fewer --workers. What is done is kept; "
-                        "run the build again to go on."
+                        f"{name}: the process at work on it died {_ATTEMPTS} times; killed for "
+                        "lack of memory, perhaps: try fewer --workers. What is done is kept; run "
+                        "the build again to go on."
                     )
 
     def _run(
         self, tasks: Sequence[tuple[Task, str]], work: Path, progress: Callable[[str, int], None]
     ) -> list[tuple[Task, str]]:
         """Tasks that are left when a process has died; none if all are done."""
+        workers = self._workers_for(len(tasks), work)
+        try:
+            left = workers.run(tasks, progress)
+        except BaseException:
+            # Others are still at work.
+            self._end()
+            raise
+        if left:
+            self._end()
+        return left
+
+    def _workers_for(self, num_tasks: int, work: Path) -> "_Workers":
+        workers = self._workers
+        if workers is None or workers.work != work or len(workers.counters) < num_tasks:
+            self._end()
+            workers = self._workers = _Workers(self._num_workers, num_tasks, work)
+        return workers
+
+    def _end(self) -> None:
+        if self._workers is not None:
+            self._workers.end()
+            self._workers = None
+
+
+class _Workers:
+    """Processes that run tasks below one folder, until one of them dies."""
+
+    def __init__(self, num_workers: int, num_tasks: int, work: Path):
+        self.work = work
         # A counter for each task, written by one process: a queue's lock would die with its holder.
-        counters = sharedctypes.RawArray(ctypes.c_int64, len(tasks))
+        self.counters = sharedctypes.RawArray(ctypes.c_int64, max(num_tasks, _MIN_COUNTERS))
+        work.mkdir(parents=True, exist_ok=True)
+        _wait_for_orphans(work)
+        self._pool = concurrent.futures.ProcessPoolExecutor(
+            max_workers=num_workers,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start_worker,
+            initargs=(self.counters, str(work / _LOCK), os.getpid()),
+        )
+
+    def run(
+        self, tasks: Sequence[tuple[Task, str]], progress: Callable[[str, int], None]
+    ) -> list[tuple[Task, str]]:
+        """Tasks that are left when a process has died; none if all are done."""
         told = [0] * len(tasks)
+        self.counters[: len(tasks)] = told
 
         def tell() -> None:
             for index, (task, _) in enumerate(tasks):
-                if new := counters[index] - told[index]:
+                if new := self.counters[index] - told[index]:
                     told[index] += new
                     progress(task.name, new)
 
-        pool = concurrent.futures.ProcessPoolExecutor(
-            max_workers=min(self._num_workers, len(tasks)),
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_start_worker,
-            initargs=(counters, str(work / _LOCK), os.getpid()),
-        )
-        try:
-            futures = {
-                pool.submit(_work_on, index, task, key, work): (task, key)
-                for index, (task, key) in enumerate(tasks)
-            }
-            waiting, left = set(futures), []
-            while waiting:
-                finished, waiting = concurrent.futures.wait(waiting, timeout=_POLL_SECONDS)
-                tell()
-                for future in finished:
-                    try:
-                        future.result()
-                    except BrokenProcessPool:
-                        left.append(futures[future])
-            return left
-        finally:
-            processes = list((pool._processes or {}).values())
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                process.kill()
-            for process in processes:
-                process.join()
+        futures = {}
+        # Of an idle process that has died it says so here.
+        with contextlib.suppress(BrokenProcessPool):
+            for index, (task, key) in enumerate(tasks):
+                future = self._pool.submit(_work_on, index, task, key, self.work)
+                futures[future] = (task, key)
+        left = list(tasks[len(futures) :])
+        waiting = set(futures)
+        while waiting:
+            finished, waiting = concurrent.futures.wait(waiting, timeout=_POLL_SECONDS)
+            tell()
+            for future in finished:
+                try:
+                    future.result()
+                except BrokenProcessPool:
+                    left.append(futures[future])
+        return left
+
+    def end(self) -> None:
+        """Ends the processes, at work or not."""
+        processes = list((self._pool._processes or {}).values())
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.join()
 
 
 def _start_worker(counters: Any, lock: str, parent: int) -> None:

@@ -46,15 +46,22 @@ class Reporter(Protocol):
         ...
 
 
-def executor(num_workers: int, runner: str = "local", beam_options: Sequence[str] = ()) -> Executor:
+@contextlib.contextmanager
+def executor(
+    num_workers: int, runner: str = "local", beam_options: Sequence[str] = ()
+) -> Iterator[Executor]:
     """What runs tasks: so many processes, of which one is this one; or Beam.
 
     Raises:
         ValueError: If Beam is asked for and not installed.
     """
     if runner == "beam":
-        return BeamRunner(beam_options)
-    return in_this_process if num_workers == 1 else LocalPool(num_workers)
+        yield BeamRunner(beam_options)
+    elif num_workers == 1:
+        yield in_this_process
+    else:
+        with LocalPool(num_workers) as pool:
+            yield pool
 
 
 def build(

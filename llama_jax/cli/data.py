@@ -112,17 +112,18 @@ def _build(argv: list[str]) -> int:
     if options.workers < 0:
         raise ValueError(f"--workers={options.workers} must be positive, or 0 for one a CPU.")
     runner = load_pipelines("runner")
+    executor = runner.executor(
+        options.workers or len(os.sched_getaffinity(0)),
+        options.runner,
+        shlex.split(options.beam_options),
+    )
     try:
-        with BuildProgress() as progress:
+        with BuildProgress() as progress, executor as run:
             summary, finished_before = runner.build(
                 config,
                 options.out,
                 progress,
-                run=runner.executor(
-                    options.workers or len(os.sched_getaffinity(0)),
-                    options.runner,
-                    shlex.split(options.beam_options),
-                ),
+                run=run,
                 work=options.work,
                 max_bad_records=options.max_bad_records,
             )

@@ -54,8 +54,8 @@ def main(argv: list[str]) -> int:
         )
     if options.input:
         config = with_input(config, options.input)
-    run = load_pipelines("runner").executor(options.workers or len(os.sched_getaffinity(0)))
-    with BuildProgress() as progress:
+    executor = load_pipelines("runner").executor(options.workers or len(os.sched_getaffinity(0)))
+    with BuildProgress() as progress, executor as run:
         sites = load_pipelines("site_pass").sites_above(
             config,
             options.max_rate,

@@ -1,5 +1,6 @@
 """What a person sees while a build runs."""
 
+import contextlib
 import io
 import re
 
@@ -84,7 +85,7 @@ def test_elsewhere_a_stage_is_one_line(capsys):
 def test_an_interrupted_build_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     class Runner:
         def executor(self, *arguments):
-            return None
+            return contextlib.nullcontext()
 
         def build(self, *arguments, **options):
             raise KeyboardInterrupt

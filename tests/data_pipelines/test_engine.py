@@ -50,13 +50,24 @@ def fail(config, inputs, folder, progress):
     raise RuntimeError("no such luck")
 
 
+def where(config, inputs, folder, progress):
+    """Tells its process."""
+    return {"process": os.getpid()}
+
+
 def heard(told):
     return lambda name, num_bytes: told.append((name, num_bytes))
 
 
+@pytest.fixture
+def pool():
+    with LocalPool(2) as pool:
+        yield pool
+
+
 @pytest.fixture(params=["here", "pool"])
-def engine(request, tmp_path):
-    return Engine(tmp_path / "work", in_this_process if request.param == "here" else LocalPool(2))
+def engine(request, tmp_path, pool):
+    return Engine(tmp_path / "work", in_this_process if request.param == "here" else pool)
 
 
 def chain(engine, tmp_path, first="a", last="z", **changes):
@@ -110,8 +121,8 @@ def test_a_failed_task_is_named_with_its_reason(engine):
         engine.run([task], heard([]))
 
 
-def test_a_task_whose_process_dies_is_run_again(tmp_path):
-    engine, log = Engine(tmp_path / "work", LocalPool(2)), tmp_path / "log"
+def test_a_task_whose_process_dies_is_run_again(tmp_path, pool):
+    engine, log = Engine(tmp_path / "work", pool), tmp_path / "log"
     others = [
         Task(name=f"w/{n}", function=write, config=Letters(text="x", log=str(tmp_path / "l")))
         for n in range(4)
@@ -122,10 +133,45 @@ def test_a_task_whose_process_dies_is_run_again(tmp_path):
     assert all(each.folder.is_dir() for each in done)
 
 
-def test_a_task_that_always_kills_its_process_ends_the_build_by_name(tmp_path):
-    engine = Engine(tmp_path / "work", LocalPool(2))
+def test_a_task_that_always_kills_its_process_ends_the_build_by_name(tmp_path, pool):
+    engine = Engine(tmp_path / "work", pool)
     with pytest.raises(TaskFailedError, match="worse/1: the process at work on it died 3 times"):
         engine.run([Task(name="worse/1", function=die, config=Letters())], heard([]))
+
+
+def test_processes_live_from_step_to_step_and_no_longer_than_the_pool(tmp_path):
+    def processes(step):
+        tasks = [Task(name=f"{step}/{n}", function=where, config=Letters()) for n in range(4)]
+        return {done.result["process"] for done in engine.run(tasks, heard([]))}
+
+    with LocalPool(1) as pool:
+        engine = Engine(tmp_path / "work", pool)
+        (process,) = processes("one")
+        assert processes("two") == {process}
+        # Killed between two steps, it is replaced.
+        os.kill(process, signal.SIGKILL)
+        (other,) = processes("three")
+    for gone in (process, other):
+        with pytest.raises(ProcessLookupError):
+            os.kill(gone, 0)
+
+
+def test_a_pool_goes_on_after_a_failure_and_in_another_folder(tmp_path, pool):
+    with pytest.raises(TaskFailedError):
+        Engine(tmp_path / "one", pool).run(
+            [Task(name="sad", function=fail, config=Letters())], heard([])
+        )
+    for folder in ("one", "two"):
+        task = Task(name="glad", function=where, config=Letters())
+        (done,) = Engine(tmp_path / folder, pool).run([task], heard([]))
+        assert done.folder == tmp_path / folder / "glad"
+
+
+def test_processes_that_cannot_start_end_the_build(tmp_path, pool, monkeypatch):
+    monkeypatch.setattr("data_pipelines.local_pool._start_worker", os.abort)
+    task = Task(name="never", function=where, config=Letters())
+    with pytest.raises(TaskFailedError, match=r"the start of a process: .* died 3 times"):
+        Engine(tmp_path, pool).run([task], heard([]))
 
 
 def test_code_counts_where_it_is_imported_at_the_top_alone(tmp_path, monkeypatch):

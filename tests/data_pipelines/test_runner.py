@@ -126,7 +126,8 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(config, tmp_path, monk
         config, sources=(dataclasses.replace(config.sources[0], max_bytes=20_000),)
     )
     for workers in (1, 2):
-        build(config, tmp_path / str(workers), Quiet(), run=executor(workers))
+        with executor(workers) as run:
+            build(config, tmp_path / str(workers), Quiet(), run=run)
     one, two = contents(tmp_path / "1"), contents(tmp_path / "2")
     assert one == two
     assert sum("documents/" in name for name in one) > 3
@@ -390,7 +391,8 @@ def test_near_duplicates_and_repeated_paragraphs_are_removed_for_any_number_of_w
     )
     config = dataclasses.replace(config, sources=(source,))
     build(config, tmp_path / "1", Quiet())
-    build(config, tmp_path / "2", Quiet(), run=executor(2))
+    with executor(2) as run:
+        build(config, tmp_path / "2", Quiet(), run=run)
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
     found = dict(
         read_split(tmp_path / "1", "files", "train")
@@ -424,22 +426,27 @@ def test_beam_gives_the_same_bytes(config, tmp_path):
     pytest.importorskip("apache_beam", reason="needs Apache Beam: pip install 'llama-jax[beam]'")
     local = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
     build(config, tmp_path / "1", Quiet())
-    build(config, tmp_path / "2", Quiet(), run=executor(1, "beam", local))
+    with executor(1, "beam", local) as run:
+        build(config, tmp_path / "2", Quiet(), run=run)
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
 
 
 def test_beam_is_refused_where_it_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    with pytest.raises(ValueError, match=r"--runner=beam needs Apache Beam: pip install"):
-        executor(1, "beam")
+    refused = pytest.raises(ValueError, match=r"--runner=beam needs Apache Beam: pip install")
+    with refused, executor(1, "beam"):
+        pass
 
 
 def test_a_full_disk_ends_the_build_by_name_and_what_is_done_is_kept(config, small_disk, tmp_path):
     filler = small_disk / "filler"
     filler.write_bytes(bytes(3_950_000))
     for workers in (1, 2):
-        with pytest.raises(ValueError, match=r"the disk of .*disk/out/.build.* is full.*make room"):
-            build(config, small_disk / "out", Quiet(), run=executor(workers))
+        refused = pytest.raises(
+            ValueError, match=r"the disk of .*disk/out/.build.* is full.*make room"
+        )
+        with refused, executor(workers) as run:
+            build(config, small_disk / "out", Quiet(), run=run)
     filler.unlink()
     build(config, small_disk / "out", Quiet())
     build(config, tmp_path / "elsewhere", Quiet())
