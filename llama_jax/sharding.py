@@ -71,6 +71,18 @@ def use_layout(mesh: Mesh, rules: ShardingRules = ShardingRules()) -> Iterator[N
         yield
 
 
+@contextlib.contextmanager
+def split_heads_for_rows() -> Iterator[None]:
+    """Makes rules current under which the devices that split a row split its heads instead."""
+    rules = dict(spmd.get_logical_axis_rules())
+    # Behind the axes that split the heads already, so that heads move within a row's devices only.
+    heads = {
+        axis: (*_mesh_axes(axis), *_mesh_axes("seq")) for axis in ("act_heads", "act_kv_heads")
+    }
+    with nnx.logical_axis_rules(tuple((rules | heads | {"seq": None}).items())):
+        yield
+
+
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Pins an activation to the layout of its logical axes.
 

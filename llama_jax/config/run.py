@@ -13,6 +13,7 @@ from llama_jax.config.stream import check_stream
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
 REMAT_POLICIES = ("none", "full", "attention", "dots", "offload")
 ATTENTION_BACKENDS = ("auto", "xla", "splash", "cudnn")
+CONTEXT_EXCHANGES = ("gather", "all_to_all")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +27,8 @@ class ComputeConfig:
             each block from its input, "attention" saves attention outputs, "dots" saves matmul
             outputs, "offload" keeps matmul outputs in host memory.
         attention: Kernel; "auto" is splash attention on TPU, cuDNN on GPU and XLA on CPU.
+        context: How attention crosses the shards of a row where `mesh.context` splits it: "gather"
+            makes keys and values whole on each device, "all_to_all" exchanges rows for heads.
         loss_chunks: Pieces in which the vocabulary projection is computed; only one piece's
             float32 logits are live at a time.
     """
@@ -33,12 +36,14 @@ class ComputeConfig:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     remat: Literal["none", "full", "attention", "dots", "offload"] = "full"
     attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
+    context: Literal["gather", "all_to_all"] = "gather"
     loss_chunks: int = 8
 
     def __post_init__(self) -> None:
         checks.one_of("compute", COMPUTE_DTYPES, dtype=self.dtype)
         checks.one_of("compute", REMAT_POLICIES, remat=self.remat)
         checks.one_of("compute", ATTENTION_BACKENDS, attention=self.attention)
+        checks.one_of("compute", CONTEXT_EXCHANGES, context=self.context)
         checks.positive("compute", loss_chunks=self.loss_chunks)
 
 

@@ -7,9 +7,9 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-from llama_jax.config import ModelConfig
+from llama_jax.config import ComputeConfig, ModelConfig
 from llama_jax.model.initializers import new_param, residual_stddev
-from llama_jax.ops.attention import Backend, attend
+from llama_jax.ops.attention import attend
 from llama_jax.ops.project import project
 from llama_jax.ops.rope import Rotation, apply_rope
 from llama_jax.sharding import constrain
@@ -29,14 +29,14 @@ class Attention(nnx.Module):
     Su et al. 2021 (arXiv:2104.09864).
     """
 
-    def __init__(self, config: ModelConfig, backend: Backend, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, compute: ComputeConfig, *, rngs: nnx.Rngs):
         D, N, K, H = config.embed_dim, config.num_heads, config.num_kv_heads, config.head_dim
         into_residual = residual_stddev(config)
         self.query = new_param(rngs, (D, N, H), ("embed", "heads", "head_dim"))
         self.key = new_param(rngs, (D, K, H), ("embed", "kv_heads", "head_dim"))
         self.value = new_param(rngs, (D, K, H), ("embed", "kv_heads", "head_dim"))
         self.out = new_param(rngs, (N, H, D), ("heads", "head_dim", "embed"), stddev=into_residual)
-        self.backend: Backend = backend
+        self.compute = compute
 
     def __call__(
         self, x: Float[Array, "B T D"], turn: Rotation, segments: Int[Array, "B T"]
@@ -52,10 +52,15 @@ class Attention(nnx.Module):
             The update to add to the residual stream, in the dtype of `x`.
         """
         q, k, v = self._project(x, turn)
-        # Every query needs all keys before it: they are gathered along the row, queries are not.
-        k = constrain(k, "batch", None, "act_kv_heads", None)
-        v = constrain(v, "batch", None, "act_kv_heads", None)
-        mixed = attend(q, k, v, q_segments=segments, kv_segments=segments, backend=self.backend)
+        mixed = attend(
+            q,
+            k,
+            v,
+            q_segments=segments,
+            kv_segments=segments,
+            backend=self.compute.attention,
+            context=self.compute.context,
+        )
         return self._leave_heads(mixed)
 
     def decode(

@@ -13,7 +13,6 @@ from llama_jax.model.initializers import new_param
 from llama_jax.model.mlp import MLP
 from llama_jax.model.norm import RMSNorm
 from llama_jax.model.remat import rematerialize
-from llama_jax.ops.attention import Backend
 from llama_jax.ops.rope import Rotation, rope_frequencies, rotation
 from llama_jax.sharding import check_split, constrain, platform
 
@@ -38,9 +37,9 @@ class Table(nnx.Module):
 class Block(nnx.Module):
     """Attention, then MLP; each reads a normalised residual stream and adds to it."""
 
-    def __init__(self, config: ModelConfig, backend: Backend, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, compute: ComputeConfig, *, rngs: nnx.Rngs):
         self.attention_norm = RMSNorm(config)
-        self.attention = Attention(config, backend, rngs=rngs)
+        self.attention = Attention(config, compute, rngs=rngs)
         self.mlp_norm = RMSNorm(config)
         self.mlp = MLP(config, rngs=rngs)
 
@@ -82,7 +81,7 @@ class Llama(nnx.Module):
 
         @nnx.vmap(transform_metadata={nnx.PARTITION_NAME: "layers"})
         def stacked_blocks(rngs: nnx.Rngs) -> Block:
-            return Block(config, compute.attention, rngs=rngs)
+            return Block(config, compute, rngs=rngs)
 
         self.embed = Table(config, rngs=rngs)
         self.blocks = stacked_blocks(rngs.split(config.num_layers))

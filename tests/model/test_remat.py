@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 from jax.ad_checkpoint import print_saved_residuals
 
+from llama_jax.config import ComputeConfig
 from llama_jax.config.run import REMAT_POLICIES
 from llama_jax.model import remat
 from llama_jax.model.llama import Block
@@ -46,7 +47,7 @@ def test_every_policy_gives_the_same_gradients(policy):
 
 def names_saved(policy: str, capsys) -> tuple[set[str], int]:
     """Names of what one block saves for its backward pass, and the number of other results."""
-    block = Block(MODEL, "xla", rngs=nnx.Rngs(0))
+    block = Block(MODEL, ComputeConfig(attention="xla"), rngs=nnx.Rngs(0))
     rows = random_rows(1, rows=2)
     turn = rotation(jnp.asarray(rows.positions), rope_frequencies(MODEL.rope, MODEL.head_dim))
 

@@ -5,12 +5,15 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from llama_jax.ops.attention.all_to_all import Attend, attend_all_to_all
 from llama_jax.ops.attention.cudnn import attend_cudnn
 from llama_jax.ops.attention.splash import attend_splash
 from llama_jax.ops.attention.xla import attend_xla
-from llama_jax.sharding import platform
+from llama_jax.sharding import constrain, num_shards, platform
 
 Backend = Literal["auto", "xla", "splash", "cudnn"]
+Context = Literal["gather", "all_to_all"]
+KERNELS: dict[str, Attend] = {"xla": attend_xla, "splash": attend_splash, "cudnn": attend_cudnn}
 BACKEND_OF_PLATFORM: dict[str, Backend] = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}
 
 
@@ -23,6 +26,7 @@ def attend(
     kv_segments: Int[Array, "B S"],
     q_indices: Int[Array, "B T"] | None = None,
     backend: Backend = "auto",
+    context: Context = "gather",
 ) -> Float[Array, "B T N H"]:
     """Mixes the values of a token's predecessors in its own document.
 
@@ -40,6 +44,8 @@ def attend(
             tokens. Only the XLA backend takes them: the kernels need a mask known in advance.
         backend: Kernel; "auto" is splash attention on TPU, cuDNN on GPU, and XLA elsewhere or
             where `q_indices` are given.
+        context: How queries meet all the keys before them where devices split a row: "gather"
+            makes keys and values whole along it, "all_to_all" exchanges rows for heads.
 
     Returns:
         In the dtype of `q`; softmax is computed in float32.
@@ -54,11 +60,15 @@ def attend(
         raise ValueError(
             f"compute.attention={backend!r} cannot attend to a cache; use 'auto' or 'xla'."
         )
-    match backend:
-        case "splash":
-            mixed = attend_splash(q, k, v, q_segments, kv_segments)
-        case "cudnn":
-            mixed = attend_cudnn(q, k, v, q_segments, kv_segments)
-        case _:
-            mixed = attend_xla(q, k, v, q_segments, kv_segments, q_indices)
+    kernel = KERNELS[backend]
+    if q_indices is not None:
+        mixed = attend_xla(q, k, v, q_segments, kv_segments, q_indices)
+    elif num_shards("seq") == 1:
+        mixed = kernel(q, k, v, q_segments, kv_segments)
+    elif context == "all_to_all":
+        mixed = attend_all_to_all(kernel, q, k, v, q_segments)
+    else:
+        k = constrain(k, "batch", None, "act_kv_heads", None)
+        v = constrain(v, "batch", None, "act_kv_heads", None)
+        mixed = kernel(q, k, v, q_segments, kv_segments)
     return jnp.where((q_segments > 0)[..., None, None], mixed, 0).astype(q.dtype)
