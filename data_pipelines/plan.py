@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from .document import RawFile
+from .engine import Done
 
 _PART_BYTES = 8 << 20
 _MAX_PARTS = 4096
@@ -56,6 +57,11 @@ def within(sizes: Iterable[int], most: int) -> Iterator[int]:
     for size in sizes:
         yield min(size, most)
         most -= min(size, most)
+
+
+def text_bytes(buckets: Iterable[Done]) -> int:
+    """UTF-8 bytes of the documents that a step has left in its buckets."""
+    return sum(bucket.result["passages"][-1]["text_bytes"] for bucket in buckets)
 
 
 def fingerprint(file: RawFile) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from llama_jax.config import BuildConfig, Source, TokenizerFile
+from llama_jax.config import BuildConfig, MinHash, ParagraphDedup, Source, TokenizerFile
 from llama_jax.data.shards import BUILD, MANIFEST
 from llama_jax.data.tokenizer import SENTENCEPIECE_NAME, TIKTOKEN_NAME, file_sha256
 from llama_jax.recipe import differences, from_json
@@ -16,7 +16,7 @@ from llama_jax.recipe import differences, from_json
 from . import plan
 from .assemble import REPORT, Made, MadeSource, assemble
 from .beam_runner import BeamRunner
-from .deduplication import remove_duplicates
+from .deduplication import remove_near_duplicates, remove_repeated_paragraphs
 from .document import Dropped, Fingerprinted
 from .engine import Done, Engine, Executor, Task, in_this_process
 from .local_pool import LocalPool
@@ -31,7 +31,8 @@ from .stages.tokenize import Tokenize, tokenize
 from .tables import DOCUMENTS, DOCUMENTS_FOLDER, read_documents
 
 _WORK = ".build"
-_SPLITS: tuple[Literal["train", "heldout"], ...] = ("train", "heldout")
+_Split = Literal["train", "heldout"]
+_SPLITS: tuple[_Split, ...] = ("train", "heldout")
 
 
 class Reporter(Protocol):
@@ -143,32 +144,32 @@ class _Build:
         self._check_damage()
         documents = self._run("gather", {n: list(_gather(n, c)) for n, c in collected.items()})
         for name, buckets in documents.items():
-            if not _text_bytes(buckets):
+            if not plan.text_bytes(buckets):
                 raise ValueError(_empty(name, self._sources[name].account))
-        for source in self._config.sources:
-            for wanted in source.dedup:
-                documents[source.name] = remove_duplicates(
-                    source.name,
-                    wanted,
-                    documents[source.name],
-                    _text_bytes(documents[source.name]),
-                    self._run,
-                )
+        for nth in range(max(len(source.dedup) for source in self._config.sources)):
+            rules = {s.name: s.dedup[nth] for s in self._config.sources if nth < len(s.dedup)}
+            near = {name: rule for name, rule in rules.items() if isinstance(rule, MinHash)}
+            other = {n: rule for n, rule in rules.items() if isinstance(rule, ParagraphDedup)}
+            documents |= remove_near_duplicates(near, documents, self._run)
+            documents |= remove_repeated_paragraphs(other, documents, self._run)
         documents |= self._run("limit", self._limits(documents))
         tokenizer = self._run("tokenizer", {"": [self._tokenizer(documents)]})[""][0]
-        splits = {
-            split: self._run(
-                f"tokenize/{split}",
-                {
-                    source.name: list(self._tokenize(source, split, documents, tokenizer))
-                    for source in self._config.sources
-                },
-            )
-            for split in _SPLITS
-        }
+        tokenized = self._run(
+            "tokenize",
+            {
+                source.name: [
+                    task
+                    for split in _SPLITS
+                    for task in self._tokenize(source, split, documents, tokenizer)
+                ]
+                for source in self._config.sources
+            },
+        )
         for name, source in self._sources.items():
             source.documents = documents[name]
-            source.splits = {split: splits[split][name] for split in _SPLITS}
+            source.splits = {split: [] for split in _SPLITS}
+            for task in tokenized[name]:
+                source.splits[task.folder.parent.name].append(task)
         return Made(tokenizer=tokenizer, sources=self._sources)
 
     def _run(self, step: str, tasks: dict[str, list[Task]]) -> dict[str, list[Done]]:
@@ -210,8 +211,8 @@ class _Build:
         tasks = {}
         for source in self._config.sources:
             buckets = documents[source.name]
-            if _text_bytes(buckets) > source.max_bytes:
-                sizes = [_text_bytes([bucket]) for bucket in buckets]
+            if plan.text_bytes(buckets) > source.max_bytes:
+                sizes = [plan.text_bytes([bucket]) for bucket in buckets]
                 tasks[source.name] = [
                     Task(
                         name=f"limit/{source.name}/{number:05d}",
@@ -236,10 +237,10 @@ class _Build:
                 config=MakeTokenizer(tokenizer=wanted),
                 made_from=(file_sha256(Path(wanted.path)),) if Path(wanted.path).is_file() else (),
             )
-        share = min(wanted.sample_bytes / sum(map(_text_bytes, documents.values())), 1.0)
+        share = min(wanted.sample_bytes / sum(map(plan.text_bytes, documents.values())), 1.0)
         chosen: list[tuple[Path, int]] = []
         for buckets in documents.values():
-            sizes = [_text_bytes([bucket]) for bucket in buckets]
+            sizes = [plan.text_bytes([bucket]) for bucket in buckets]
             limits = plan.within(sizes, int(sum(sizes) * share))
             pairs = zip(buckets, limits, strict=True)
             chosen += [(bucket.folder, most) for bucket, most in pairs if most]
@@ -259,14 +260,14 @@ class _Build:
     def _tokenize(
         self,
         source: Source,
-        split: Literal["train", "heldout"],
+        split: _Split,
         documents: dict[str, list[Done]],
         tokenizer: Done,
     ) -> Iterator[Task]:
         buckets = [bucket.folder for bucket in documents[source.name]]
         fraction = self._config.held_out_fraction
         share = fraction if split == "heldout" else 1.0
-        size = _text_bytes(documents[source.name]) / len(buckets)
+        size = plan.text_bytes(documents[source.name]) / len(buckets)
         for number, group in enumerate(plan.groups(buckets, share=share)):
             yield Task(
                 name=f"tokenize/{source.name}/{split}/{number:05d}",
@@ -309,7 +310,7 @@ def _collect(source: Source) -> list[Task]:
 
 def _gather(name: str, collected: list[Done]) -> Iterator[Task]:
     # How much text there is was not known before.
-    size = _text_bytes(collected)
+    size = plan.text_bytes(collected)
     buckets = plan.num_buckets(size)
     for number, (first, stop) in enumerate(
         plan.ranges(collected[0].result["num_buckets"], buckets)
@@ -325,11 +326,6 @@ def _gather(name: str, collected: list[Done]) -> Iterator[Task]:
 
 def _quiet(task: str, num_bytes: int) -> None:
     """Tells nobody."""
-
-
-def _text_bytes(buckets: list[Done]) -> int:
-    """UTF-8 bytes of the documents that a step has left in its buckets."""
-    return sum(bucket.result["passages"][-1]["text_bytes"] for bucket in buckets)
 
 
 def _empty(name: str, dropped: Dropped) -> str:

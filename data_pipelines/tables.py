@@ -1,6 +1,6 @@
 """Documents as Parquet: what passes between stages, and what a build leaves for people to read."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,8 +37,13 @@ class Hashed(NamedTuple):
 
     def is_held_out(self, fraction: float) -> bool:
         """Whether it is among the share of texts, by hash, that training never sees."""
-        # Other bytes than those that order documents: a cut of the order must keep both kinds.
-        return int.from_bytes(self.digest[8:16]) < fraction * 2**64
+        return is_held_out(self.digest, fraction)
+
+
+def is_held_out(digest: bytes, fraction: float) -> bool:
+    """See `Hashed.is_held_out`."""
+    # Other bytes than those that order documents: a cut of the order must keep both kinds.
+    return int.from_bytes(digest[8:16]) < fraction * 2**64
 
 
 def write_documents(path: Path, documents: Iterable[Hashed]) -> None:
@@ -48,12 +53,15 @@ def write_documents(path: Path, documents: Iterable[Hashed]) -> None:
             writer.write_batch(batch)
 
 
-def read_documents(path: Path) -> Iterator[Hashed]:
-    """Documents in their order; memory holds one group."""
+def read_documents(
+    path: Path, wanted: Callable[[bytes], bool] = lambda digest: True
+) -> Iterator[Hashed]:
+    """Documents in their order, of those digests that are wanted; memory holds one group."""
     with pyarrow.parquet.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             for batch in file.read_row_group(group).to_batches():
-                yield from from_batch(batch)
+                chosen = pa.array(map(wanted, batch.column("digest").to_pylist()), pa.bool_())
+                yield from from_batch(batch.filter(chosen))
 
 
 def to_batches(documents: Iterable[Hashed]) -> Iterator[pa.RecordBatch]:

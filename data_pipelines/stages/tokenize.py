@@ -12,7 +12,7 @@ from llama_jax.data.shards import split_to_json
 from llama_jax.data.tokenizer import Tokenizer, find_tokenizer, load_tokenizer
 
 from ..engine import Progress
-from ..tables import DOCUMENTS, Hashed, read_documents
+from ..tables import DOCUMENTS, Hashed, is_held_out, read_documents
 
 _BATCH_BYTES = 4 << 20
 
@@ -110,7 +110,8 @@ def _encode(batch: list[Hashed], tokenizer: Tokenizer, num_threads: int) -> Iter
 
 
 def _of_split(config: Tokenize, buckets: Iterable[Path]) -> Iterator[Hashed]:
+    def wanted(digest: bytes) -> bool:
+        return is_held_out(digest, config.held_out_fraction) == (config.split == "heldout")
+
     for bucket in buckets:
-        for hashed in read_documents(bucket / DOCUMENTS):
-            if hashed.is_held_out(config.held_out_fraction) == (config.split == "heldout"):
-                yield hashed
+        yield from read_documents(bucket / DOCUMENTS, wanted)

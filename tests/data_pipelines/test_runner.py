@@ -148,6 +148,34 @@ def test_a_kept_work_folder_spares_what_has_not_changed(config, tmp_path):
     assert contents(tmp_path / "two") == contents(tmp_path / "three")
 
 
+def test_a_kept_work_folder_spares_the_search_for_duplicates(config, tmp_path):
+    source = dataclasses.replace(
+        config.sources[0], dedup=(ParagraphDedup(), MinHash(bands=2, rows=4))
+    )
+    config, work = dataclasses.replace(config, sources=(source,)), tmp_path / "work"
+    build(config, tmp_path / "one", Quiet(), work=work)
+    kept = {path: path.stat().st_ino for path in work.rglob("done.json")}
+    build(config, tmp_path / "two", Quiet(), work=work)
+    assert kept == {path: path.stat().st_ino for path in work.rglob("done.json")}
+
+
+def test_sources_with_other_kinds_of_duplicates_go_through_them_in_their_own_order(
+    config, tmp_path
+):
+    """Together or each alone: the same documents."""
+    minhash, paragraphs = MinHash(bands=2, rows=4), ParagraphDedup(min_characters=20)
+    kinds = {"a": (minhash, paragraphs), "b": (paragraphs,), "c": (), "d": (paragraphs, minhash)}
+    path = config.sources[0].path
+    sources = [FilesSource(name=name, path=path, dedup=kind) for name, kind in kinds.items()]
+    build(dataclasses.replace(config, sources=tuple(sources)), tmp_path / "all", Quiet())
+    together = contents(tmp_path / "all" / "documents")
+    for source in sources:
+        alone = tmp_path / source.name
+        build(dataclasses.replace(config, sources=(source,)), alone, Quiet())
+        (file,) = contents(alone / "documents").items()
+        assert file in together.items()
+
+
 def test_a_changed_input_is_noticed(config, tmp_path):
     work = tmp_path / "work"
     build(config, tmp_path / "one", Quiet(), work=work)
