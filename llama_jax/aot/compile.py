@@ -44,7 +44,7 @@ class CompiledProgram:
     seconds: float
 
 
-class OutOfMemory(ValueError):
+class DoesNotFit(ValueError):  # noqa: N818
     """The program does not fit.
 
     Attributes:
@@ -66,7 +66,7 @@ def compile_program(lowered: jax.stages.Lowered, options: Mapping[str, str]) -> 
         options: Of XLA and libtpu, beside those that the program brings along.
 
     Raises:
-        OutOfMemory: If the program does not fit the device.
+        DoesNotFit: If the program does not fit the device.
     """
     start = time.monotonic()
     try:
@@ -75,8 +75,9 @@ def compile_program(lowered: jax.stages.Lowered, options: Mapping[str, str]) -> 
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         needed, limit = _read_sizes(str(error))
-        raise OutOfMemory(str(error).splitlines()[0], needed, limit) from error
+        raise DoesNotFit(str(error).splitlines()[0], needed, limit) from error
     used = compiled.memory_analysis()
+    assert used is not None, "every compiler that we use says so"
     return CompiledProgram(
         text=compiled.as_text() or "",
         memory=MemoryUse(
