@@ -1,0 +1,152 @@
+"""What one step of a compiled program does on one device; see docs/compiled_programs.md."""
+
+import dataclasses
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping
+
+from llama_jax.aot.collectives import Collective, collectives_of
+from llama_jax.aot.costs import Costs, branch_taken, computation_costs
+from llama_jax.aot.hlo import Computation, Instruction, Module, parse_module
+from llama_jax.aot.kernels import Kernel, is_kernel, kernel_flops, kernel_name
+from llama_jax.aot.loops import counted, trip_counts
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Program:
+    """Totals of a step, per device, loops counted as often as they run.
+
+    Attributes:
+        cycles: That the compiler estimates, without kernels and collectives.
+        matmul_flops: Of dots and convolutions; kernels have their own.
+        hbm_bytes: Read and written, without kernels and collectives.
+        kernels: Each with all its launches.
+        collectives: In the order of the text.
+        doubts: Sentences on what could not be read, and how it was counted.
+    """
+
+    cycles: int
+    matmul_flops: float
+    hbm_bytes: int
+    kernels: tuple[Kernel, ...]
+    collectives: tuple[Collective, ...]
+    doubts: tuple[str, ...]
+
+
+def read_program(text: str, mesh_shape: Mapping[str, int]) -> Program:
+    """Reads the text of a compiled step.
+
+    Args:
+        text: Of `jax.stages.Compiled.as_text()`.
+        mesh_shape: Sizes of the mesh's axes by name, in the mesh's order.
+
+    Raises:
+        ValueError: If the text is no compiled program, or is one of another mesh.
+    """
+    module = parse_module(text)
+    _check_mesh(text, mesh_shape)
+    trips = trip_counts(module)
+    costs = computation_costs(module, trips)
+    counts = _executions(module, trips, costs)
+    scheduled = [one for one in module.computations.values() if counts.get(one.name)]
+    total = costs.totals[module.entry.name]
+    return Program(
+        cycles=total.cycles,
+        matmul_flops=total.matmul_flops,
+        hbm_bytes=total.hbm_bytes,
+        kernels=_kernels(module, counts),
+        collectives=tuple(
+            collective
+            for one in scheduled
+            for collective in collectives_of(
+                module, one, costs.steps[one.name], counts[one.name], mesh_shape
+            )
+        ),
+        doubts=tuple(_doubts(scheduled, trips, module)),
+    )
+
+
+def _check_mesh(text: str, mesh_shape: Mapping[str, int]) -> None:
+    header = text.partition("\n")[0]
+    stated = re.search(r"\bnum_partitions=(\d+)", header)
+    if stated and int(stated[1]) != math.prod(mesh_shape.values()):
+        shape = " * ".join(f"{name}={size}" for name, size in mesh_shape.items())
+        raise ValueError(
+            f"HLO text, line 1: compiled for {stated[1]} devices, and the mesh is {shape}."
+        )
+
+
+def _executions(module: Module, trips: Mapping[str, int | None], costs: Costs) -> dict[str, int]:
+    """How often a step runs each scheduled computation; insides of fusions are not scheduled."""
+    counts = {module.entry.name: 1}
+    # Callers stand after what they call, so a count is whole before it is handed on.
+    for computation in reversed(module.computations.values()):
+        for instruction in computation if computation.name in counts else ():
+            for called, times in _runs(module, instruction, trips, costs):
+                more = counts[computation.name] * times
+                counts[called.name] = counts.get(called.name, 0) + more
+    return counts
+
+
+def _runs(
+    module: Module, instruction: Instruction, trips: Mapping[str, int | None], costs: Costs
+) -> Iterator[tuple[Computation, int]]:
+    """Computations that an instruction runs, each with how often."""
+    if instruction.opcode == "while":
+        (body,) = module.called(instruction, "body")
+        yield body, counted(trips[body.name])
+    elif instruction.opcode == "conditional":
+        yield branch_taken(module, instruction, costs.totals), 1
+    elif instruction.opcode == "call":
+        yield from ((called, 1) for called in module.called(instruction, "to_apply", "calls"))
+
+
+def _kernels(module: Module, counts: Mapping[str, int]) -> tuple[Kernel, ...]:
+    launches = [
+        Kernel(
+            name=kernel_name(call),
+            launches=count,
+            flops=kernel_flops(module.computations[name], call) * count,
+            bytes=(sum(one.bytes for one in operands) + call.bytes) * count,
+        )
+        for name, count in counts.items()
+        for call in module.computations[name]
+        if is_kernel(call)
+        for operands in [module.computations[name].operand_arrays(call)]
+    ]
+    by_name = itertools.groupby(sorted(launches, key=lambda one: one.name), lambda one: one.name)
+    return tuple(
+        Kernel(
+            name=name,
+            launches=sum(one.launches for one in same),
+            flops=sum(one.flops for one in same),
+            bytes=sum(one.bytes for one in same),
+        )
+        for name, group in by_name
+        for same in [list(group)]
+    )
+
+
+def _doubts(
+    scheduled: list[Computation], trips: Mapping[str, int | None], module: Module
+) -> Iterator[str]:
+    for computation in scheduled:
+        for instruction in computation:
+            if instruction.opcode == "while":
+                (body,) = module.called(instruction, "body")
+                if trips[body.name] is None:
+                    yield (
+                        f"Line {instruction.line}: how often the loop {instruction.name} runs is "
+                        "not written in the text; counted once."
+                    )
+            elif instruction.opcode == "conditional":
+                yield (
+                    f"Line {instruction.line}: which branch of {instruction.name} runs is decided "
+                    "by data; the one that costs most was counted."
+                )
+            elif is_kernel(instruction) and not kernel_flops(computation, instruction):
+                yield (
+                    f"Line {instruction.line}: what {kernel_name(instruction)} computes is not "
+                    "known; counted with 0 FLOPs."
+                )
