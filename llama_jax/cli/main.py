@@ -9,6 +9,7 @@ from llama_jax import __version__
 # Written here and not read from the modules, so that `--help` imports none of them.
 COMMANDS = {
     "train": "pretrain a model; started again, it resumes by itself",
+    "launch": "run it on many hosts: here, on TPUs, Kubernetes, Slurm or Ray",
     "eval": "score a checkpoint on held-out documents, source by source",
     "generate": "continue prompts with a checkpoint",
     "tokenizer": "train or inspect a tokenizer",

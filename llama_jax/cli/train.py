@@ -50,10 +50,7 @@ class Options:
 
 def main(argv: list[str]) -> int:
     """Runs the command; see `--help`."""
-    config, options = parse_recipe(
-        argv, prog="llama-jax train", description=_DESCRIPTION, extra=Options
-    )
-    config = _with_stream(config, options)
+    config, options = parse(argv)
     run_dir = options.run_dir or Path("runs") / config.name
     from llama_jax.cli.compilation_cache import enable_compilation_cache
     from llama_jax.cli.pipelines import open_raw
@@ -62,22 +59,42 @@ def main(argv: list[str]) -> int:
     from llama_jax.train.backend import keep_freed_memory
 
     keep_freed_memory()
+    from llama_jax.train import processes
+
+    processes.join()
     from llama_jax.train.beginning import parse_origin
     from llama_jax.train.guards import TrainingFailed
     from llama_jax.train.loop import train
 
     origin = parse_origin(options.init_from) if options.init_from else None
     try:
-        outcome = train(config, run_dir, origin=origin, open_raw=open_raw)
+        with processes.failing_alone():
+            outcome = train(config, run_dir, origin=origin, open_raw=open_raw)
     except TrainingFailed as failure:
         print(f"llama-jax train: failed: {failure}", file=sys.stderr)
         return 1
-    _print_table(config, run_dir, outcome)
-    if math.isfinite(outcome.loss_nats_per_token):
-        _draw(run_dir)
-    if options.json:
-        print(json.dumps(_document(config, run_dir, outcome)))
+    if processes.is_first():
+        _print_table(config, run_dir, outcome)
+        if math.isfinite(outcome.loss_nats_per_token):
+            _draw(run_dir)
+        if options.json:
+            print(json.dumps(_document(config, run_dir, outcome)))
     return 75 if outcome.stopped_by else 0
+
+
+def parse(argv: list[str], prog: str = "llama-jax train") -> tuple[RunConfig, Options]:
+    """Reads the command line.
+
+    Args:
+        argv: Recipe, overrides and flags.
+        prog: How the command is called.
+
+    Raises:
+        ValueError: If the request is wrong.
+        SystemExit: As `parse_recipe`.
+    """
+    config, options = parse_recipe(argv, prog=prog, description=_DESCRIPTION, extra=Options)
+    return _with_stream(config, options), options
 
 
 def _with_stream(config: RunConfig, options: Options) -> RunConfig:
@@ -131,10 +148,7 @@ def _print_table(config: RunConfig, run_dir: Path, outcome: "Outcome") -> None:
 
 
 def _draw(run_dir: Path) -> None:
-    import jax
-
     from llama_jax.observe.plots import plot_loss
 
-    if jax.process_index() == 0:
-        plot_loss(run_dir, run_dir / "loss.png")
-        print(f"picture: {run_dir / 'loss.png'}", file=sys.stderr)
+    plot_loss(run_dir, run_dir / "loss.png")
+    print(f"picture: {run_dir / 'loss.png'}", file=sys.stderr)

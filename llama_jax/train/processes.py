@@ -16,6 +16,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 _OURS = ("LLAMA_JAX_COORDINATOR", "LLAMA_JAX_NUM_PROCESSES", "LLAMA_JAX_PROCESS_ID")
 
@@ -35,7 +36,7 @@ def join(environment: Mapping[str, str] = os.environ) -> None:
         jax.distributed.initialize(**arguments)
 
 
-def find_arguments(environment: Mapping[str, str]) -> dict[str, str | int] | None:
+def find_arguments(environment: Mapping[str, str]) -> dict[str, Any] | None:
     """Arguments of `jax.distributed.initialize`; None for a process that is alone.
 
     Raises:
@@ -60,6 +61,8 @@ def failing_alone() -> Iterator[None]:
     """
     import jax
 
+    from llama_jax.train.guards import TrainingFailed
+
     try:
         yield
     except Exception as failure:
@@ -67,6 +70,8 @@ def failing_alone() -> Iterator[None]:
             raise
         if isinstance(failure, ValueError):
             print(f"llama-jax: error: {failure}", file=sys.stderr)
+        elif isinstance(failure, TrainingFailed):
+            print(f"llama-jax train: failed: {failure}", file=sys.stderr)
         else:
             traceback.print_exception(failure)
         sys.stdout.flush()
@@ -81,7 +86,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def _ours(environment: Mapping[str, str]) -> dict[str, str | int] | None:
+def _ours(environment: Mapping[str, str]) -> dict[str, Any] | None:
     if missing := [name for name in _OURS if not environment.get(name)]:
         raise ValueError(f"{missing[0]} is not set; {', '.join(_OURS)} are set together.")
     address, *numbers = (environment[name] for name in _OURS)

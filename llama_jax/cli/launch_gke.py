@@ -1,0 +1,140 @@
+"""Kubernetes: a JobSet for TPU slices or GPU nodes, queued by Kueue where there is a queue."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from llama_jax.cli.launch_hosts import Hosts, check_name, compiler_flags, find_hosts
+from llama_jax.cli.launch_job import Job, parse_job
+from llama_jax.cli.launch_preflight import check_absolute, check_mesh, check_tools
+from llama_jax.cli.launch_state import LaunchState
+from llama_jax.cli.launch_templates import render
+
+USAGE = """usage: llama-jax launch gke RECIPE --chips POD --image IMAGE --claim PVC --run-dir DIR
+           [--slices N] [--queue QUEUE] [--spot] [--dry-run] [any flag of llama-jax train]
+
+Applies a JobSet: a job a slice, a pod a host. Where one pod fails, all start again from the last
+checkpoint; one that was preempted after saving costs no restart. DIR and the data lie below the
+mount of the claim, which all hosts share.
+
+example:
+  llama-jax launch gke llama2_70b --chips v5p:8x8x8 --slices 2 --image IMAGE --claim shared \\
+      --run-dir /mnt/run/llama2-70b --data.directory /mnt/run/tokens --mesh.replica 2 --dry-run"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Flags of `launch gke`."""
+
+    chips: str
+    """A slice or all GPUs, as in v5p:4x4x8 or h100:64."""
+    image: str
+    """Container image with llama-jax in it."""
+    claim: str
+    """Persistent volume claim that all hosts can write: Filestore, Lustre, a mounted bucket."""
+    slices: int = 1
+    """TPU slices; --mesh.replica counts them."""
+    name: str = ""
+    """Of the JobSet; the run's by default."""
+    namespace: str = "default"
+    """Kubernetes namespace."""
+    queue: str = ""
+    """Kueue's local queue; empty where there is no Kueue."""
+    priority: str = ""
+    """Priority class."""
+    service_account: str = ""
+    """Kubernetes service account, where the bucket needs one."""
+    spot: bool = False
+    """Ask for spot nodes."""
+    mount: str = "/mnt/run"
+    """Where the claim is mounted."""
+    max_restarts: int = 100
+    """Crashes after which the run is given up."""
+    stop_seconds: int = 600
+    """How long a host may take to save when it is asked to stop."""
+    dry_run: bool = False
+    """Print the manifest and the commands, and start nothing."""
+
+
+def main(argv: list[str]) -> int:
+    """Runs `llama-jax launch gke`."""
+    job, options = parse_job("gke", argv, Options, USAGE)
+    hosts = find_hosts(options.chips, options.slices)
+    name = options.name or job.name.replace("_", "-")
+    check_name(name)
+    check_absolute("--run-dir", str(job.run_dir), below=options.mount)
+    check_absolute("data.directory", job.config.data.directory, below=options.mount)
+    check_mesh(job, hosts.num_devices)
+    manifest = render_manifest(job, options, hosts, name)
+    folder = Path("runs") / name
+    path = folder / "jobset.yaml"
+    state = LaunchState(
+        platform="gke",
+        name=name,
+        run_dir=str(job.run_dir),
+        argv=list(job.argv),
+        phase="submitted",
+        commands=_commands(options, name),
+    )
+    apply = ["kubectl", "apply", "--filename", str(path)]
+    if options.dry_run:
+        print(manifest, end="")
+        for verb, command in {"apply": apply, **state.commands}.items():
+            print(f"# {verb}: {' '.join(command)}")
+        return 0
+    check_tools("kubectl")
+    state.save(folder)
+    path.write_text(manifest, encoding="utf-8")
+    # A finished or stopped one of the same name has to go first: a JobSet cannot be changed.
+    gone = ["kubectl", "delete", "jobset", name, "--namespace", options.namespace]
+    subprocess.run([*gone, "--ignore-not-found"], check=False)  # noqa: S603
+    code = subprocess.run(apply, check=False).returncode  # noqa: S603
+    print(f"launch: {name}: `llama-jax launch status {name}` shows it", file=sys.stderr)
+    return code
+
+
+def render_manifest(job: Job, options: Options, hosts: Hosts, name: str) -> str:
+    """The JobSet as YAML."""
+    flags = compiler_flags(hosts.pod)
+    common = {
+        "name": name,
+        "namespace": options.namespace,
+        "queue": options.queue,
+        "max_restarts": options.max_restarts,
+        "hosts": hosts.per_slice,
+        "chips_per_host": hosts.chips_per_host,
+        "stop_seconds": options.stop_seconds,
+        "service_account": options.service_account,
+        "priority": options.priority,
+        "accelerator": hosts.gke_accelerator,
+        "spot": "true" if options.spot else "",
+        "image": options.image,
+        "args": json.dumps(list(job.train_argv)),
+        "mount": options.mount,
+        "claim": options.claim,
+    }
+    if not hosts.is_tpu:
+        gpu = {"chip": hosts.pod.chip.name.upper(), "xla_flags": flags}
+        return render("gke/gpu.yaml", common | gpu)
+    env = {"LLAMA_JAX_CLUSTER": "auto"} | ({"LIBTPU_INIT_ARGS": flags} if flags else {})
+    tpu = {
+        "slices": hosts.slices,
+        "pod": options.chips,
+        "topology": hosts.pod.topology or "1x1",
+        "env": json.dumps([{"name": key, "value": value} for key, value in env.items()]),
+    }
+    return render("gke/tpu.yaml", common | tpu)
+
+
+def _commands(options: Options, name: str) -> dict[str, list[str]]:
+    """What looks at the JobSet, follows it and stops it."""
+    where = ["--namespace", options.namespace]
+    label = f"jobset.sigs.k8s.io/jobset-name={name}"
+    logs = ["logs", "--selector", label, "--prefix", "--tail", "20", "--max-log-requests", "1000"]
+    return {
+        "status": ["kubectl", "get", "jobset,job,pod", "--selector", label, *where],
+        "logs": ["kubectl", *logs, *where],
+        "stop": ["kubectl", "delete", "jobset", name, *where],
+    }

@@ -1,0 +1,71 @@
+"""What is launched: a recipe with all its flags, read once for every platform."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TypeVar
+
+from llama_jax.cli import train
+from llama_jax.config import RunConfig
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A run to launch.
+
+    Attributes:
+        platform: Such as "local".
+        name: Of the run: the last part of its folder.
+        config: Resolved, to check it before anything starts.
+        run_dir: Folder of the run, as its processes will see it.
+        train_argv: Arguments of `llama-jax train` in every process.
+        argv: Of `llama-jax launch`.
+    """
+
+    platform: str
+    name: str
+    config: RunConfig
+    run_dir: Path
+    train_argv: tuple[str, ...]
+    argv: tuple[str, ...]
+
+
+def parse_job(platform: str, argv: list[str], flags: type[T], usage: str) -> tuple[Job, T]:
+    """Reads `RECIPE [flags of the platform] [flags of train]`.
+
+    Args:
+        platform: Named first on the command line.
+        argv: What follows it.
+        flags: Dataclass of the platform's flags.
+        usage: What `--help` says first.
+
+    Raises:
+        ValueError: If the recipe or a value is wrong.
+        SystemExit: Status 0 after `--help`, 2 where an option is unknown or unreadable.
+    """
+    prog = f"llama-jax launch {platform}"
+    if not argv or argv[0].startswith("-"):
+        asked = argv[:1] in (["-h"], ["--help"])
+        print(usage, file=sys.stdout if asked else sys.stderr)
+        raise SystemExit(0 if asked else 2)
+    import tyro
+
+    recipe = argv[0]
+    options, rest = tyro.cli(
+        flags, prog=f"{prog} {recipe}", description=usage, args=argv[1:], return_unknown_args=True
+    )
+    config, training = train.parse([recipe, *rest], prog)
+    if training.json:
+        raise ValueError("--json=True is of one process; `llama-jax launch status --json` has it.")
+    run_dir = training.run_dir or Path("runs") / config.name
+    job = Job(
+        platform=platform,
+        name=run_dir.name,
+        config=config,
+        run_dir=run_dir,
+        train_argv=(recipe, *rest, *([] if training.run_dir else ["--run-dir", str(run_dir)])),
+        argv=(platform, *argv),
+    )
+    return job, options

@@ -1,0 +1,117 @@
+"""What is checked before anything starts; each refusal names the field, the rule and the fix."""
+
+import dataclasses
+import importlib
+import os
+import shutil
+import sys
+from pathlib import Path, PurePosixPath
+
+from llama_jax.cli.launch_job import Job
+
+
+def check_here(job: Job, *, num_devices: int) -> None:
+    """Checks a run whose folder and data this machine can reach.
+
+    Args:
+        job: To launch.
+        num_devices: Over all processes.
+
+    Raises:
+        ValueError: Naming what is wrong and how to put it right.
+    """
+    check_mesh(job, num_devices)
+    check_run_dir(job.run_dir)
+    for line in check_data(job):
+        print(f"preflight: {line}", file=sys.stderr)
+
+
+def check_mesh(job: Job, num_devices: int) -> None:
+    """Refuses a mesh that the devices cannot form, and batches that it cannot split."""
+    sizes = dataclasses.asdict(job.config.mesh)
+    fixed = 1
+    for size in sizes.values():
+        fixed *= 1 if size == -1 else size
+    if num_devices % fixed or (-1 not in sizes.values() and fixed != num_devices):
+        wanted = ", ".join(f"mesh.{name}={size}" for name, size in sizes.items())
+        raise ValueError(
+            f"{wanted} cannot be laid over {num_devices} devices: the sizes must multiply to that "
+            "number. Set one axis to -1 to let it take the rest."
+        )
+
+
+def check_run_dir(run_dir: Path) -> None:
+    """Refuses a folder that cannot be written and read back."""
+    if "://" in str(run_dir) or str(run_dir).startswith(("gs:/", "s3:/")):
+        raise ValueError(
+            f"run_dir={run_dir}: checkpoints are written to a file system; mount the bucket (Cloud "
+            "Storage FUSE, Mountpoint for S3) and name the folder below it."
+        )
+    probe = run_dir / f".preflight-{os.getpid()}"
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        probe.write_text("written")
+        if probe.read_text() != "written":
+            raise OSError("what was written is not what is read")
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"run_dir={run_dir} cannot be written and read back ({error}); name another folder, or "
+            "give this user the right to write there."
+        ) from error
+
+
+def check_data(job: Job) -> list[str]:
+    """Checks that all shards are there and whole; says how often each source is read.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    config = job.config
+    if config.stream is not None:
+        return ["data: a stream of raw documents; what it holds is found while it is read"]
+    if not config.data.directory:
+        raise ValueError(
+            "data.directory='' names no token shards; write some with `llama-jax data build`, and "
+            "give --data.directory, or --stream."
+        )
+    from llama_jax.data.dataset import open_dataset
+
+    dataset = open_dataset(
+        config.data, vocab_size=config.model.vocab_size, batch_size=config.train.batch_size
+    )
+    num_steps = config.train.num_steps
+    epochs = dataset.epochs(config.train.rows_before(num_steps))
+    tokens = config.tokens_before(num_steps)
+    read = ", ".join(f"{source} {count:.2f} times" for source, count in epochs.items())
+    return [f"data: all shards are there; {tokens:,} tokens of training read {read}"]
+
+
+def check_tools(*programs: str) -> None:
+    """Refuses to begin what a program would be missing for in the middle."""
+    for program in programs:
+        if shutil.which(program) is None:
+            raise ValueError(
+                f"{program} is not installed here; install it, or take --dry-run's output to a "
+                "machine that has it."
+            )
+
+
+def check_absolute(field: str, path: str, below: str = "/") -> None:
+    """Refuses a path that means something else on another host."""
+    folder = PurePosixPath(path)
+    if not folder.is_absolute() or not folder.is_relative_to(below):
+        where = "begin with /" if below == "/" else f"lie below --mount={below}"
+        raise ValueError(
+            f"{field}={path!r} must {where}: every host reads and writes it on the disk they share."
+        )
+
+
+def doctor_of(job: Job, pod: str) -> str:
+    """The doctor's verdict for a pod; empty where this version has no doctor."""
+    try:
+        doctor = importlib.import_module("llama_jax.cli.doctor")
+    except ImportError:
+        return ""
+    verdict = getattr(doctor, "verdict", None)
+    return str(verdict(job.config, pod)) if verdict is not None else ""

@@ -1,0 +1,165 @@
+"""Runs of several real processes: the run of one, whatever happens to them."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llama_jax.cli.launch_state import LaunchState, process_state
+from llama_jax.config import MeshConfig
+from llama_jax.observe.writers import read_metrics
+from llama_jax.train.history import documents_seen
+from tests.train.test_loop import assert_same_run, wait_for_step
+
+LAUNCH = ("launch", "local")
+
+
+def losses(run: Path) -> np.ndarray:
+    rows = read_metrics(run / "metrics.jsonl")
+    return np.array([row["loss_nats_per_token"] for row in rows if "grad_norm" in row])
+
+
+def workers(run: Path) -> list[int]:
+    """Pids of the processes that run now."""
+    return [worker["pid"] for worker in LaunchState.load(run).workers]
+
+
+@pytest.mark.parametrize(
+    ("processes", "devices", "mesh"),
+    [
+        (2, 1, MeshConfig(fsdp=2)),
+        pytest.param(2, 2, MeshConfig(fsdp=2, tensor=2), marks=pytest.mark.slow),
+        pytest.param(2, 1, MeshConfig(fsdp=1, tensor=2), marks=pytest.mark.slow),
+        pytest.param(2, 2, MeshConfig(replica=2, fsdp=2), marks=pytest.mark.slow),
+        pytest.param(4, 1, MeshConfig(fsdp=4), marks=pytest.mark.slow),
+        pytest.param(4, 1, MeshConfig(fsdp=2, tensor=2), marks=pytest.mark.slow),
+        pytest.param(4, 2, MeshConfig(replica=2, fsdp=4), marks=pytest.mark.slow),
+    ],
+)
+def test_several_processes_have_the_losses_of_one(llama_jax, config, processes, devices, mesh):
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=6))
+    llama_jax.run("train", llama_jax.recipe(config), "--run-dir", "alone")
+    several = llama_jax.recipe(dataclasses.replace(config, mesh=mesh), "several")
+    counts = ("--processes", processes, "--devices-per-process", devices)
+    done = llama_jax.run(*LAUNCH, several, *counts, "--run-dir", "run")
+    run, alone = llama_jax.folder / "run", llama_jax.folder / "alone"
+    np.testing.assert_allclose(losses(run), losses(alone), rtol=1e-5)
+    assert list(documents_seen(run, 6)) == list(documents_seen(alone, 6))
+    assert f"{processes * devices} cpu devices" in done.stderr or "mesh" in done.stderr
+    state = LaunchState.load(run)
+    assert (state.phase, state.attempt, len(state.workers)) == ("done", 1, processes)
+    assert len(list((run / "logs").glob("process-*.log"))) == processes
+
+
+def test_a_launch_that_cannot_work_is_refused_before_anything_starts(llama_jax, config):
+    recipe = llama_jax.recipe(config)
+    wrong = {
+        ("--mesh.fsdp", 3): "mesh.fsdp=3, mesh.context=1, mesh.tensor=1 cannot be laid over 2",
+        ("--data.directory", "nowhere"): "data.directory='nowhere' holds no source",
+        ("--run-dir", "gs://bucket/run"): "mount the bucket",
+        ("--processes", 0): "--processes=0 must be positive",
+    }
+    for flags, complaint in wrong.items():
+        done = llama_jax.run(*LAUNCH, recipe, *flags, expect=2)
+        assert complaint in done.stderr
+        assert not (llama_jax.folder / "runs/tiny/launch.json").exists()
+
+
+def test_a_dry_run_prints_what_would_run(llama_jax, config):
+    recipe = llama_jax.recipe(config)
+    done = llama_jax.run(*LAUNCH, recipe, "--processes", 2, "--train.seed", 3, "--dry-run")
+    first, second = done.stdout.split("&\n")[:2]
+    for index, lines in enumerate((first, second)):
+        assert f"LLAMA_JAX_PROCESS_ID={index}" in lines and "JAX_NUM_CPU_DEVICES=1" in lines
+        assert f"train {recipe} --train.seed 3 --run-dir runs/tiny" in lines
+    assert not (llama_jax.folder / "runs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [5, pytest.param(50, id="fifty")])
+def test_a_run_whose_processes_are_killed_is_the_run_left_alone(
+    llama_jax, config, kills, one_device
+):
+    steps = 4 * kills
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=steps))
+    recipe, rng = llama_jax.recipe(config), random.Random(kills)
+    undisturbed, run = llama_jax.folder / "undisturbed", llama_jax.folder / "run"
+    llama_jax.run(*LAUNCH, recipe, "--run-dir", "undisturbed")
+    launcher = llama_jax.start(*LAUNCH, recipe, "--run-dir", "run")
+    for kill in range(kills):
+        # Later with every kill, so that the run gets on; some fall into a save.
+        wait_for_step(run, 1 + kill * (steps - 6) // kills + rng.randrange(3), launcher)
+        time.sleep(rng.random() * 0.05)
+        attempt = kill + 1
+        while LaunchState.load(run).attempt < attempt or len(workers(run)) < 2:
+            time.sleep(0.05)
+        os.kill(rng.choice(workers(run)), signal.SIGKILL)
+        while LaunchState.load(run).attempt == attempt and launcher.poll() is None:
+            time.sleep(0.05)
+    _, err = launcher.communicate(timeout=600)
+    assert launcher.returncode == 0, err
+    state = LaunchState.load(run)
+    assert state.attempt == kills + 1 and len(state.incidents) == kills
+    assert all("killed by SIGKILL" in incident["what"] for incident in state.incidents)
+    assert_same_run(undisturbed, run, config, steps)
+
+
+@pytest.mark.slow
+def test_a_stopped_launch_saves_and_goes_on_where_it_was(llama_jax, config, one_device):
+    recipe = llama_jax.recipe(config)
+    llama_jax.run(*LAUNCH, recipe, "--run-dir", "undisturbed", "--train.num-steps", 60)
+    launcher = llama_jax.start(*LAUNCH, recipe, "--run-dir", "run", "--train.num-steps", 60)
+    run = llama_jax.folder / "run"
+    wait_for_step(run, 7, launcher)
+    status = json.loads(llama_jax.run("launch", "status", "run", "--json").stdout)
+    assert status["phase"] == "running" and status["step"] >= 7
+    assert [worker["state"] for worker in status["workers"]] == ["running"] * 2
+    llama_jax.run("launch", "stop", "run")
+    _, err = launcher.communicate(timeout=60)
+    assert launcher.returncode == 75, err
+    status = json.loads(llama_jax.run("launch", "status", "run", "--json").stdout)
+    assert status["phase"] == "stopped" and status["checkpoint"] == status["step"] < 60
+    assert "attempt 1" in llama_jax.run("launch", "logs", "run").stdout
+
+    llama_jax.run("launch", "resume", "run")
+    assert_same_run(llama_jax.folder / "undisturbed", run, config, 60)
+
+
+@pytest.mark.slow
+def test_a_crash_loop_stops_and_shows_the_log(llama_jax, config):
+    # Every update is not finite: each attempt fails at the same step, and says why.
+    recipe = llama_jax.recipe(
+        dataclasses.replace(
+            config,
+            optimizer=dataclasses.replace(config.optimizer, peak_lr=1e38),
+            train=dataclasses.replace(config.train, max_skipped_updates=1),
+        )
+    )
+    done = llama_jax.run(*LAUNCH, recipe, "--run-dir", "run", expect=1)
+    assert "a crash loop" in done.stderr and "is not finite" in done.stderr.split("given up")[1]
+    state = LaunchState.load(llama_jax.folder / "run")
+    assert (state.phase, state.attempt) == ("failed", 3)
+
+
+@pytest.mark.slow
+def test_a_killed_launcher_leaves_no_process_behind(llama_jax, config):
+    launcher = llama_jax.start(
+        *LAUNCH, llama_jax.recipe(config), "--run-dir", "run", "--train.num-steps", 100_000
+    )
+    run = llama_jax.folder / "run"
+    wait_for_step(run, 3, launcher)
+    pids = workers(run)
+    launcher.kill()
+    launcher.communicate()
+    deadline = time.monotonic() + 60
+    while any(process_state(pid) != "gone" for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    status = json.loads(llama_jax.run("launch", "status", "run", "--json").stdout)
+    assert status["phase"] == "failed" and status["checkpoint"] == status["step"]
