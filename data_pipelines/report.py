@@ -1,7 +1,6 @@
 """What a build did, as one page for people: `report.json` in pictures.
 
-The page stands alone: no script, nothing from the network, light or dark as the reader's machine,
-readable on a phone and on paper. Documents are hostile input; see `report_charts.text`.
+Documents are hostile input; see `llama_jax.page`.
 """
 
 import itertools
@@ -11,23 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .plain_text import amount, byte_size, percent
-from .report_charts import (
-    HATCH,
-    STYLE,
-    Row,
-    columns,
-    counted,
-    example,
-    folded,
-    key,
-    power_labels,
-    table,
-    text,
-)
+from llama_jax.page import Row, facts, key, table, text, write_page
+from llama_jax.plain_text import amount, byte_size, percent
+
+from .report_charts import columns, counted, example, folded, power_labels
 
 REPORT_PAGE = "report.html"
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _SPLITS = {"train": "→ for training", "heldout": "→ held out"}
 # Groups of near duplicates are counted from each of these sizes to the next.
 _SIZES = (2, 3, 4, 8, 16, 32, 64, 128, 1024)
@@ -40,16 +28,7 @@ def write_report(report: dict[str, Any], path: Path) -> None:
         report: The contents of `report.json`.
         path: Of the page.
     """
-    name = text(report["name"])
-    body = "\n".join(_page(report))
-    path.write_text(
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>Data build: {name}</title><style>{STYLE}</style></head>\n"
-        f"<body>{HATCH}<h1>Data build: {name}</h1>\n{body}\n</body></html>\n",
-        encoding="utf-8",
-    )
+    write_page(path, f"Data build: {report['name']}", _page(report))
 
 
 def place_name(name: str) -> str:
@@ -140,7 +119,7 @@ def _overview(report: dict[str, Any]) -> Iterator[str]:
         sum(each[what] for each in kept) for what in ("documents", "tokens", "text_bytes")
     )
     tokenizer = report["tokenizer"]
-    facts = {
+    numbers = {
         "raw files": f"{sum(source['files'] for source in sources):,}",
         "raw size": byte_size(sum(source["raw_bytes"] for source in sources)),
         "documents read": amount(read),
@@ -150,8 +129,7 @@ def _overview(report: dict[str, Any]) -> Iterator[str]:
         "bytes a token": f"{text_bytes / tokens:.2f}" if tokens else "–",
         f"tokenizer, {tokenizer['kind']}": f"{tokenizer['vocab_size']:,} ids",
     }
-    shown = "".join(f"<div><dt>{text(k)}</dt><dd>{text(v)}</dd></div>" for k, v in facts.items())
-    yield f"<dl>{shown}</dl>"
+    yield facts(numbers)
 
 
 def _sources(sources: dict[str, Any]) -> Iterator[str]:

@@ -1,114 +1,17 @@
-"""Pieces of a page: escaped text, tables whose rows have bars, columns. HTML and SVG, no script."""
+"""Pieces of a build's page: documents, tables of counts, columns. HTML and SVG, no script."""
 
-import html
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
-from .plain_text import amount, percent, visible
+from llama_jax.page import Row, table, text
+from llama_jax.plain_text import amount, percent
 
 _MAX_ROWS = 12
-# Okabe and Ito's palette, which people who confuse colours tell apart; "gone" is hatched too.
-_LIGHT = "--page:#fff;--ink:#1a1a1a;--soft:#5c5c5c;--line:#ddd;--pale:#f3f3f1;--kept:#0072b2"
-_LIGHT += ";--other:#009e73;--gone:#d55e00;--warn:#fdf0e3"
-_DARK = "--page:#15171a;--ink:#e8e8e6;--soft:#a5a8ad;--line:#3a3e44;--pale:#212429;--kept:#56b4e9"
-_DARK += ";--other:#2fc196;--gone:#f0a05a;--warn:#33261a"
-STYLE = f"""
-:root{{color-scheme:light dark;{_LIGHT}}}
-@media screen and (prefers-color-scheme:dark){{:root{{{_DARK}}}}}
-*{{box-sizing:border-box}}
-body{{margin:0 auto;padding:1.5rem 1rem 4rem;max-width:62rem;background:var(--page);
-color:var(--ink);font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere;
-print-color-adjust:exact;-webkit-print-color-adjust:exact}}
-h1{{font-size:1.7rem;line-height:1.2;margin:0 0 .5rem}}
-h2{{font-size:1.35rem;margin:3rem 0 .5rem;padding-top:1rem;border-top:2px solid var(--line)}}
-h3{{font-size:1.05rem;line-height:1.35;margin:2rem 0 .2rem}}
-a{{color:var(--kept)}}
-p{{margin:.4rem 0;max-width:44rem}}
-.soft{{color:var(--soft);font-size:.9rem}}
-.warn{{background:var(--warn);border-left:4px solid var(--gone);padding:.6rem .9rem;margin:1rem 0}}
-dl{{display:grid;grid-template-columns:repeat(4,1fr);gap:.8rem;margin:1.2rem 0}}
-dl div{{background:var(--pale);border-radius:6px;padding:.6rem .8rem}}
-dt{{color:var(--soft);font-size:.85rem}}
-dd{{margin:0;font-size:1.2rem;font-weight:600}}
-table{{border-collapse:collapse;width:100%;margin:.6rem 0;font-variant-numeric:tabular-nums}}
-th,td{{padding:.3rem .6rem .3rem 0;text-align:right;vertical-align:middle;
-border-bottom:1px solid var(--line)}}
-thead th{{color:var(--soft);font-weight:400;font-size:.85rem;vertical-align:bottom;
-overflow-wrap:normal}}
-tbody th{{text-align:left;font-weight:500;min-width:9.5rem;max-width:20rem}}
-td{{white-space:nowrap}}
-.bar{{width:28%;padding-right:0}}
-.bar svg{{display:block;width:100%;height:1.1rem}}
-.track{{fill:var(--pale)}}.kept{{fill:var(--kept)}}.other{{fill:var(--other)}}
-.gone{{fill:url(#hatch)}}
-.key{{display:inline-block;width:1.6em;height:.8em;margin:0 .3em 0 .8em}}
-.columns{{display:block;width:100%;max-width:40rem;height:auto}}
-.columns text{{fill:var(--ink);font:9px system-ui,sans-serif;text-anchor:middle}}
-.columns .soft{{fill:var(--soft)}}
-details{{margin:.5rem 0}}
-summary{{cursor:pointer;padding:.2rem 0}}
-.example{{margin:.5rem 0 .8rem;padding:.5rem .8rem;background:var(--pale);border-radius:6px;
-break-inside:avoid}}
-.id{{font:.85rem/1.4 ui-monospace,monospace;color:var(--soft)}}
-.text{{margin-top:.3rem;white-space:pre-wrap;max-height:14rem;overflow:auto;contain:paint;
-font-size:.92rem}}
-pre{{white-space:pre-wrap;font-size:.85rem;background:var(--pale);padding:.8rem;border-radius:6px}}
-@media (max-width:40rem){{
-thead{{display:none}}dl{{grid-template-columns:1fr 1fr}}
-tr{{display:flex;flex-wrap:wrap;gap:0 1.1rem;padding:.45rem 0;border-bottom:1px solid var(--line)}}
-th,td{{border:0;padding:0;text-align:left;white-space:normal}}
-tbody th{{flex-basis:100%;max-width:none}}
-td:empty{{display:none}}
-td[data-of]::after{{content:" " attr(data-of);color:var(--soft);font-size:.85rem}}
-.bar{{flex-basis:100%;width:100%;margin-top:.25rem}}}}
-@media print{{html{{font-size:11px}}body{{max-width:none;font-size:1rem}}
-tr,.columns,.example{{break-inside:avoid}}
-h2,h3{{break-after:avoid}}.text{{max-height:none;overflow:visible}}
-details::details-content{{content-visibility:visible;block-size:auto}}}}
-"""
-# Referred to by every bar; patterns are found anywhere in the page.
-HATCH = (
-    '<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>'
-    '<pattern id="hatch" width="5" height="5" patternUnits="userSpaceOnUse" '
-    'patternTransform="rotate(45)"><rect width="5" height="5" style="fill:var(--warn)"/>'
-    '<rect width="3" height="5" style="fill:var(--gone)"/></pattern></defs></svg>'
-)
-
-
-class Row(NamedTuple):
-    """A row of a table.
-
-    Attributes:
-        label: Its head, plain text.
-        cells: Plain text, one a column.
-        bars: One below the other; each is shares of the width, in [0, 1], and how they are painted:
-            "kept", "other" or "gone".
-    """
-
-    label: str
-    cells: tuple[str, ...]
-    bars: tuple[tuple[tuple[float, str], ...], ...]
-
-
-def text(foreign: object) -> str:
-    """Anything as text in a page: nothing in it is markup, and nothing acts unseen."""
-    return html.escape(visible(str(foreign)))
 
 
 def example(name: str, excerpt: str) -> str:
     """A document: where it is, and how it begins."""
     shown = f'<div class="text" dir="auto">{text(excerpt)}</div>' if excerpt else ""
     return f'<div class="example"><bdi class="id">{text(name)}</bdi>{shown}</div>'
-
-
-def table(head: Sequence[str], rows: Iterable[Row]) -> str:
-    """Rows with bars; `head` names the labels, then each column of cells."""
-    names = "".join(f'<th scope="col">{text(name)}</th>' for name in head[1:])
-    body = "".join(_row(row, head[1:]) for row in rows)
-    return (
-        f'<table><thead><tr><th scope="col" style="text-align:left">{text(head[0])}</th>{names}'
-        f'<th class="bar"></th></tr></thead><tbody>{body}</tbody></table>'
-    )
 
 
 def folded(head: Sequence[str], rows: Sequence[Row]) -> str:
@@ -131,16 +34,6 @@ def counted(head: tuple[str, str], counts: Iterable[tuple[str, int]], paint: str
         for label, count in ordered
     ]
     return folded((*head, "share"), rows)
-
-
-def key(*entries: tuple[str, str]) -> str:
-    """What the paints of bars mean, in words."""
-    shown = "".join(
-        f'<svg class="key" aria-hidden="true"><rect class="{paint}" width="100%" height="100%"/>'
-        f"</svg>{text(meaning)}"
-        for paint, meaning in entries
-    )
-    return f'<p class="soft">{shown}</p>'
 
 
 def columns(labels: Sequence[str], series: Sequence[tuple[str, Sequence[int]]], about: str) -> str:
@@ -188,30 +81,3 @@ def _short(number: int) -> str:
         return f"{number:,}" if number else ""
     size, unit = (number / 10**6, "M") if number >= 999_500 else (number / 1000, "k")
     return f"{size:,.0f}{unit}" if size >= 10 else f"{size:.1f}{unit}"
-
-
-def _row(row: Row, head: Sequence[str]) -> str:
-    cells = "".join(
-        f'<td data-of="{text(name)}">{text(cell)}</td>'
-        for name, cell in zip(head, row.cells, strict=True)
-    )
-    height = 100 / max(len(row.bars), 1)
-    bars = "".join(
-        part for at, bar in enumerate(row.bars) for part in _segments(bar, at * height, height)
-    )
-    return (
-        f'<tr><th scope="row"><bdi>{text(row.label)}</bdi></th>{cells}<td class="bar">'
-        f'<svg aria-hidden="true">{bars}</svg></td></tr>'
-    )
-
-
-def _segments(bar: Iterable[tuple[float, str]], top: float, height: float) -> Iterator[str]:
-    place = f'y="{top:.0f}%" height="{height - 4:.0f}%"'
-    yield f'<rect class="track" width="100%" {place}/>'
-    start = 0.0
-    for share, paint in bar:
-        if share > 0:
-            # What is there is seen, however little it is.
-            width = max(100 * share, 0.4)
-            yield f'<rect class="{paint}" x="{100 * start:.2f}%" width="{width:.2f}%" {place}/>'
-        start += share

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOUNDATION = {"atomic", "units", "config", "recipe", "hardware", "flops"}
+FOUNDATION = {"atomic", "units", "plain_text", "page", "config", "recipe", "hardware", "flops"}
 PEERS = {"data", "checkpoint", "convert", "infer", "observe", "scaling", "aot"}
 CENTRE = FOUNDATION | {"sharding", "ops", "model"}
 MAY_IMPORT = {
     "atomic": set(),
     "units": set(),
+    "plain_text": set(),
+    "page": {"plain_text"},
     "config": set(),
     "recipe": {"config"},
     "hardware": {"config"},
@@ -72,6 +74,8 @@ def test_pipelines_know_the_shard_format_and_the_tokenizer_alone(path):
         "llama_jax.atomic",
         "llama_jax.config",
         "llama_jax.recipe",
+        "llama_jax.page",
+        "llama_jax.plain_text",
     )
     assert not [name for name in names if not name.startswith(known)]
 

@@ -5,6 +5,8 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
+from llama_jax.plain_text import byte_size
+
 _LABEL_WIDTH = 30
 _AT_ONCE_SECONDS = 0.1
 
@@ -21,9 +23,6 @@ class BuildProgress:
         from rich.console import Console
         from rich.table import Column
 
-        from llama_jax.cli.pipelines import load_pipelines
-
-        self._size = load_pipelines("plain_text").byte_size
         self._console = Console(stderr=True, highlight=False)
         self._alive = self._console.is_terminal
         self._bars = progress.Progress(
@@ -60,7 +59,7 @@ class BuildProgress:
         if any(other.split()[0] != name.split()[0] for other in self._stages):
             self._end_all()
         # A bar of unknown length until there is news: some stages have none before their end.
-        bar = self._bars.add_task(name, total=None, told=self._size(total_bytes))
+        bar = self._bars.add_task(name, total=None, told=byte_size(total_bytes))
         self._stages[name] = _Stage(bar, total_bytes)
         if not self._alive:
             print(f"{name} ...", file=sys.stderr, flush=True)
@@ -70,7 +69,7 @@ class BuildProgress:
         # Sizes are estimates: a stage that had less to do has ended, and stays so.
         if (stage := self._stages.get(name)) is not None:
             done = stage.done_bytes = min(stage.done_bytes + num_bytes, stage.total_bytes)
-            told = f"{self._size(done)} of {self._size(stage.total_bytes)} {self._rate(stage)}"
+            told = f"{byte_size(done)} of {byte_size(stage.total_bytes)} {self._rate(stage)}"
             self._bars.update(stage.bar, total=stage.total_bytes, completed=done, told=told)
             if stage.done_bytes == stage.total_bytes:
                 self._end(name)
@@ -85,7 +84,7 @@ class BuildProgress:
         if self._alive:
             stage.done_bytes = stage.total_bytes
             self._console.print(
-                f"[green]✓[/] {name:<{_LABEL_WIDTH}} {self._size(stage.total_bytes):>8} "
+                f"[green]✓[/] {name:<{_LABEL_WIDTH}} {byte_size(stage.total_bytes):>8} "
                 f"{self._rate(stage):>12} {stage.seconds():>8,.1f} s",
                 soft_wrap=True,
             )
@@ -93,7 +92,7 @@ class BuildProgress:
     def _rate(self, stage: "_Stage") -> str:
         seconds = stage.seconds()
         # What a former build has left is there at once.
-        return f"{self._size(stage.done_bytes / seconds)}/s" if seconds > _AT_ONCE_SECONDS else ""
+        return f"{byte_size(stage.done_bytes / seconds)}/s" if seconds > _AT_ONCE_SECONDS else ""
 
 
 class _Stage:

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from llama_jax.plain_text import visible
+
 USAGE = """usage: llama-jax data inspect DIR [--source NAME] [--split train|heldout]
            [--document N | --token N | --step N | --report] [--json]
 
@@ -106,7 +108,7 @@ def print_summary(summary: dict[str, Any], directory: Path) -> None:
         for reason, count in dropped[:_MAX_REASONS]:
             examples = ", ".join(source["dropped_examples"][reason][:2])
             told = f"{reason} ({examples}{', …' * (count > 2)})"
-            print(f"  {name} left out {count:,}: {_visible(told)}")
+            print(f"  {name} left out {count:,}: {visible(told)}")
         if more := dropped[_MAX_REASONS:]:
             print(f"  {name} left out {sum(n for _, n in more):,} for {len(more)} more reasons")
     if (page := _page(directory)).is_file():
@@ -150,7 +152,7 @@ def _print_report(report: dict[str, Any], directory: Path) -> None:
     for name, source in report["sources"].items():
         for reason, dropped in source["dropped"].items():
             first = "".join(f", such as {example['id']}" for example in dropped["examples"][:1])
-            print(_visible(f"{name} left out {dropped['count']:,}: {reason}{first}"))
+            print(visible(f"{name} left out {dropped['count']:,}: {reason}{first}"))
 
 
 def _page(directory: Path) -> Path:
@@ -177,7 +179,7 @@ def _print_funnels(report: dict[str, Any]) -> None:
         for column in columns:
             table.add_column(column, justify="right")
         for row, cells in rows:
-            table.add_row(Text(_visible(row)), *map(Text, cells))
+            table.add_row(Text(visible(row)), *map(Text, cells))
         console.print(table)
 
 
@@ -251,8 +253,8 @@ def _print_document(found: dict[str, Any], directory: Path) -> None:
     _print_provenance(found)
     print(f"{found['text_bytes']:,} bytes, {len(found['tokens']):,} tokens")
     pairs = zip(found["tokens"][:40], found["pieces"][:40], strict=True)
-    print(_visible(" ".join(f"{token}:{piece}" for token, piece in pairs)))
-    print(_visible(found["text"]))
+    print(visible(" ".join(f"{token}:{piece}" for token, piece in pairs)))
+    print(visible(found["text"]))
 
 
 def _print_provenance(found: dict[str, Any]) -> None:
@@ -264,10 +266,10 @@ def _print_provenance(found: dict[str, Any]) -> None:
         "language": found["language"],
         **found["metadata"],
     }
-    print(_visible(f"{found['source']} {found['split']} {found['document']}: {found['id']}"))
+    print(visible(f"{found['source']} {found['split']} {found['document']}: {found['id']}"))
     for name, value in lines.items():
         if value:
-            print(_visible(f"  {name}: {value}"))
+            print(visible(f"  {name}: {value}"))
 
 
 def _token(directory: Path, options: _Options) -> dict[str, Any]:
@@ -318,13 +320,13 @@ def _print_token(found: dict[str, Any], directory: Path) -> None:
 
     _print_provenance(found)
     print(
-        _visible(
+        visible(
             f"token {found['token']:,} is number {found['position']:,} of its "
             f"{found['num_tokens']:,}: id {found['token_id']}, {found['piece']!r}, at character "
             f"{found['character']:,} of {found['num_characters']:,}"
         )
     )
-    before, marked, after = (_visible(found[part]) for part in ("before", "marked", "after"))
+    before, marked, after = (visible(found[part]) for part in ("before", "marked", "after"))
     text = Text.assemble(before, (f"⟦{marked or found['piece']}⟧", "bold reverse"), after)
     Console(soft_wrap=True).print(text)
 
@@ -365,13 +367,6 @@ def _step(directory: Path, options: _Options) -> dict[str, Any]:
 def _print_step(found: dict[str, Any], directory: Path) -> None:
     for row in found["rows"]:
         for piece in row:
-            print(_visible(f"--- row {piece['row']}, {piece['tokens']} tokens\n{piece['text']}"))
-    names = (_visible(document["id"]) for document in found["documents"])
+            print(visible(f"--- row {piece['row']}, {piece['tokens']} tokens\n{piece['text']}"))
+    names = (visible(document["id"]) for document in found["documents"])
     print("documents:", *names, sep="\n  ")
-
-
-def _visible(text: str) -> str:
-    """Foreign text that cannot steer a terminal."""
-    from llama_jax.cli.pipelines import load_pipelines
-
-    return load_pipelines("plain_text").visible(text)

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from data_pipelines.plain_text import amount, byte_size, percent, visible
 from data_pipelines.report import funnel, place_name, write_report
-from data_pipelines.report_charts import text
+from llama_jax.page import text
+from llama_jax.plain_text import amount, byte_size, percent, visible
 
 HOSTILE = (
     "</script><script>alert(1)</script><img src=x onerror='alert(2)'>\"'&lt;\x00\x1b[31m\x07"
