@@ -19,6 +19,8 @@ COLLECTIVE_OPCODES = frozenset(
     kind + part for kind in COLLECTIVES for part in ("", "-start", "-done")
 )
 NOT_MEMORY_TRAFFIC = COLLECTIVE_OPCODES | {"send", "send-done", "recv", "recv-done"}
+# They cost what the computations cost that they run.
+RUN_OTHERS = ("while", "conditional", "call", "async-start")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -104,9 +106,9 @@ def _cost(
         return totals[body.name].times(counted(trips[body.name]))
     if opcode == "conditional":
         return totals[branch_taken(module, instruction, totals).name]
-    if opcode in ("call", "async-start"):
-        called = module.called(instruction, "to_apply", "calls", "called_computations")
-        return functools.reduce(Cost.__add__, (totals[one.name] for one in called), Cost())
+    if opcode in RUN_OTHERS:
+        called = (totals[one.name] for one in module.called(instruction))
+        return functools.reduce(Cost.__add__, called, Cost())
     cycles = instruction.cycles
     matmul_flops = kernel = 0.0
     if opcode == "fusion":

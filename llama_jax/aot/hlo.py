@@ -5,7 +5,7 @@ import functools
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Computation:
     name: str
     instructions: Mapping[str, Instruction]
     root: Instruction
-    users: Mapping[str, tuple[Instruction, ...]]
+    users: Mapping[str, Sequence[Instruction]]
 
     def __iter__(self) -> Iterator[Instruction]:
         return iter(self.instructions.values())
@@ -183,10 +183,10 @@ def _parse_computation(
         root = instruction if is_root else root
     if root is None:
         raise ValueError(f"HLO text, line {start}: computation %{name} has no ROOT.")
-    users: dict[str, tuple[Instruction, ...]] = dict.fromkeys(instructions, ())
+    users: dict[str, list[Instruction]] = {name: [] for name in instructions}
     for instruction in instructions.values():
         for operand in dict.fromkeys(instruction.operands):
-            users[operand] += (instruction,)
+            users[operand].append(instruction)
     return Computation(name, instructions, root, users)
 
 
@@ -227,8 +227,14 @@ def _parse_instruction(number: int, statement: str) -> tuple[Instruction, bool]:
     )
     if instruction.opcode == "parameter" and not inside.isdecimal():
         raise ValueError(f"HLO text, line {number}: parameter({inside[:20]}) has no number.")
-    if len(instruction.operands) < _LEAST_OPERANDS.get(instruction.opcode, 0):
+    ends = instruction.opcode.endswith(("-done", "-update"))
+    if len(instruction.operands) < _LEAST_OPERANDS.get(instruction.opcode, int(ends)):
         raise ValueError(f"HLO text, line {number}: {instruction.opcode} lacks operands.")
+    for role in _MUST_CALL.get(instruction.opcode, ()):
+        if len(instruction.callees(role)) != 1:
+            raise ValueError(f"HLO text, line {number}: {instruction.opcode} lacks {role}=.")
+    if instruction.opcode == "conditional" and not instruction.callees():
+        raise ValueError(f"HLO text, line {number}: conditional lacks branches.")
     return instruction, bool(head[1])
 
 
@@ -276,4 +282,13 @@ _CALLS = re.compile(
     r"\b(calls|to_apply|condition|body|true_computation|false_computation|branch_computations"
     r"|called_computations)=(?:%([\w.\-]+)|\{([^}]*)\})"
 )
-_LEAST_OPERANDS = {"dot": 2, "convolution": 2, "while": 1, "get-tuple-element": 1, "compare": 2}
+_LEAST_OPERANDS = {
+    "dot": 2,
+    "convolution": 2,
+    "while": 1,
+    "get-tuple-element": 1,
+    "compare": 2,
+    "broadcast": 1,
+    "dynamic-update-slice": 2,
+}
+_MUST_CALL = {"while": ("condition", "body"), "fusion": ("calls",)}

@@ -7,10 +7,29 @@ import re
 from collections.abc import Iterator, Mapping
 
 from llama_jax.aot.collectives import Collective, collectives_of
-from llama_jax.aot.costs import Costs, branch_taken, computation_costs
+from llama_jax.aot.costs import RUN_OTHERS, Cost, Costs, branch_taken, computation_costs
 from llama_jax.aot.hlo import Computation, Instruction, Module, parse_module
 from llama_jax.aot.kernels import Kernel, is_kernel, kernel_flops, kernel_name
 from llama_jax.aot.loops import counted, trip_counts
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """One instruction that takes cycles.
+
+    Attributes:
+        name: To be found in the text.
+        opcode: "copy" for what only changes a layout, "fusion" for most of the rest.
+        where: In the traced function.
+        count: Executions of a step.
+        cost: Of all of them together.
+    """
+
+    name: str
+    opcode: str
+    where: str
+    count: int
+    cost: Cost
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +42,7 @@ class Program:
         hbm_bytes: Read and written, without kernels and collectives.
         kernels: Each with all its launches.
         collectives: In the order of the text.
+        work: Instructions by their cycles, most first; together they make `cycles`.
         doubts: Sentences on what could not be read, and how it was counted.
     """
 
@@ -31,6 +51,7 @@ class Program:
     hbm_bytes: int
     kernels: tuple[Kernel, ...]
     collectives: tuple[Collective, ...]
+    work: tuple[Work, ...]
     doubts: tuple[str, ...]
 
 
@@ -50,6 +71,14 @@ def read_program(text: str, mesh_shape: Mapping[str, int]) -> Program:
     costs = computation_costs(module, trips)
     counts = _executions(module, trips, costs)
     scheduled = [one for one in module.computations.values() if counts.get(one.name)]
+    # What an asynchronous start wraps is read with the start and its end.
+    wrapped = {
+        name
+        for one in scheduled
+        for start in one
+        if start.opcode == "async-start"
+        for name in start.callees()
+    }
     total = costs.totals[module.entry.name]
     return Program(
         cycles=total.cycles,
@@ -59,10 +88,12 @@ def read_program(text: str, mesh_shape: Mapping[str, int]) -> Program:
         collectives=tuple(
             collective
             for one in scheduled
+            if one.name not in wrapped
             for collective in collectives_of(
                 module, one, costs.steps[one.name], counts[one.name], mesh_shape
             )
         ),
+        work=_work(module, counts, costs),
         doubts=tuple(_doubts(scheduled, trips, module)),
     )
 
@@ -98,8 +129,8 @@ def _runs(
         yield body, counted(trips[body.name])
     elif instruction.opcode == "conditional":
         yield branch_taken(module, instruction, costs.totals), 1
-    elif instruction.opcode == "call":
-        yield from ((called, 1) for called in module.called(instruction, "to_apply", "calls"))
+    elif instruction.opcode in RUN_OTHERS:
+        yield from ((called, 1) for called in module.called(instruction))
 
 
 def _kernels(module: Module, counts: Mapping[str, int]) -> tuple[Kernel, ...]:
@@ -126,6 +157,22 @@ def _kernels(module: Module, counts: Mapping[str, int]) -> tuple[Kernel, ...]:
         for name, group in by_name
         for same in [list(group)]
     )
+
+
+def _work(module: Module, counts: Mapping[str, int], costs: Costs) -> tuple[Work, ...]:
+    work = [
+        Work(
+            name=instruction.name,
+            opcode=instruction.opcode,
+            where=instruction.op_name,
+            count=count,
+            cost=cost.times(count),
+        )
+        for name, count in counts.items()
+        for instruction, cost in zip(module.computations[name], costs.steps[name], strict=True)
+        if cost.cycles and instruction.opcode not in RUN_OTHERS
+    ]
+    return tuple(sorted(work, key=lambda one: -one.cost.cycles))
 
 
 def _doubts(
