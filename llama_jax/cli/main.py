@@ -16,6 +16,7 @@ COMMANDS = {
     "data": "build token shards from raw documents; look into them",
     "convert": "take checkpoints to PyTorch and back",
     "plan": "turn a budget into parameters, tokens, time and cost",
+    "doctor": "compile a run for a pod that is not here; say what it will do there",
     "scaling": "fit scaling laws to runs; train a ladder of small ones",
 }
 

@@ -1,0 +1,106 @@
+"""Compile a run for a pod that is not here, and say what it will do there."""
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llama_jax.cli.recipe_args import parse_recipe
+from llama_jax.hardware import Pod, parse_pod
+
+if TYPE_CHECKING:
+    from llama_jax.aot.compile import DoesNotFit
+    from llama_jax.cli.doctor_run import Request
+
+_DESCRIPTION = """Compiles the training step for a pod, without the pod, and reads the program.
+
+Says whether it fits and by how much; what a step costs in matmuls, kernels, memory traffic and
+communication; how long it will take (a prediction, see docs/step_time.md); what the whole run
+will take and cost; what is wrong with the program; and how the model differs from the published
+one. The exit code is 2 where the run would fail.
+
+It needs the compiler of the hardware, not the hardware: pip install 'llama-jax[tpu]' for TPUs,
+'llama-jax[cuda]' for GPUs.
+
+examples:
+  llama-jax doctor llama2_7b --topology v5p:4x4x4 --rows-per-chip 4
+  llama-jax doctor llama2_70b --topology v5p:4x4x8 --slices 2 --usd-per-chip-hour 4.2
+  llama-jax doctor llama3_8b --topology v5e:16x16 --rows-per-chip 1 --save-hlo step.hlo --json"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Flags of the command beside the recipe's fields.
+
+    Attributes:
+        topology: CHIP:GRID or CHIP:COUNT, as in v5p:4x4x8 or h100:8.
+        slices: Pods of that kind, joined by the data-centre network.
+        rows_per_chip: Rows of a batch on each chip, in place of the recipe's batch; may be a
+            fraction.
+        usd_per_chip_hour: Your price; there is no default, for prices are by contract and region.
+        goodput: Share of the wall clock in which steps run. Assumed; LLaMA-3's run had over 90%.
+        save_hlo: File for the compiled program's text.
+        json: Whether to print one JSON document on stdout, in place of the page.
+    """
+
+    topology: str = ""
+    slices: int = 1
+    rows_per_chip: float = 0.0
+    usd_per_chip_hour: float = 0.0
+    goodput: float = 0.9
+    save_hlo: Path | None = None
+    json: bool = False
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; see `--help`."""
+    started = time.monotonic()
+    config, options = parse_recipe(
+        argv, prog="llama-jax doctor", description=_DESCRIPTION, extra=Options
+    )
+    pod = _pod(options)
+    from llama_jax.aot.topology import prepare_environment
+
+    prepare_environment()
+    from llama_jax.aot.compile import DoesNotFit
+    from llama_jax.cli.doctor_run import Request, examine, plan_request
+
+    request: Request = plan_request(
+        config, pod, num_slices=options.slices, rows_per_chip=options.rows_per_chip
+    )
+    try:
+        found = examine(request, started=started, save_hlo=options.save_hlo)
+    except DoesNotFit as failure:
+        return _does_not_fit(request, failure, as_json=options.json)
+    from llama_jax.cli.doctor_page import document, print_page
+
+    if options.json:
+        print(json.dumps(document(found, options.usd_per_chip_hour, options.goodput), indent=2))
+    else:
+        print_page(found, options.usd_per_chip_hour, options.goodput)
+    return 0
+
+
+def _pod(options: Options) -> Pod:
+    if not options.topology:
+        raise ValueError("--topology is needed: CHIP:GRID or CHIP:COUNT (v5p:4x4x8, h100:8).")
+    if options.slices < 1:
+        raise ValueError(f"--slices={options.slices} must be 1 or more.")
+    if options.rows_per_chip < 0:
+        raise ValueError(f"--rows-per-chip={options.rows_per_chip} must be positive.")
+    if not 0 < options.goodput <= 1:
+        raise ValueError(f"--goodput={options.goodput} must be in (0, 1].")
+    return parse_pod(options.topology, "--topology")
+
+
+def _does_not_fit(request: "Request", failure: "DoesNotFit", *, as_json: bool) -> int:
+    from llama_jax.aot.forecast import forecast_fit
+
+    advice = forecast_fit(request.demand, failure.needed, failure.limit)
+    if as_json:
+        answer = {"fits": False, "needed_bytes": failure.needed, "limit_bytes": failure.limit}
+        print(json.dumps(answer | {"advice": advice}, indent=2))
+    print(f"llama-jax doctor: does not fit: {advice}", file=sys.stderr)
+    return 2

@@ -1,0 +1,141 @@
+"""Each fault of a compiled step is found from its numbers, and a clean step has none."""
+
+import dataclasses
+
+import pytest
+
+from llama_jax.aot.findings import find_faults
+from llama_jax.flops import matmul_params
+from llama_jax.recipe import load_recipe
+from tests.aot.fakes import collective, kernel, machine, memory, program
+
+POD = machine("v5p:4x4x8", fsdp=128)
+CONFIG = load_recipe("llama2_70b")
+CONFIG = dataclasses.replace(
+    CONFIG,
+    train=dataclasses.replace(CONFIG.train, batch_size=256),
+    compute=dataclasses.replace(CONFIG.compute, remat="attention"),
+)
+MODEL_FLOPS = 6.0 * matmul_params(CONFIG.model) * 256 * 4096 / 128
+STATE_GIB = 12 * 68_976_648_192 / 128 / 2**30
+CLEAN = {
+    "cycles": 17_500_000_000,
+    "matmul_flops": MODEL_FLOPS,
+    "kernels": [kernel(launches=80, flops=1e14), kernel("splash_mha_dkv", 80, 2e14)],
+    "collectives": [
+        collective("all-gather", gigabytes=276.0),
+        collective("reduce-scatter", gigabytes=1.08, exposure="fused"),
+        collective("all-reduce", gigabytes=0.01, exposure="exposed"),
+    ],
+}
+
+
+def findings(where=POD, config=CONFIG, held=(STATE_GIB, 60.0), **changes):
+    return find_faults(config, where, program(**CLEAN | changes), memory(*held))
+
+
+def told(**changes):
+    return [(one.severity, one.what) for one in findings(**changes)]
+
+
+def test_a_clean_step_has_no_findings():
+    assert told() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "severity", "words"),
+    [
+        ({"held": (4 * STATE_GIB, 60.0)}, "serious", "held more than once"),
+        (
+            {"collectives": [collective("all-reduce", gigabytes=136.6)]},
+            "costly",
+            "Gradients are all-reduced",
+        ),
+        (
+            {"collectives": [collective("all-reduce", gigabytes=1000, exposure="exposed")]},
+            "serious",
+            "Gradients are all-reduced",
+        ),
+        (
+            {"collectives": [collective("all-reduce", gigabytes=419, stands_for="all-gather")]},
+            "serious",
+            "all-reduces of buffers that are zero",
+        ),
+        (
+            {"collectives": [collective("all-gather", gigabytes=200.0, exposure="exposed")]},
+            "costly",
+            "wait for all-gathers",
+        ),
+        (
+            {"collectives": [collective("collective-permute", gigabytes=276, count=9000)]},
+            "serious",
+            "windowed einsums",
+        ),
+        (
+            {"kernels": [kernel("splash_mha_fwd", 160)]},
+            "costly",
+            "forward attention kernel runs more than once",
+        ),
+        ({"matmul_flops": 1.33 * MODEL_FLOPS}, "note", "computed again"),
+        ({"matmul_flops": 1.6 * MODEL_FLOPS}, "serious", "more work than recomputation"),
+        ({"held": (STATE_GIB, 94.0)}, "note", "Memory is tight"),
+        ({"held": (STATE_GIB, 30.0)}, "note", "Memory is left"),
+        (
+            {"collectives": [collective("all-gather", gigabytes=9000.0)]},
+            "costly",
+            "more communication than computation",
+        ),
+        ({"doubts": ["Line 3: a loop."]}, "note", "could not be read"),
+    ],
+)
+def test_each_fault_is_found_and_nothing_else(changes, severity, words):
+    found = findings(**changes)
+    assert [one.severity for one in found if words in one.what] == [severity]
+    expected = 2 if "exposure='exposed'" in str(changes) and "Gradients" in words else 1
+    assert len(found) == expected
+
+
+def test_the_worst_come_first():
+    found = findings(
+        matmul_flops=1.33 * MODEL_FLOPS,
+        kernels=[kernel("splash_mha_fwd", 160)],
+        held=(4 * STATE_GIB, 60.0),
+    )
+    assert [one.severity for one in found] == ["serious", "costly", "note"]
+
+
+def test_numbers_are_the_evidence():
+    (found,) = findings(kernels=[kernel("splash_mha_fwd", 160)])
+    assert found.evidence == "160 launches for 80 layers"
+    assert "compute.remat" in found.fix
+
+
+def test_copies_of_the_model_are_told_where_they_take_much_memory():
+    copies = machine("v5p:4x4x8", replica=16, fsdp=8)
+    held = (12 * 68_976_648_192 / 8 / 2**30, 94.0)
+    assert ("note", "Each of 16 groups of devices holds the whole model.") in told(
+        where=copies, held=held, collectives=[]
+    )
+
+
+@pytest.mark.parametrize(
+    ("topology", "change", "words"),
+    [
+        ("v6e:16x16", {"mlp_dim": 11008}, ""),
+        ("v5e:16x16", {"vocab_size": 5_001}, "vocab_size"),
+        ("v6e:16x16", {"embed_dim": 8320}, "embed_dim"),
+        ("v5e:16x16", {"embed_dim": 8320}, ""),
+        ("v5e:16x16", {"head_dim": 64, "num_heads": 128}, "Heads are narrower"),
+    ],
+)
+def test_sizes_that_do_not_fill_the_matrix_units_are_told(topology, change, words):
+    model = dataclasses.replace(CONFIG.model, **change)
+    config = dataclasses.replace(CONFIG, model=model)
+    where = machine(topology, fsdp=256)
+    found = [
+        one.what
+        for one in findings(where=where, config=config)
+        if "matrix units" in one.what and "model." in one.what + one.evidence
+    ]
+    assert len(found) == (1 if words else 0)
+    assert all(words in one for one in found)

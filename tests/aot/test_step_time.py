@@ -1,0 +1,94 @@
+"""A step's time follows from cycles, kernels, bytes and links, and from nothing else."""
+
+import pytest
+
+from llama_jax.aot.step_time import Calibration, collective_seconds, predict_step_time
+from tests.aot.fakes import collective, kernel, machine, program
+
+POD = machine("v5p:4x4x8", fsdp=128)
+PLAIN = Calibration(cycles=1.0, kernels=0.5)
+
+
+def seconds(loaded, where=POD, calibration=PLAIN):
+    return predict_step_time(loaded, where, calibration).seconds
+
+
+def test_cycles_pass_at_the_clock_of_the_chip():
+    assert seconds(program(cycles=1_750_000_000)) == pytest.approx(1.0)
+    assert seconds(program(cycles=1_500_000_000), machine("v5e:4x4", fsdp=16)) == pytest.approx(1)
+    slower = Calibration(cycles=1.2, kernels=0.5)
+    assert seconds(program(cycles=1_750_000_000), calibration=slower) == pytest.approx(1.2)
+
+
+def test_kernels_run_at_a_share_of_the_peak_beside_the_cycles():
+    loaded = program(cycles=1_750_000_000, kernels=[kernel(flops=459e12)])
+    assert seconds(loaded) == pytest.approx(1.0 + 2.0)
+
+
+def test_a_device_that_is_half_a_chip_has_half_its_peak():
+    halves = machine("tpu7x:2x2x1", fsdp=8)
+    assert halves.devices_per_chip == 2
+    assert seconds(program(kernels=[kernel(flops=2307e12 / 4)]), halves) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("topology", "kind", "size", "expected"),
+    [
+        # 1 GB out on each; three closed rings of two links of 90 GB/s.
+        ("v5p:4x4x8", "all-gather", 128, 127 / 128 / 540),
+        ("v5p:4x4x8", "all-reduce", 128, 2 * 127 / 128 / 540),
+        # Of a reduce-scatter the output is a part, and all the others' parts are sent.
+        ("v5p:4x4x8", "reduce-scatter", 128, 127 / 540),
+        # Eight chips lie along the longest side alone.
+        ("v5p:4x4x8", "all-gather", 8, 7 / 8 / 180),
+        # A side of 8 on v5e is no ring: each of two lines carries half.
+        ("v5e:8x8", "all-gather", 64, 63 / 64 / 90),
+        ("v5e:16x16", "all-gather", 256, 255 / 256 / 180),
+        # One link, one way.
+        ("v5e:8x8", "collective-permute", 64, 1 / 45),
+    ],
+)
+def test_collectives_take_all_the_links_that_their_group_spans(topology, kind, size, expected):
+    pod = machine(topology, fsdp=machine(topology).pod.count // size, tensor=size)
+    one = collective(kind, axes=("tensor",), size=size)
+    assert collective_seconds(one, pod) == pytest.approx(expected)
+
+
+def test_between_slices_the_network_carries_what_the_chips_have_of_it():
+    two = machine("v5p:4x4x8", slices=2, replica=2, fsdp=128)
+    across = collective("all-reduce", axes=("replica",), size=2)
+    assert collective_seconds(across, two) == pytest.approx(1 / 6.25)
+    assert collective_seconds(collective(), two) == collective_seconds(collective(), POD)
+
+
+def test_between_nodes_of_gpus_the_network_carries_it_too():
+    nodes = machine("h100:16", replica=2, fsdp=8)
+    inside = collective(size=8)
+    across = collective("all-reduce", axes=("replica",), size=2)
+    assert collective_seconds(inside, nodes) == pytest.approx(7 / 8 / 450)
+    assert collective_seconds(across, nodes) == pytest.approx(1 / 50)
+
+
+def test_what_work_is_scheduled_beside_costs_only_what_it_takes_longer():
+    gather = 540e-3 * 128 / 127  # GB of 1 ms
+    work = {"cycles": 1_750_000_000}
+    bare = program(**work, collectives=[collective(gigabytes=gather, exposure="exposed")])
+    assert seconds(bare) == pytest.approx(1.001)
+    hidden = program(**work, collectives=[collective(gigabytes=gather, beside_cycles=3_500_000)])
+    assert seconds(hidden) == pytest.approx(1.0)
+    late = program(**work, collectives=[collective(gigabytes=gather, beside_cycles=437_500)])
+    assert seconds(late) == pytest.approx(1.00075)
+
+
+def test_a_step_is_never_shorter_than_its_links_are_busy():
+    # Each finds enough work beside it, and all of them the same.
+    many = [collective(gigabytes=540.0) for _ in range(3)]
+    assert seconds(program(cycles=1_750_000_000, collectives=many)) == pytest.approx(
+        3 * 127 / 128, rel=1e-3
+    )
+
+
+def test_gpus_whose_cycles_nobody_estimates_are_bound_by_matmuls_or_memory():
+    gpus = machine("h100:8", fsdp=8)
+    assert seconds(program(matmul_flops=0.7 * 989e12), gpus) == pytest.approx(1.0)
+    assert seconds(program(hbm_bytes=int(2 * 3352e9)), gpus) == pytest.approx(2.0)
