@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llama_jax.page import Row, facts, key, table, text, write_page
+from llama_jax.page import Row, facts, folded, key, table, text, write_page
 from llama_jax.plain_text import amount, byte_size, percent
 
-from .report_charts import columns, counted, example, folded, power_labels
+from .report_charts import columns, counted, example, power_labels
 
 REPORT_PAGE = "report.html"
 _SPLITS = {"train": "→ for training", "heldout": "→ held out"}

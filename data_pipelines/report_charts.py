@@ -2,26 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 
-from llama_jax.page import Row, table, text
+from llama_jax.page import Row, folded, text
 from llama_jax.plain_text import amount, percent
-
-_MAX_ROWS = 12
 
 
 def example(name: str, excerpt: str) -> str:
     """A document: where it is, and how it begins."""
     shown = f'<div class="text" dir="auto">{text(excerpt)}</div>' if excerpt else ""
     return f'<div class="example"><bdi class="id">{text(name)}</bdi>{shown}</div>'
-
-
-def folded(head: Sequence[str], rows: Sequence[Row]) -> str:
-    """A table of the first rows, and the others behind a line that says how many they are."""
-    # A line for a single row more would spare nothing.
-    shown = len(rows) if len(rows) <= _MAX_ROWS + 1 else _MAX_ROWS
-    more = ""
-    if rest := rows[shown:]:
-        more = f"<details><summary>{len(rest):,} more</summary>{table(head, rest)}</details>"
-    return table(head, rows[:shown]) + more
 
 
 def counted(head: tuple[str, str], counts: Iterable[tuple[str, int]], paint: str) -> str:

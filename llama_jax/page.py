@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from llama_jax.plain_text import visible
 
+_MAX_ROWS = 12
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 # Okabe and Ito's palette, which people who confuse colours tell apart; "gone" is hatched too.
 _LIGHT = "--page:#fff;--ink:#1a1a1a;--soft:#5c5c5c;--line:#ddd;--pale:#f3f3f1;--kept:#0072b2"
@@ -136,6 +137,23 @@ def table(head: Sequence[str], rows: Iterable[Row]) -> str:
     )
 
 
+def folded(head: Sequence[str], rows: Sequence[Row]) -> str:
+    """A table of the first rows, and the others behind a line that says how many they are."""
+    # A line for a single row more would spare nothing.
+    shown = len(rows) if len(rows) <= _MAX_ROWS + 1 else _MAX_ROWS
+    more = ""
+    if rest := rows[shown:]:
+        more = f"<details><summary>{len(rest):,} more</summary>{table(head, rest)}</details>"
+    return table(head, rows[:shown]) + more
+
+
+def bars(drawn: Sequence[Iterable[tuple[float, str]]]) -> str:
+    """Bars one below the other, as wide as where they stand; see `Row.bars`."""
+    height = 100 / max(len(drawn), 1)
+    parts = (part for at, bar in enumerate(drawn) for part in _segments(bar, at * height, height))
+    return f'<svg aria-hidden="true">{"".join(parts)}</svg>'
+
+
 def key(*entries: tuple[str, str]) -> str:
     """What the paints of bars mean, in words."""
     shown = "".join(
@@ -151,13 +169,9 @@ def _row(row: Row, head: Sequence[str]) -> str:
         f'<td data-of="{text(name)}">{text(cell)}</td>'
         for name, cell in zip(head, row.cells, strict=True)
     )
-    height = 100 / max(len(row.bars), 1)
-    bars = "".join(
-        part for at, bar in enumerate(row.bars) for part in _segments(bar, at * height, height)
-    )
     return (
         f'<tr><th scope="row"><bdi>{text(row.label)}</bdi></th>{cells}<td class="bar">'
-        f'<svg aria-hidden="true">{bars}</svg></td></tr>'
+        f"{bars(row.bars)}</td></tr>"
     )
 
 

@@ -24,6 +24,7 @@ from llama_jax.config.document_filters import (
     QualityClassifier,
 )
 from llama_jax.config.filters import Filter
+from llama_jax.config.guards import GuardConfig
 from llama_jax.config.ladder import LadderConfig, Rung
 from llama_jax.config.model import LinearRope, Llama3Rope, ModelConfig, PlainRope, Rope
 from llama_jax.config.optimizer import (
@@ -73,6 +74,7 @@ __all__ = [
     "GitHubSource",
     "GopherQuality",
     "GopherRepetition",
+    "GuardConfig",
     "LadderConfig",
     "LanguageFilter",
     "Linear",

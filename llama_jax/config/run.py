@@ -6,6 +6,7 @@ from typing import Literal
 from llama_jax.config import checks
 from llama_jax.config.build import BuildConfig
 from llama_jax.config.data import DataConfig
+from llama_jax.config.guards import GuardConfig
 from llama_jax.config.model import ModelConfig
 from llama_jax.config.optimizer import Optimizer, Schedule, WarmupStableDecay
 from llama_jax.config.stream import check_stream
@@ -217,6 +218,7 @@ class RunConfig:
         checkpoint: When to save, and what to keep.
         evaluate: How often to score held-out documents.
         log: Where metrics go.
+        guards: What is done about hangs, spikes and silent corruption.
         stream: Data recipe whose raw documents are read, in place of shards in `data.directory`.
     """
 
@@ -231,6 +233,7 @@ class RunConfig:
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     log: LogConfig = LogConfig()
+    guards: GuardConfig = GuardConfig()  # noqa: RUF009 (frozen)
     stream: BuildConfig | None = None
 
     def __post_init__(self) -> None:

@@ -5,9 +5,9 @@
         run.checkpoints, run.metrics, run.tensorboard    # paths
 
 What may change when a run is continued: how it is computed, saved and watched (`compute`, `mesh`,
-`checkpoint`, `evaluate`, `log`, and the fields of `MAY_CHANGE`), for none of it changes what is
-computed beyond rounding. While a `WarmupStableDecay` schedule has not begun its cooldown, the
-length of the run and of the cooldown may change too. Everything else is refused by name.
+`checkpoint`, `evaluate`, `log`, `guards`, and the fields of `MAY_CHANGE`), for none of it changes
+what is computed beyond rounding. While a `WarmupStableDecay` schedule has not begun its cooldown,
+the length of the run and of the cooldown may change too. Everything else is refused by name.
 """
 
 import fcntl
@@ -26,6 +26,7 @@ MAY_CHANGE = (
     "checkpoint.",
     "compute.",
     "evaluate.",
+    "guards.",
     "log.",
     "mesh.",
     "train.accumulation_steps",

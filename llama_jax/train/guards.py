@@ -20,16 +20,12 @@ class TrainingFailed(RuntimeError):  # noqa: N818 (an outcome of a run, not a fa
 class NonFiniteGuard:
     """Stops the run after too many non-finite updates in a row, and names what they read.
 
-    Attributes:
-        total: Updates skipped since the start of this process.
-
     Args:
         max_in_a_row: Skipped updates in a row that end the run.
         documents_of: Source documents of an update, for the message.
     """
 
     def __init__(self, max_in_a_row: int, documents_of: Callable[[int], list[Document]]):
-        self.total = 0
         self._in_a_row = 0
         self._max_in_a_row = max_in_a_row
         self._documents_of = documents_of
@@ -47,7 +43,6 @@ class NonFiniteGuard:
         if not metrics["skipped"]:
             self._in_a_row = 0
             return
-        self.total += 1
         self._in_a_row += 1
         if self._in_a_row >= self._max_in_a_row:
             raise TrainingFailed(self._explain(step, metrics))

@@ -1,7 +1,6 @@
 """All that a run says of itself: the plan before, a line at intervals, scores and the end."""
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,11 +11,15 @@ from llama_jax.config import RunConfig
 from llama_jax.data.dataset import Dataset
 from llama_jax.flops import count_params, train_flops_per_token
 from llama_jax.model import resolve_dtype
+from llama_jax.observe import incidents
+from llama_jax.observe.goodput import GoodputLog
 from llama_jax.observe.progress import Progress, describe
+from llama_jax.observe.run_directory import RunDirectory
 from llama_jax.observe.throughput import ThroughputMeter, count_chips, find_peak
 from llama_jax.observe.writers import MetricWriter, read_metrics
 from llama_jax.train.beginning import Beginning
 from llama_jax.train.evaluate import Score, held_out_metrics, total
+from llama_jax.train.hosts import Pace
 
 
 class Journal:
@@ -30,9 +33,11 @@ class Journal:
         dataset: What it reads.
         beginning: Where it began.
         mesh: Devices that train.
+        folder: Of the run.
         progress: For people.
         writer: For the numbers.
-        metrics: File in which they are kept.
+        goodput: The account of the run's wall time.
+        pace: Of this process and the others.
     """
 
     def __init__(
@@ -41,14 +46,18 @@ class Journal:
         dataset: Dataset,
         beginning: Beginning,
         mesh: Mesh,
+        folder: RunDirectory,
         progress: Progress,
         writer: MetricWriter,
-        metrics: Path,
+        goodput: GoodputLog,
+        pace: Pace,
     ):
         self.loss_nats_per_token = float("nan")
         self._config, self._dataset, self._beginning = config, dataset, beginning
-        self._mesh, self._progress, self._writer = mesh, progress, writer
-        self._metrics = metrics
+        self._mesh, self._folder = mesh, folder
+        self._progress, self._writer = progress, writer
+        self._goodput, self._pace = goodput, pace
+        self._slow_host: int | None = None
         self._meter = ThroughputMeter(
             config.model,
             config.data.seq_len,
@@ -59,6 +68,12 @@ class Journal:
     def say(self, text: str) -> None:
         """Prints a line that stays."""
         self._progress.say(text)
+
+    def incident(self, kind: str, step: int, text: str) -> None:
+        """Prints a line that nobody overlooks, and keeps it for the report."""
+        self.say(f"{kind.upper()} at step {step:,}: {text}")
+        if self._folder.primary:
+            incidents.note(self._folder.path, kind, step, text)
 
     def announce(self, abstract_state: Any, changed: list[str], scored: Collection[str]) -> None:
         """Prints the plan: what will be trained, on what, how far, and what it will take."""
@@ -93,21 +108,28 @@ class Journal:
             status += f" · {skipped} updates skipped"
         self._progress.report(step, status)
         samples = self._beginning.samples_at(step, self._config)
-        seen = {
-            "samples_seen": samples,
-            "tokens_seen": tokens,
-            "step_seconds": seconds / updates,
-        }
+        seen = {"samples_seen": samples, "tokens_seen": tokens}
+        host, slow = self._pace.look(step, updates, seconds)
+        pace = {"step_seconds": host.step_seconds, "data_seconds": host.data_seconds}
+        if slow:
+            pace["slow_host"] = slow.index
+            if slow.index != self._slow_host:
+                self.incident("slow host", step, slow.why)
+        self._slow_host = slow.index if slow else None
         epochs = {f"epochs/{name}": e for name, e in self._dataset.epochs(samples).items()}
-        self._writer.write(step, metrics | seen | throughput.metrics() | epochs)
+        wall_time = self._goodput.total().metrics()
+        speed = pace | throughput.metrics()
+        self._writer.write(step, metrics | seen | speed | epochs | wall_time)
+        self._goodput.note(step)
 
     def has_scores(self, step: int) -> bool:
         """Whether held-out scores of `step` are on file, of an earlier start perhaps."""
-        records = read_metrics(self._metrics)
+        records = read_metrics(self._folder.metrics)
         return any(r["step"] == step and "heldout/bits_per_byte" in r for r in records)
 
     def score(self, step: int, scores: Mapping[str, Score]) -> None:
         """Shows and writes held-out scores."""
+        self._goodput.note(step)
         if not scores:
             return
         self._writer.write(step, held_out_metrics(scores))

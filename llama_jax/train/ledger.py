@@ -1,46 +1,69 @@
-"""Numbers of every update, read one update late so that no device waits for the host."""
+"""Numbers of every update, read late so that no device waits for the host."""
 
 import collections
-import contextlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import jax
 
-from llama_jax.train.guards import NonFiniteGuard
+from llama_jax.observe.goodput import WorkClock
 from llama_jax.train.step import Metrics
 
 # While the host reads the metrics of an update, the devices have the next one to work on.
 _UPDATES_AHEAD = 2
 
 
+class Watcher(Protocol):
+    """Sees the numbers of every update, in order and once."""
+
+    def see(self, step: int, metrics: dict[str, float]) -> None:
+        """Takes note of update `step`, counted from 1; what it raises ends the run."""
+
+
 class Ledger:
-    """Collects metrics of updates and reports them at intervals.
+    """Collects metrics of updates, shows each to the watchers, and reports at intervals.
 
     Args:
-        guard: Sees each update.
+        watchers: See each update.
         every_steps: Updates between two reports.
         report: Takes the updates made so far, metrics over the interval, updates and seconds in
-            it. Losses are means over its tokens; norms and learning rate are the last update's.
+            it, evaluations left out. Losses are means over its tokens; norms and learning rate
+            are the last update's.
+        clock: Of this process.
     """
 
     def __init__(
         self,
-        guard: NonFiniteGuard,
+        watchers: Sequence[Watcher],
         every_steps: int,
         report: Callable[[int, dict[str, float], int, float], None],
+        clock: WorkClock,
     ):
-        self._guard, self._every_steps, self._report = guard, every_steps, report
+        self._watchers, self._every_steps, self._report = watchers, every_steps, report
         self._pending: collections.deque[tuple[int, Metrics]] = collections.deque()
         self._nats = self._tokens = 0.0
-        self._updates = 0
-        self._since = time.monotonic()
+        self._updates = self._skipped = 0
+        self._clock, self._since = clock, clock.training
+
+    @property
+    def skipped(self) -> int:
+        """Updates of this process that were skipped for being not finite."""
+        return self._skipped
+
+    @property
+    def idle(self) -> bool:
+        """Whether the devices have made all updates they were given."""
+        if not self._pending:
+            return True
+        _, newest = self._pending[-1]
+        loss: Any = newest["loss_nats_per_token"]
+        return loss.is_ready()
 
     def add(self, step: int, metrics: Metrics) -> None:
         """Takes the metrics of update `step`, counted from 1, and reads those of an earlier one.
 
         Raises:
-            TrainingFailed: From the guard.
+            TrainingFailed: From a watcher.
         """
         for value in metrics.values():
             value.copy_to_host_async()
@@ -52,31 +75,30 @@ class Ledger:
         """Reads all updates so far; waits until the devices have made them.
 
         Raises:
-            TrainingFailed: From the guard.
+            TrainingFailed: From a watcher.
         """
         while self._pending:
             self._read(*self._pending.popleft())
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Time spent inside is not training: it does not count in the throughput."""
-        self.flush()
-        started = time.monotonic()
-        yield
-        self._since += time.monotonic() - started
+        self._clock.lap("steps")
 
     def _read(self, step: int, on_devices: Metrics) -> None:
+        self._clock.lap("steps")
         metrics = {name: float(value) for name, value in jax.device_get(on_devices).items()}
-        self._guard.see(step, metrics)
+        self._clock.device_seconds += self._clock.lap("steps")
         self._updates += 1
+        self._skipped += int(metrics["skipped"])
         if not metrics["skipped"]:
             self._nats += metrics["loss_nats_per_token"] * metrics["tokens"]
             self._tokens += metrics["tokens"]
+        for watcher in self._watchers:
+            watcher.see(step, metrics)
         if step % self._every_steps == 0:
             mean = self._nats / self._tokens if self._tokens else float("nan")
-            metrics |= {"loss_nats_per_token": mean, "skipped_updates": float(self._guard.total)}
-            del metrics["skipped"], metrics["tokens"]
-            seconds = time.monotonic() - self._since
-            self._report(step, metrics, self._updates, seconds)
+            numbers = metrics | {
+                "loss_nats_per_token": mean,
+                "skipped_updates": float(self._skipped),
+            }
+            del numbers["skipped"], numbers["tokens"]
+            self._report(step, numbers, self._updates, self._clock.training - self._since)
             self._nats, self._tokens, self._updates = 0.0, 0.0, 0
-            self._since = time.monotonic()
+            self._since = self._clock.training

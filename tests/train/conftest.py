@@ -82,17 +82,21 @@ class Command:
     folder: Path
     cache: Path
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of the processes."""
+        return os.environ | {
+            "JAX_COMPILATION_CACHE_DIR": str(self.cache),
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": " ".join(f"--{k}={v}".lower() for k, v in COMPILE_QUICKLY.items()),
+        }
+
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
         """Starts it and does not wait."""
         return subprocess.Popen(
             [sys.executable, "-m", "llama_jax.cli.main", *map(str, arguments)],
             cwd=self.folder,
-            env=os.environ
-            | {
-                "JAX_COMPILATION_CACHE_DIR": str(self.cache),
-                "JAX_PLATFORMS": "cpu",
-                "XLA_FLAGS": " ".join(f"--{k}={v}".lower() for k, v in COMPILE_QUICKLY.items()),
-            },
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -22,7 +22,6 @@ def test_only_skipped_updates_in_a_row_end_a_run():
     guard = make_guard(2)
     for step, metrics in enumerate([BAD, GOOD, BAD, GOOD, BAD], start=1):
         guard.see(step, metrics)
-    assert guard.total == 3
     with pytest.raises(TrainingFailed, match=r"step 6: the loss .nan.*in a row: 2"):
         guard.see(6, BAD)
 

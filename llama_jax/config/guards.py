@@ -1,0 +1,54 @@
+"""What a run does about hangs, spikes and silent corruption."""
+
+import dataclasses
+from typing import Literal
+
+from llama_jax.config import checks
+
+SPIKE_ACTIONS = ("report", "rewind")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class GuardConfig:
+    """When a run stops trusting its machines or its data; may change between two starts.
+
+    Attributes:
+        step_deadline_seconds: For one update, from the second on. A process that makes none for so
+            long dumps its stacks and ends with 1, so that it is started again; 0 waits for ever.
+        other_deadline_seconds: For what is no update: compilation and the first one, an
+            evaluation, a checkpoint; 0 waits for ever.
+        spike_window: Updates before one with whose losses and gradient norms it is compared.
+        spike_deviations: A spike is above the median by more than so many standard deviations, of
+            which the median absolute deviation is the estimate.
+        on_spike: What is done about a spike of the loss: "report" names it, "rewind" goes back to
+            the last checkpoint before it and passes over the data since. One of the gradient
+            norm, which is clipped, is always only reported.
+        rewind_steps: Updates before a spike that are not trusted either.
+        max_rewinds: Of one run; one more ends it.
+        recompute_every_steps: The norm of the gradient is computed twice more before every so
+            many updates, and must be bit for bit the same; 0 never does. Costs about two forward
+            and backward passes each time, and another compiled program.
+    """
+
+    step_deadline_seconds: float = 1800.0
+    other_deadline_seconds: float = 7200.0
+    spike_window: int = 128
+    spike_deviations: float = 10.0
+    on_spike: Literal["report", "rewind"] = "report"
+    rewind_steps: int = 0
+    max_rewinds: int = 10
+    recompute_every_steps: int = 0
+
+    def __post_init__(self) -> None:
+        checks.not_negative(
+            "guards",
+            step_deadline_seconds=self.step_deadline_seconds,
+            other_deadline_seconds=self.other_deadline_seconds,
+            rewind_steps=self.rewind_steps,
+            max_rewinds=self.max_rewinds,
+            recompute_every_steps=self.recompute_every_steps,
+        )
+        checks.positive(
+            "guards", spike_window=self.spike_window, spike_deviations=self.spike_deviations
+        )
+        checks.one_of("guards", SPIKE_ACTIONS, on_spike=self.on_spike)

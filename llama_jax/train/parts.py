@@ -1,0 +1,194 @@
+"""The parts of a run, opened so that all that can be refused is refused before it computes."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from llama_jax import recipe
+from llama_jax.checkpoint import Checkpointer
+from llama_jax.checkpoint.damage import set_aside
+from llama_jax.config import RunConfig
+from llama_jax.data.batch import Batch
+from llama_jax.data.dataset import Document
+from llama_jax.observe import incidents
+from llama_jax.observe.goodput import NAME, GoodputLog, WorkClock
+from llama_jax.observe.progress import Progress
+from llama_jax.observe.run_directory import RunDirectory
+from llama_jax.observe.writers import open_writer
+from llama_jax.train.beginning import Beginning, Origin, find_beginning, keep_origin
+from llama_jax.train.data import Data, OpenRaw, open_data
+from llama_jax.train.evaluate import Evaluator
+from llama_jax.train.feed import feed, local_rows, make_to_devices
+from llama_jax.train.hosts import Hosts, Pace
+from llama_jax.train.journal import Journal
+from llama_jax.train.program import Program, begin_compiling
+from llama_jax.train.state import TrainState
+
+_LIBRARIES = ("llama-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a run is made of, from where it begins.
+
+    Attributes:
+        config: Of the run.
+        folder: Of the run.
+        beginning: Where the next update stands.
+        program: What the devices run.
+        data: What it reads.
+        batches: Of all updates to come.
+        evaluator: Scores held-out documents.
+        checkpointer: Saves.
+        journal: Tells people and files.
+        clock: Of this process.
+        goodput: The account of all starts.
+    """
+
+    config: RunConfig
+    folder: RunDirectory
+    beginning: Beginning
+    program: Program
+    data: Data
+    batches: Iterator[Batch]
+    evaluator: Evaluator
+    checkpointer: Checkpointer
+    journal: Journal
+    clock: WorkClock
+    goodput: GoodputLog
+
+    def documents_of(self, step: int) -> list[Document]:
+        """What update `step`, counted from 1, read."""
+        start, end = (self.beginning.samples_at(s, self.config) for s in (step - 1, step))
+        return self.data.dataset.documents_of(start, end - start)
+
+    def meta(self, done: int) -> dict[str, Any]:
+        """What a checkpoint says beside its arrays: enough to go on, and to run again."""
+        samples = self.beginning.samples_at(done, self.config)
+        origin = self.beginning.origin
+        return {
+            "step": done,
+            "samples": samples,
+            "first_sample": self.beginning.first_sample,
+            "tokens": self.beginning.tokens_at(done, self.config),
+            "seed": self.config.train.seed,
+            "epochs": self.data.dataset.epochs(samples),
+            "origin": dataclasses.asdict(origin) if origin else None,
+            "config": json.loads(recipe.to_json(self.config)),
+            "versions": {name: version(name) for name in _LIBRARIES},
+        }
+
+
+@contextlib.contextmanager
+def open_parts(
+    config: RunConfig,
+    folder: RunDirectory,
+    mesh: Mesh,
+    clock: WorkClock,
+    hosts: Hosts,
+    *,
+    origin: Origin | None = None,
+    open_raw: OpenRaw | None = None,
+) -> Iterator[tuple[Parts, TrainState]]:
+    """Opens the parts of a run and its first state, in the mesh's layout, which is current.
+
+    Raises:
+        ValueError: If the request is wrong; nothing was computed.
+        CheckpointError: If there are checkpoints and all are damaged.
+    """
+    with contextlib.ExitStack() as stack:
+        beginning = find_beginning(folder.path, config, origin)
+        resume_step = beginning.step if beginning.resumed else None
+        changed = folder.adopt(config, resume_step=resume_step)
+        data = stack.enter_context(
+            open_data(config, folder.path, open_raw, write=folder.primary, origin=beginning.origin)
+        )
+        batches = feed(
+            config, mesh, data.dataset, step=beginning.step, first_sample=beginning.samples
+        )
+        stack.enter_context(contextlib.closing(batches))
+        program = begin_compiling(config, mesh, beginning.step)
+        rows = local_rows(config, mesh, config.train.batch_size)
+        to_devices = make_to_devices(config, mesh, rows, config.train.batch_size)
+        held_out = data.held_out(rows=rows)
+        # While the step compiles: the files of the run.
+        if folder.primary:
+            keep_origin(folder.path, beginning.origin)
+            _keep_tokenizer(data, folder.path)
+        checkpointer = stack.enter_context(Checkpointer(folder.checkpoints, config.checkpoint))
+        for step, problems in beginning.damaged if folder.primary else ():
+            set_aside(folder.checkpoints, step)
+            incidents.note(folder.path, "damaged checkpoint", step, problems)
+        state = _first_state(program, beginning)
+        writer = stack.enter_context(open_writer(folder, config, resume_step=resume_step))
+        progress = stack.enter_context(_open_progress(config, beginning, folder.primary))
+        left = beginning.step < config.train.num_steps
+        goodput = GoodputLog(
+            folder.path / NAME, clock, step=beginning.step, write=folder.primary and left
+        )
+        journal = Journal(
+            config,
+            data.dataset,
+            beginning,
+            mesh,
+            folder,
+            progress,
+            writer,
+            goodput,
+            Pace(hosts, clock),
+        )
+        journal.announce(program.abstract, changed, scored=held_out)
+        clock.lap("start_up")
+        if left:
+            program.step_after(beginning.step)  # what waits for it is not training
+        clock.lap("compile")
+        parts = Parts(
+            config=config,
+            folder=folder,
+            beginning=beginning,
+            program=program,
+            data=data,
+            batches=batches,
+            evaluator=Evaluator(program.graphdef, config, held_out, to_devices=to_devices),
+            checkpointer=checkpointer,
+            journal=journal,
+            clock=clock,
+            goodput=goodput,
+        )
+        yield parts, state
+
+
+def _first_state(program: Program, beginning: Beginning) -> TrainState:
+    """The state that the first update of this process reads."""
+    if beginning.checkpoints is None:
+        return program.first_state()
+    with Checkpointer(beginning.checkpoints, read_only=True) as checkpointer:
+        # This run's own was read to the last byte when it was chosen.
+        state, _ = checkpointer.restore(
+            beginning.step, program.abstract, deep=not beginning.resumed
+        )
+    return state
+
+
+def _open_progress(config: RunConfig, beginning: Beginning, primary: bool) -> Progress:
+    # Only the first process has somebody to talk to.
+    file = sys.stderr if primary else io.StringIO()
+    return Progress("train", total=config.train.num_steps, done=beginning.step, file=file)
+
+
+def _keep_tokenizer(data: Data, run_dir: Path) -> None:
+    """Copies the tokenizer beside the checkpoints, which are of no use without it."""
+    ours = run_dir / data.tokenizer_name
+    if not ours.is_file():
+        partial = ours.with_name(f"{ours.name}.partial")
+        shutil.copyfile(data.tokenizer, partial)
+        partial.replace(ours)

@@ -1,0 +1,34 @@
+"""Which process the others wait for."""
+
+from llama_jax.observe.goodput import WorkClock
+from llama_jax.train.hosts import Hosts, HostTimes, Pace, find_slow
+
+
+def times(busy, *, data=0.0, step=10):
+    return HostTimes(step=step, step_seconds=1.0, data_seconds=data, busy_seconds=busy)
+
+
+def test_the_host_that_waits_least_for_the_devices_is_the_slow_one():
+    slow = find_slow({0: times(0.1), 1: times(0.7, data=0.6), 2: times(0.12), 3: times(0.1)})
+    assert slow is not None and slow.index == 1
+    assert "0.7 s an update" in slow.why and "0.6 s of them for data" in slow.why
+    pair = find_slow({0: times(0.1), 1: times(0.7)})
+    assert pair is not None and pair.index == 1
+
+
+def test_hosts_that_are_alike_or_alone_or_of_another_interval_are_not_named():
+    assert find_slow({}) is None and find_slow({0: times(0.9)}) is None
+    assert find_slow({0: times(0.3), 1: times(0.4), 2: times(0.35)}) is None
+    assert find_slow({0: times(0.1, step=20), 1: times(0.9, step=10)}) is None
+
+
+def test_each_interval_is_measured_from_the_one_before():
+    clock = WorkClock()
+    pace = Pace(Hosts(), clock)
+    clock.data_seconds, clock.device_seconds = 2.0, 6.0
+    here, slow = pace.look(4, updates=4, seconds=12.0)
+    assert (here.step_seconds, here.data_seconds, here.busy_seconds) == (3.0, 0.5, 1.5)
+    assert slow is None
+    clock.data_seconds, clock.device_seconds = 2.0, 9.0
+    here, _ = pace.look(6, updates=2, seconds=3.0)
+    assert (here.step_seconds, here.data_seconds, here.busy_seconds) == (1.5, 0.0, 0.0)

@@ -1,0 +1,156 @@
+"""A process that hangs says where, and ends; one that works is left alone."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+
+from llama_jax.config import GuardConfig
+from llama_jax.observe.incidents import read_incidents
+from llama_jax.train.hosts import Hosts
+from llama_jax.train.watchdog import Watchdog
+from tests.train.test_loop import wait_for_step
+from tests.train.test_processes import Processes
+from tests.train.tiny_run import tiny_config
+
+QUICK = GuardConfig(step_deadline_seconds=0.1, other_deadline_seconds=0.4)
+
+
+@pytest.fixture
+def ends(monkeypatch):
+    """Events of the exit codes with which the process would have ended."""
+    codes, ended = [], threading.Event()
+
+    def end(code):
+        codes.append(code)
+        ended.set()
+        sys.exit()  # of the watchdog's thread
+
+    monkeypatch.setattr(os, "_exit", end)
+    return codes, ended
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_step_that_does_not_end_is_named_with_the_stacks_of_all_threads(tmp_path, ends, capfd):
+    codes, ended = ends
+    with Watchdog(tmp_path, QUICK, Hosts()) as watchdog:
+        watchdog.expect(11, "update 12")
+        assert ended.wait(60)
+    assert codes == [1]
+    told = capfd.readouterr().err
+    for words in ("process 0 of 1", f"pid {os.getpid()}", "update 12 did not end within 0.1 s"):
+        assert words in told
+    stacks = (tmp_path / "incidents/step_11_process_0.txt").read_text()
+    assert "test_watchdog.py" in stacks and "_watch" in stacks  # of this thread and of its own
+    [incident] = read_incidents(tmp_path)
+    assert (incident.kind, incident.step) == ("hang", 11) and "step_11" in incident.text
+
+
+def test_what_gets_on_is_left_alone_however_long_it_all_takes(tmp_path, ends, monkeypatch):
+    codes, _ = ends
+    watchdog = Watchdog(tmp_path, QUICK, Hosts())
+    waits = iter(range(200))  # of the thread, one after another in no time
+
+    def wait(seconds):
+        turn = next(waits, None)
+        if turn is not None and turn % 19 == 0:
+            watchdog.expect(turn, f"update {turn}")
+        return turn is None
+
+    monkeypatch.setattr(watchdog, "_closed", type("Waits", (), {"wait": staticmethod(wait)}))
+    watchdog._watch()
+    assert not codes
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_a_deadline_is_counted_in_waits_and_not_read_from_a_clock(
+    tmp_path, ends, monkeypatch, long
+):
+    codes, _ = ends
+    watchdog = Watchdog(tmp_path, QUICK, Hosts())
+    watchdog.expect(1, "update 2", long=long)
+    seconds = []
+
+    def wait(tick):
+        seconds.append(tick)
+        return len(seconds) > 100
+
+    monkeypatch.setattr(watchdog, "_closed", type("Waits", (), {"wait": staticmethod(wait)}))
+    monkeypatch.setattr("time.time", lambda: 1e12)
+    monkeypatch.setattr("time.monotonic", lambda: 1e12)
+    with pytest.raises(SystemExit):
+        watchdog._watch()
+    assert codes == [1]
+    assert sum(seconds) == pytest.approx(0.4 if long else 0.1, rel=0.11)
+
+
+def test_no_deadline_waits_for_ever(tmp_path, ends, monkeypatch):
+    codes, _ = ends
+    watchdog = Watchdog(tmp_path, GuardConfig(step_deadline_seconds=0), Hosts())
+    watchdog.expect(1, "update 2")
+    ticks = iter(range(1000))
+    monkeypatch.setattr(
+        watchdog,
+        "_closed",
+        type("Waits", (), {"wait": staticmethod(lambda _: next(ticks, None) is None)}),
+    )
+    watchdog._watch()
+    assert not codes
+
+
+HANGS = """
+    import pathlib, sys, time
+    from llama_jax.data.dataset import Dataset
+    from llama_jax.recipe import load_recipe
+    from llama_jax.train.loop import train
+
+    really = Dataset.batch
+    def batch(self, first_sample):
+        time.sleep(3600 if first_sample >= 80 else 0)
+        return really(self, first_sample)
+
+    Dataset.batch = batch
+    train(load_recipe(sys.argv[1]), pathlib.Path(sys.argv[2]))
+"""
+
+
+def test_a_run_whose_data_hang_ends_at_its_deadline_and_says_where(llama_jax, corpus):
+    guards = GuardConfig(step_deadline_seconds=2.0)
+    config = tiny_config(data__directory=str(corpus), guards=guards)
+    run_dir = llama_jax.folder / "run"
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(HANGS), llama_jax.recipe(config), run_dir],
+        env=llama_jax.environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "hung: process 0 of 1" in done.stderr and "update 11 did not end" in done.stderr
+    assert "in _update" in done.stderr  # of the loop's thread, waiting for the batch
+    [incident] = read_incidents(run_dir)
+    assert (incident.kind, incident.step) == ("hang", 10)
+
+
+@pytest.mark.slow
+def test_of_two_processes_the_one_that_was_stopped_is_named(llama_jax, corpus, tmp_path):
+    config = dataclasses.replace(
+        tiny_config(data__directory=str(corpus), train__num_steps=100_000),
+        guards=GuardConfig(step_deadline_seconds=8.0),
+    )
+    first, second = Processes(tmp_path, llama_jax.cache).start(config, tmp_path / "run", 2)
+    try:
+        wait_for_step(tmp_path / "run", 8, first)
+        second.send_signal(signal.SIGSTOP)
+        _, told = first.communicate(timeout=120)
+    finally:
+        second.kill()
+        second.communicate()
+    assert first.returncode == 1, told
+    assert "hung: process 0 of 2" in told and "silent: process 1;" in told.replace(". ", "; ")
+    assert {incident.kind for incident in read_incidents(tmp_path / "run")} == {"hang"}
