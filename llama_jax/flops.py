@@ -1,4 +1,4 @@
-"""Parameters and FLOPs of a model, counted once, under named conventions.
+"""Parameters, FLOPs and bytes of a model, counted once, under named conventions.
 
 A multiply-add is two FLOPs. The backward pass costs twice the forward one, so training is three
 times the forward pass; recomputation (remat) is not counted, as in model FLOPs utilisation
@@ -8,7 +8,7 @@ times the forward pass; recomputation (remat) is not counted, as in model FLOPs 
 import dataclasses
 from typing import Literal
 
-from llama_jax.config import ModelConfig
+from llama_jax.config import AdamW, ModelConfig, Optimizer
 
 AttentionFlops = Literal["full", "causal"]
 
@@ -45,6 +45,24 @@ def count_params(model: ModelConfig) -> ParamCount:
         norm=(2 * model.num_layers + 1) * D,
         output=0 if model.tie_embeddings else table,
     )
+
+
+def state_bytes(count: ParamCount, optimizer: Optimizer) -> float:
+    """Bytes of float32 weights and the optimizer's moments, gradients left out.
+
+    The scales of int8 moments, one of 4 bytes to 128 codes, are counted.
+    """
+    matrices = count.attention + count.mlp
+    others = count.total - matrices
+    if not isinstance(optimizer, AdamW):
+        return 8.0 * matrices + 12.0 * others  # Muon has one moment of a hidden matrix
+    match optimizer.state_dtype:
+        case "bfloat16":
+            return 8.0 * count.total
+        case "int8":
+            return (6 + 8 / 128) * matrices + 12.0 * others
+        case _:
+            return 12.0 * count.total
 
 
 def matmul_params(model: ModelConfig) -> int:

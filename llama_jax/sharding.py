@@ -134,8 +134,11 @@ def check_split(axis: str, **fields: int) -> None:
 
 
 def _mesh_axes(axis: str) -> tuple[str, ...]:
-    entry = partition_spec(axis)[0]
-    return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
+    return _names(partition_spec(axis)[0])
+
+
+def _names(split: Any) -> tuple[str, ...]:
+    return () if split is None else (split,) if isinstance(split, str) else tuple(split)
 
 
 def platform() -> str:
@@ -147,6 +150,15 @@ def platform() -> str:
 def batch_sharding(mesh: Mesh, rules: ShardingRules = ShardingRules()) -> NamedSharding:
     """Layout of a global batch of rows, `B T`."""
     return NamedSharding(mesh, P(rules.batch, rules.seq))
+
+
+def divisible(spec: P, shape: Sequence[int], mesh: Mesh) -> P:
+    """The layout without the splits of axes that it cannot split evenly."""
+
+    def kept(split: Any, length: int) -> Any:
+        return None if length % math.prod(mesh.shape[name] for name in _names(split)) else split
+
+    return P(*map(kept, spec, shape))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

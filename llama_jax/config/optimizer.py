@@ -1,8 +1,12 @@
 """Optimizers and learning-rate schedules; a recipe chooses one of each."""
 
 import dataclasses
+from typing import Literal
 
 from llama_jax.config import checks
+
+STATE_DTYPES = ("float32", "bfloat16", "int8")
+_SLOWEST_BETA_IN_BFLOAT16 = 0.99
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,6 +22,8 @@ class AdamW:
         eps: Added to the root of the second moment.
         weight_decay: Multiplied by the learning rate; matrices only, never norms.
         clip_norm: Largest global norm of a gradient; larger ones are scaled down to it.
+        state_dtype: Of both moments between updates; they are computed in float32. "int8" is for
+            the matrices of the blocks: tables and norms stay in float32.
     """
 
     peak_lr: float
@@ -26,11 +32,20 @@ class AdamW:
     eps: float = 1e-5
     weight_decay: float = 0.1
     clip_norm: float = 1.0
+    state_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
 
     def __post_init__(self) -> None:
         checks.positive("optimizer", peak_lr=self.peak_lr, eps=self.eps, clip_norm=self.clip_norm)
         checks.not_negative("optimizer", weight_decay=self.weight_decay)
+        checks.one_of("optimizer", STATE_DTYPES, state_dtype=self.state_dtype)
         _check_betas(beta1=self.beta1, beta2=self.beta2)
+        for name, beta in {"beta1": self.beta1, "beta2": self.beta2}.items():
+            if self.state_dtype == "bfloat16" and beta > _SLOWEST_BETA_IN_BFLOAT16:
+                raise ValueError(
+                    f"optimizer.{name}={beta} must be at most {_SLOWEST_BETA_IN_BFLOAT16} with "
+                    "optimizer.state_dtype='bfloat16': a slower moment fades by less than rounding "
+                    "takes back, up to 1/256 an update. Use 'int8' or 'float32'."
+                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

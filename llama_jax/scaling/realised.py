@@ -12,7 +12,7 @@ from llama_jax.config import (
     RunConfig,
     TrainConfig,
 )
-from llama_jax.flops import count_params, train_flops_per_token
+from llama_jax.flops import count_params, state_bytes, train_flops_per_token
 from llama_jax.hardware import Pod
 from llama_jax.scaling.hyperparameters import Suggestion, suggestions
 from llama_jax.scaling.laws import Allocation
@@ -89,7 +89,7 @@ def realise(wanted: Allocation, pod: Pod, *, vocab_size: int = 0, seq_len: int =
             "causal attention": at.tokens
             * train_flops_per_token(shape, shape.max_seq_len, "causal"),
         },
-        state_bytes=12.0 * count.total,
+        state_bytes=state_bytes(count, AdamW(peak_lr=advice[0].peak_lr)),
     )
 
 

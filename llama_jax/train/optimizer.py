@@ -1,6 +1,8 @@
 """Update rules: what an update is before the learning rate multiplies it."""
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,6 +10,7 @@ import optax
 from optax import contrib
 
 from llama_jax.config import AdamW, Optimizer
+from llama_jax.train.moments import keep_in_bfloat16, keep_in_int8
 
 # Every parameter is one of three kinds, by the last name of its path. Hidden matrices come with
 # the axes that they contract and the axes that they make; the axis that is left, of layers, is a
@@ -44,7 +47,7 @@ def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
     decay = optax.add_decayed_weights(optimizer.weight_decay, mask=decay_mask)
     adam = optax.scale_by_adam(b1=optimizer.beta1, b2=optimizer.beta2, eps=optimizer.eps)
     if isinstance(optimizer, AdamW):
-        return optax.chain(clip, adam, decay)
+        return optax.chain(clip, _with_small_moments(adam, optimizer.state_dtype), decay)
     muon = optax.chain(
         contrib.scale_by_muon(
             ns_steps=optimizer.newton_schulz_steps,
@@ -53,8 +56,21 @@ def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
         ),
         optax.stateless(_scale_to_adams_size),
     )
-    rules = optax.partition({"muon": muon, "adam": adam}, _rule_of_each)
+    rules = optax.partition({"muon": muon, "adam": adam}, _by_kind("muon", "adam"))
     return optax.chain(clip, rules, decay)
+
+
+def _with_small_moments(
+    adam: optax.GradientTransformation, state_dtype: str
+) -> optax.GradientTransformation:
+    match state_dtype:
+        case "bfloat16":
+            return keep_in_bfloat16(adam)
+        case "int8":
+            in_int8 = keep_in_int8(adam, _axis_within_a_device)
+            return optax.partition({"int8": in_int8, "float32": adam}, _by_kind("int8", "float32"))
+        case _:
+            return adam
 
 
 def decay_mask(params: Any) -> Any:
@@ -84,11 +100,18 @@ def _scale_to_adams_size(updates: Any, params: Any = None) -> Any:
     return jax.tree_util.tree_map_with_path(scale, updates)
 
 
-def _rule_of_each(params: Any) -> Any:
-    def rule(path: tuple[Any, ...], _: Any) -> str:
-        return "muon" if _kind(path) == "matrix" else "adam"
+def _by_kind(matrices: str, others: str) -> Callable[[Any], Any]:
+    """Labels the hidden matrices and all the other parameters, in their structure."""
 
-    return jax.tree_util.tree_map_with_path(rule, params)
+    def label(path: tuple[Any, ...], _: Any) -> str:
+        return matrices if _kind(path) == "matrix" else others
+
+    return functools.partial(jax.tree_util.tree_map_with_path, label)
+
+
+def _axis_within_a_device(path: tuple[Any, ...]) -> int:
+    """Head width or MLP width, which `fsdp` does not split, counted from the end."""
+    return -2 if _name(path) in ("out", "down") else -1
 
 
 def _kind(path: tuple[Any, ...]) -> str:

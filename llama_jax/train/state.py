@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
-from llama_jax.sharding import replicated
+from llama_jax.sharding import divisible, replicated
 
 
 @jax.tree_util.register_dataclass
@@ -50,14 +51,13 @@ def abstract_state(params: Any, optimizer: optax.GradientTransformation) -> Trai
     """
     mesh = jax.sharding.get_mesh()
     everywhere = replicated(mesh)
-    layout_of = {
-        path: NamedSharding(mesh, p.sharding.spec) for path, p in jax.tree.leaves_with_path(params)
-    }
+    spec_of = {path: p.sharding.spec for path, p in jax.tree.leaves_with_path(params)}
 
     def place(path: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
         # A moment's path ends with the path of its parameter.
-        tails = (layout_of.get(path[start:]) for start in range(len(path)))
-        sharding: NamedSharding = next((s for s in tails if s is not None), everywhere)
+        tails = (spec_of.get(path[start:]) for start in range(len(path)))
+        spec = next((s for s in tails if s is not None), P())
+        sharding = NamedSharding(mesh, divisible(spec, leaf.shape, mesh))
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     opt_state = jax.tree.map_with_path(place, jax.eval_shape(optimizer.init, params))
