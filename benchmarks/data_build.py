@@ -11,20 +11,23 @@ differ in their last line, so that all of them pass every stage.
 import collections
 import dataclasses
 import functools
+import json
 import multiprocessing
 import random
 import re
+import resource
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import tyro
 from samples.texts import CORPORA, real_documents
 
 from data_pipelines.document import Dropped
-from data_pipelines.engine import Task, run_task
+from data_pipelines.engine import DONE, Task, run_task
 from data_pipelines.local_pool import LocalPool
 from data_pipelines.runner import build
 from data_pipelines.sources import open_source, read_all
@@ -64,6 +67,8 @@ class Options:
     """Folder with the samples."""
     megabytes: int = 60
     """Of text, at most."""
+    measure: tuple[Literal["speed", "memory"], ...] = ("speed", "memory")
+    """Which of the two."""
     memory_megabytes: int = 12
     """Of one copy of the text, where memory is measured."""
     duckdb_mib: int = 64
@@ -78,12 +83,14 @@ def main(options: Options) -> None:
             print(f"--corpora {options.corpora}: no documents there; nothing is measured.")
             return
         train_sentencepiece(texts[::20], folder / TOKENIZER, vocab_size=8000)
-        write_texts(texts, options.megabytes << 20, folder / "texts", copies=1)
-        compare_workers(folder / "texts", folder)
-        for copies in (1, 8):
-            size = options.memory_megabytes << 20
-            write_texts(texts, size, folder / f"texts{copies}", copies=copies)
-        compare_memory(folder, options.duckdb_mib << 20)
+        if "speed" in options.measure:
+            write_texts(texts, options.megabytes << 20, folder / "texts", copies=1)
+            compare_workers(folder / "texts", folder)
+        if "memory" in options.measure:
+            for copies in (1, 8):
+                size = options.memory_megabytes << 20
+                write_texts(texts, size, folder / f"texts{copies}", copies=copies)
+            compare_memory(folder, options.duckdb_mib << 20)
 
 
 def read_texts(options: Options) -> list[str]:
@@ -121,20 +128,55 @@ def recipe(texts: Path, tokenizer: Path) -> BuildConfig:
 def compare_workers(texts: Path, folder: Path) -> None:
     """Builds with one process and with two."""
     size = sum(path.stat().st_size for path in texts.rglob("*.txt"))
-    seconds = {}
+    runs = {}
     for workers in (1, 2):
-        stages = Stages()
-        start = time.perf_counter()
+        work, stages = folder / f"work{workers}", Stages()
+        start, cpu_start = time.perf_counter(), _cpu_seconds()
         with LocalPool(workers) as pool:
-            build(recipe(texts, folder / TOKENIZER), folder / f"out{workers}", stages, run=pool)
-        seconds[workers] = time.perf_counter() - start
-        rates = stages.finish()
-        print(f"{workers} workers: {size / 1e6:.1f} MB in {seconds[workers]:.1f} s")
-        for name, (num_bytes, taken) in rates.items():
-            print(f"  {name:20} {num_bytes / 1e6:7.1f} MB {taken:7.1f} s")
+            out = folder / f"out{workers}"
+            build(recipe(texts, folder / TOKENIZER), out, stages, run=pool, work=work)
+        wall, cpu = time.perf_counter() - start, _cpu_seconds() - cpu_start
+        of_tasks = task_seconds(work)
+        idle = cpu - sum(map(sum, of_tasks.values()))
+        alone = sum(longest_share(seconds, workers) for seconds in of_tasks.values())
+        runs[workers] = (wall, alone)
+        print(f"{workers} workers: {size / 1e6:.1f} MB in {wall:.1f} s, {cpu:.1f} s of CPU")
+        print(f"  {'stage':14} {'MB':>7} {'seconds':>8} {'CPU':>7} {'busiest worker':>15}")
+        for name, (num_bytes, taken) in stages.finish().items():
+            seconds = of_tasks[name.split()[0]]
+            print(
+                f"  {name.split()[0]:14} {num_bytes / 1e6:7.1f} {taken:8.1f} {sum(seconds):7.1f} "
+                f"{longest_share(seconds, workers):15.1f}"
+            )
+        print(f"  outside of tasks{idle:31.1f}")
     differ = _different(folder / "out1", folder / "out2")
-    print(f"two workers are {seconds[1] / seconds[2]:.2f} times as fast as one")
+    (wall, alone), (wall2, alone2) = runs[1], runs[2]
+    print(f"two workers are {wall / wall2:.2f} times as fast as one")
+    print(f"as tasks' CPU seconds are shared out: {alone / alone2:.2f} times")
     print(f"files that differ: {', '.join(differ) or 'none'}", flush=True)
+
+
+def task_seconds(work: Path) -> dict[str, list[float]]:
+    """CPU seconds of each task of each stage."""
+    seconds = collections.defaultdict(list)
+    for path in work.rglob(DONE):
+        stage = path.relative_to(work).parts[0]
+        seconds[stage].append(json.loads(path.read_text())["cpu_seconds"])
+    return seconds
+
+
+def longest_share(seconds: list[float], workers: int) -> float:
+    """What the busiest worker has, where each takes the longest task left when it is free."""
+    busy = [0.0] * workers
+    for each in sorted(seconds, reverse=True):
+        busy[busy.index(min(busy))] += each
+    return max(busy)
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of those it has seen end."""
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in usage)
 
 
 def _different(one: Path, two: Path) -> list[str]:

@@ -1,13 +1,13 @@
 """How much of what pages are about becomes text, and how fast, on one core.
 
-Command: python benchmarks/html_text.py [--gold FOLDER] [--archives FOLDER]
+Command: python benchmarks/html_text.py [--gold FOLDER]
 
 The gold pages are those of scrapinghub's article-extraction-benchmark, whose checkout `--gold`
 names (ground-truth.json and html/); without it, those of them that are in the sample archives
 beside the project. The score is that benchmark's own: runs of 4 words, counted as right, too many
 or missing in each page; precision and recall averaged over pages. Beside ours: resiliparse's main
-content, and trafilatura where it is installed. Then archives to text, as a build reads them. Rates
-are the best of several rounds, in CPU time, over bytes of HTML.
+content, and trafilatura where it is installed. Rates are the best of several rounds, in CPU time,
+over bytes of HTML; `warc_text.py` measures whole archives.
 """
 
 import collections
@@ -24,10 +24,9 @@ from pathlib import Path
 import tyro
 
 from data_pipelines.document import Dropped
-from data_pipelines.sources import common_crawl, open_source, read_all
+from data_pipelines.sources import common_crawl
 from data_pipelines.sources.html_text import html_to_text
 from data_pipelines.sources.warc import warc_records
-from llama_jax.config import CommonCrawlSource
 
 SAMPLES = Path(__file__).parents[2] / "shared/corpora/commoncrawl"
 _TRUTH = "extraction_gold/scrapinghub+article-extraction-benchmark/ground-truth.json"
@@ -39,10 +38,6 @@ class Options:
 
     gold: Path | None = None
     """A checkout of the gold pages; without it, those among the samples."""
-    archives: Path = SAMPLES / "built"
-    """A folder of archives; those ending in .warc.gz are read."""
-    max_archives: int = 1
-    """Archives read, at most."""
     rounds: int = 3
     """Rounds, of which the best counts."""
 
@@ -144,27 +139,13 @@ def _compare(pages: dict[str, tuple[str, str]], rounds: int) -> None:
         )
 
 
-def _read_archives(paths: list[Path], rounds: int) -> None:
-    for path in paths:
-        with path.open("rb") as file:
-            records = list(warc_records(file, path.name, Dropped()))
-        megabytes = sum(len(record.block) for record in records) / 1e6
-        source = open_source(CommonCrawlSource(path=str(path)))
-        seconds = _best_seconds(rounds, lambda source=source: list(read_all(source, Dropped())))
-        print(f"{path.name}: {megabytes:.1f} MB of HTML to text at {megabytes / seconds:.1f} MB/s")
-
-
 def main(options: Options) -> None:
-    """Prints a line for each extractor, and one for each archive."""
+    """Prints a line for each extractor."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     if pages := gold_pages(options.gold):
         _compare(pages, options.rounds)
     else:
         print("skipped: no gold pages beside the project; give a checkout of them with --gold")
-    if paths := sorted(options.archives.glob("*.warc.gz"))[: options.max_archives]:
-        _read_archives(paths, options.rounds)
-    else:
-        print(f"skipped: no .warc.gz in {options.archives}; give a folder with --archives")
 
 
 if __name__ == "__main__":

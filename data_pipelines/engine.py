@@ -137,7 +137,7 @@ def run_task(task: Task, key: str, work: Path, progress: Progress) -> None:
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    started, told = time.perf_counter(), 0
+    started, cpu_started, told = time.perf_counter(), time.process_time(), 0
 
     def tell(num_bytes: int) -> None:
         nonlocal told
@@ -146,8 +146,12 @@ def run_task(task: Task, key: str, work: Path, progress: Progress) -> None:
 
     try:
         result = task.function(task.config, task.inputs, partial, tell)
-        seconds = time.perf_counter() - started
-        done = {"key": key, "result": result, "seconds": round(seconds, 3)}
+        done = {
+            "key": key,
+            "result": result,
+            "seconds": round(time.perf_counter() - started, 3),
+            "cpu_seconds": round(time.process_time() - cpu_started, 3),
+        }
         (partial / DONE).write_text(json.dumps(done))
     except Exception as error:
         # What is left of it would only fill a disk that may be full.

@@ -90,19 +90,17 @@ class SentencePieceTokenizer:
         encoded = iter(self._processor.encode(parts, num_threads=num_threads) if parts else [])
         head, tail = [self.bos_id] * bos, [self.eos_id] * eos
         return [
-            np.asarray(head + self._join(encoded, counts) + tail, np.int32) for counts in parts_of
+            np.fromiter(itertools.chain(head, *self._join(encoded, counts), tail), np.int32)
+            for counts in parts_of
         ]
 
-    def _join(self, encoded: Iterator[list[int]], counts: list[int]) -> list[int]:
+    def _join(self, encoded: Iterator[list[int]], counts: list[int]) -> Iterator[list[int]]:
         """Ids of a text: of so many pieces between each two of its meta spaces."""
-        ids: list[int] = []
         for number, count in enumerate(counts):
             if number:
                 assert self._meta_space is not None
-                ids += self._meta_space
-            for _ in range(count):
-                ids += next(encoded)
-        return ids
+                yield self._meta_space
+            yield from itertools.islice(encoded, count)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of a whole document's ids; see `Tokenizer.decode`."""

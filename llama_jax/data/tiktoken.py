@@ -1,6 +1,8 @@
 """LLaMA-3's tokenizer: byte-level BPE read from its tiktoken file."""
 
 import base64
+import concurrent.futures
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +35,8 @@ _MAX_CHARS = 400_000
 _MAX_RUN = 25_000
 # The regex engine recurses along a run of one kind of character, and would overflow its stack.
 _LONG_RUN = re.compile(rf"\s{{{_MAX_RUN + 1}}}|\S{{{_MAX_RUN + 1}}}")
+_WINDOW = _MAX_RUN // 2
+_SPACE = re.compile(r"\s")
 _RUNS = re.compile(rf"\s{{1,{_MAX_RUN}}}|\S{{1,{_MAX_RUN}}}")
 
 
@@ -71,17 +75,25 @@ class TiktokenTokenizer:
     ) -> list[Int32[np.ndarray, " tokens"]]:
         """Ids of each text; see `Tokenizer.encode_batch`."""
         parts_of = [_cut(text) for text in texts]
-        parts = [part for parts in parts_of for part in parts]
-        if num_threads > 1 and len(parts) > 1:
-            encoded = self._encoding.encode_ordinary_batch(parts, num_threads=num_threads)
+        parts = itertools.chain.from_iterable(parts_of)
+        if num_threads > 1:
+            with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+                encoded = pool.map(self._encode, parts)
         else:
-            encoded = [self._encoding.encode_ordinary(part) for part in parts]
-        remaining = iter(encoded)
+            encoded = map(self._encode, parts)
         head, tail = [self.bos_id] * bos, [self.eos_id] * eos
         return [
-            np.asarray(head + [i for _ in parts for i in next(remaining)] + tail, np.int32)
+            np.concatenate(
+                [head, *itertools.islice(encoded, len(parts)), tail],
+                dtype=np.int32,
+                casting="unsafe",
+            )
             for parts in parts_of
         ]
+
+    def _encode(self, part: str) -> np.ndarray:
+        # No special token is taken: as `encode_ordinary`, but without a list of the ids.
+        return self._encoding.encode_to_numpy(part, disallowed_special=())
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of a whole document's ids; see `Tokenizer.decode`."""
@@ -119,8 +131,16 @@ def _cut(text: str) -> list[str]:
     parts = []
     for start in range(0, len(text), _MAX_CHARS):
         part = text[start : start + _MAX_CHARS]
-        parts += _cut_runs(part) if _LONG_RUN.search(part) else [part]
+        parts += _cut_runs(part) if _has_long_run(part) else [part]
     return parts
+
+
+def _has_long_run(text: str) -> bool:
+    # It would fill one of these windows; of most texts no window is looked into beyond a word.
+    windows = (text[at : at + _WINDOW] for at in range(0, len(text) - _WINDOW + 1, _WINDOW))
+    if any(window.isspace() or not _SPACE.search(window) for window in windows):
+        return _LONG_RUN.search(text) is not None
+    return False
 
 
 def _cut_runs(text: str) -> list[str]:
