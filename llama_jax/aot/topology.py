@@ -42,7 +42,9 @@ def devices_of(pod: Pod, num_slices: int = 1) -> list[Any]:
         )
     from jax.experimental import topologies
 
-    options = {} if num_slices == 1 else {"num_slices": num_slices}
+    options: dict[str, Any] = {} if num_slices == 1 else {"num_slices": num_slices}
+    if pod.chip.name == "v4":
+        options["chip_config_name"] = "megacore"  # one device a chip, as Cloud TPUs show it
     with _quiet_stderr():
         found = topologies.get_topology_desc(
             f"{pod.chip.name}:{pod.topology}", platform="tpu", **options

@@ -1,4 +1,4 @@
-"""`llama-jax doctor` refuses what cannot be compiled, before anything is, and says what would do."""
+"""`llama-jax doctor` refuses what cannot be compiled, at once, and says what could be."""
 
 import importlib.util
 import os
