@@ -25,7 +25,7 @@ def test_a_wheel_installs_one_top_level_package(wheel):
     assert {name for name in names if not name.endswith(".dist-info")} == {"llama_jax"}
 
 
-def test_an_installed_wheel_finds_recipes_and_pipelines(wheel, tmp_path):
+def test_an_installed_wheel_finds_recipes_pipelines_and_templates(wheel, tmp_path):
     site = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site]
     subprocess.run([*install, wheel], check=True)
@@ -35,7 +35,9 @@ def test_an_installed_wheel_finds_recipes_and_pipelines(wheel, tmp_path):
         "from llama_jax.cli.pipelines import load_pipelines\n"
         "print(llama_jax.__file__)\n"
         "print(load_pipelines('runner').__file__)\n"
-        "print(recipe.load_recipe('llama2_7b').name)"
+        "print(recipe.load_recipe('llama2_7b').name)\n"
+        "from llama_jax.cli.launch_templates import find_template\n"
+        "print(find_template('gke/tpu.yaml'))"
     )
     run = subprocess.run(
         [sys.executable, "-P", "-c", code],
@@ -45,7 +47,8 @@ def test_an_installed_wheel_finds_recipes_and_pipelines(wheel, tmp_path):
         text=True,
         check=True,
     )
-    package, runner, recipe = run.stdout.split()
+    package, runner, recipe, template = run.stdout.split()
     assert Path(package).is_relative_to(site)
     assert Path(runner).is_relative_to(site)
+    assert Path(template).is_relative_to(site)
     assert recipe == "llama2_7b"

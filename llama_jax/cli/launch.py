@@ -10,6 +10,7 @@ PLATFORMS = {
     "tpu-vm": ("launch_tpu_vm", "Cloud TPU VMs: queued resources, a service a host"),
     "gke": ("launch_gke", "Kubernetes: a JobSet of TPU slices or GPU nodes, with Kueue"),
     "slurm": ("launch_slurm", "Slurm: one process a GPU or a node"),
+    "ray": ("launch_ray", "a Ray cluster that is there already"),
     "supervise": ("launch_supervise", "any command that starts all processes of a run"),
 }
 VERBS = {

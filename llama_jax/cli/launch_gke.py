@@ -8,7 +8,13 @@ from pathlib import Path
 
 from llama_jax.cli.launch_hosts import Hosts, check_name, compiler_flags, find_hosts
 from llama_jax.cli.launch_job import Job, parse_job
-from llama_jax.cli.launch_preflight import check_absolute, check_mesh, check_tools
+from llama_jax.cli.launch_preflight import (
+    ask_doctor,
+    check_absolute,
+    check_mesh,
+    check_recipe,
+    check_tools,
+)
 from llama_jax.cli.launch_state import LaunchState
 from llama_jax.cli.launch_templates import render
 
@@ -54,6 +60,8 @@ class Options:
     """Crashes after which the run is given up."""
     stop_seconds: int = 600
     """How long a host may take to save when it is asked to stop."""
+    doctor: bool = True
+    """Compile the step for the chips first, where the compiler is installed."""
     dry_run: bool = False
     """Print the manifest and the commands, and start nothing."""
 
@@ -66,6 +74,7 @@ def main(argv: list[str]) -> int:
     check_name(name)
     check_absolute("--run-dir", str(job.run_dir), below=options.mount)
     check_absolute("data.directory", job.config.data.directory, below=options.mount)
+    check_recipe(job, below=options.mount)
     check_mesh(job, hosts.num_devices)
     manifest = render_manifest(job, options, hosts, name)
     folder = Path("runs") / name
@@ -85,6 +94,8 @@ def main(argv: list[str]) -> int:
             print(f"# {verb}: {' '.join(command)}")
         return 0
     check_tools("kubectl")
+    if options.doctor and hosts.is_tpu:
+        ask_doctor(job, options.chips, options.slices)
     state.save(folder)
     path.write_text(manifest, encoding="utf-8")
     # A finished or stopped one of the same name has to go first: a JobSet cannot be changed.

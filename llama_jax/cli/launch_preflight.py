@@ -1,13 +1,16 @@
 """What is checked before anything starts; each refusal names the field, the rule and the fix."""
 
 import dataclasses
-import importlib
+import importlib.util
 import os
 import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path, PurePosixPath
 
 from llama_jax.cli.launch_job import Job
+from llama_jax.recipe import to_json
 
 
 def check_here(job: Job, *, num_devices: int) -> None:
@@ -107,11 +110,35 @@ def check_absolute(field: str, path: str, below: str = "/") -> None:
         )
 
 
-def doctor_of(job: Job, pod: str) -> str:
-    """The doctor's verdict for a pod; empty where this version has no doctor."""
-    try:
-        doctor = importlib.import_module("llama_jax.cli.doctor")
-    except ImportError:
-        return ""
-    verdict = getattr(doctor, "verdict", None)
-    return str(verdict(job.config, pod)) if verdict is not None else ""
+def check_recipe(job: Job, below: str) -> None:
+    """Refuses a recipe that is a file of this machine alone: the hosts have the package's own."""
+    recipe = job.train_argv[0]
+    if recipe.endswith((".py", ".json")):
+        check_absolute("RECIPE", recipe, below)
+
+
+def ask_doctor(job: Job, chips: str, slices: int) -> None:
+    """Compiles the run's step for the pod, where the compiler is installed; takes minutes.
+
+    Raises:
+        ValueError: If the doctor says that the run would fail.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        print(
+            "preflight: the doctor was not asked, for libtpu is not installed here: "
+            "pip install 'llama-jax[tpu]'",
+            file=sys.stderr,
+        )
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = Path(folder) / "config.json"
+        recipe.write_text(to_json(job.config), encoding="utf-8")
+        doctor = [sys.executable, "-m", "llama_jax.cli.main", "doctor", str(recipe)]
+        code = subprocess.run(  # noqa: S603 (our own command)
+            [*doctor, "--topology", chips, "--slices", str(slices)], stdout=sys.stderr, check=False
+        ).returncode
+    if code:
+        raise ValueError(
+            f"--chips={chips}, --slices={slices}: the doctor says that this run would fail there, "
+            "for the reason above. Change what it names, or launch with --no-doctor."
+        )

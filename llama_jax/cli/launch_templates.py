@@ -24,7 +24,7 @@ def render(template: str, values: Mapping[str, object]) -> str:
     Raises:
         FileNotFoundError: If the installation carries no templates.
     """
-    text = _read(template)
+    text = find_template(template).read_text(encoding="utf-8")
     names = set(string.Template(text).get_identifiers())
     assert names == values.keys(), f"{template}: {sorted(names ^ values.keys())}"
     lines = text.splitlines()
@@ -59,10 +59,15 @@ def _indent(line: str) -> int:
     return len(line) - len(line.lstrip())
 
 
-def _read(template: str) -> str:
+def find_template(template: str) -> Path:
+    """The file of a template.
+
+    Raises:
+        FileNotFoundError: If the installation carries no templates.
+    """
     for folder in _FOLDERS:
         if (folder / template).is_file():
-            return (folder / template).read_text(encoding="utf-8")
+            return folder / template
     raise FileNotFoundError(
         f"No {template} in {' or '.join(map(str, _FOLDERS))}: the installation is incomplete; "
         "install llama-jax again."

@@ -7,7 +7,13 @@ from pathlib import Path
 
 from llama_jax.cli.launch_hosts import Hosts, check_name, compiler_flags, find_hosts
 from llama_jax.cli.launch_job import Job, parse_job
-from llama_jax.cli.launch_preflight import check_absolute, check_mesh, check_tools
+from llama_jax.cli.launch_preflight import (
+    ask_doctor,
+    check_absolute,
+    check_mesh,
+    check_recipe,
+    check_tools,
+)
 from llama_jax.cli.launch_state import LaunchState
 from llama_jax.cli.launch_templates import render
 
@@ -53,6 +59,8 @@ class Options:
     """Crashes of a host within an hour after which it gives up."""
     stop_seconds: int = 600
     """How long a host may take to save when it is asked to stop."""
+    doctor: bool = True
+    """Compile the step for the chips first, where the compiler is installed."""
     dry_run: bool = False
     """Print the script, and start nothing."""
 
@@ -65,12 +73,15 @@ def main(argv: list[str]) -> int:
     check_name(name)
     check_absolute("--run-dir", str(job.run_dir))
     check_absolute("data.directory", job.config.data.directory)
+    check_recipe(job, below="/")
     check_mesh(job, hosts.num_devices)
     script = render_script(job, options, hosts, name)
     if options.dry_run:
         print(script, end="")
         return 0
     check_tools("gcloud")
+    if options.doctor:
+        ask_doctor(job, options.chips, options.slices)
     folder = Path("runs") / name
     state = LaunchState(
         platform="tpu-vm",

@@ -58,7 +58,10 @@ def test_our_own_launchers_come_first():
     [
         ({"LLAMA_JAX_PROCESS_ID": "4"}, "LLAMA_JAX_PROCESS_ID=4 must be below"),
         ({"LLAMA_JAX_PROCESS_ID": ""}, "LLAMA_JAX_PROCESS_ID is not set"),
-        ({"LLAMA_JAX_NUM_PROCESSES": "many"}, "LLAMA_JAX_NUM_PROCESSES='many' must be a number"),
+        (
+            {"LLAMA_JAX_NUM_PROCESSES": "many"},
+            "LLAMA_JAX_NUM_PROCESSES='many' must be a number",
+        ),
     ],
 )
 def test_an_environment_that_contradicts_itself_is_refused(change, complaint):

@@ -42,8 +42,12 @@ def workers(run: Path) -> list[int]:
         pytest.param(4, 2, MeshConfig(replica=2, fsdp=4), marks=pytest.mark.slow),
     ],
 )
-def test_several_processes_have_the_losses_of_one(llama_jax, config, processes, devices, mesh):
-    config = dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=6))
+def test_several_processes_have_the_losses_of_one(
+    llama_jax, config, processes, devices, mesh
+):
+    config = dataclasses.replace(
+        config, train=dataclasses.replace(config.train, num_steps=6)
+    )
     llama_jax.run("train", llama_jax.recipe(config), "--run-dir", "alone")
     several = llama_jax.recipe(dataclasses.replace(config, mesh=mesh), "several")
     counts = ("--processes", processes, "--devices-per-process", devices)
@@ -60,7 +64,10 @@ def test_several_processes_have_the_losses_of_one(llama_jax, config, processes, 
 def test_a_launch_that_cannot_work_is_refused_before_anything_starts(llama_jax, config):
     recipe = llama_jax.recipe(config)
     wrong = {
-        ("--mesh.fsdp", 3): "mesh.fsdp=3, mesh.context=1, mesh.tensor=1 cannot be laid over 2",
+        (
+            "--mesh.fsdp",
+            3,
+        ): "mesh.fsdp=3, mesh.context=1, mesh.tensor=1 cannot be laid over 2",
         ("--data.directory", "nowhere"): "data.directory='nowhere' holds no source",
         ("--run-dir", "gs://bucket/run"): "mount the bucket",
         ("--processes", 0): "--processes=0 must be positive",
@@ -73,10 +80,15 @@ def test_a_launch_that_cannot_work_is_refused_before_anything_starts(llama_jax, 
 
 def test_a_dry_run_prints_what_would_run(llama_jax, config):
     recipe = llama_jax.recipe(config)
-    done = llama_jax.run(*LAUNCH, recipe, "--processes", 2, "--train.seed", 3, "--dry-run")
+    done = llama_jax.run(
+        *LAUNCH, recipe, "--processes", 2, "--train.seed", 3, "--dry-run"
+    )
     first, second = done.stdout.split("&\n")[:2]
     for index, lines in enumerate((first, second)):
-        assert f"LLAMA_JAX_PROCESS_ID={index}" in lines and "JAX_NUM_CPU_DEVICES=1" in lines
+        assert (
+            f"LLAMA_JAX_PROCESS_ID={index}" in lines
+            and "JAX_NUM_CPU_DEVICES=1" in lines
+        )
         assert f"train {recipe} --train.seed 3 --run-dir runs/tiny" in lines
     assert not (llama_jax.folder / "runs").exists()
 
@@ -87,7 +99,9 @@ def test_a_run_whose_processes_are_killed_is_the_run_left_alone(
     llama_jax, config, kills, one_device
 ):
     steps = 4 * kills
-    config = dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=steps))
+    config = dataclasses.replace(
+        config, train=dataclasses.replace(config.train, num_steps=steps)
+    )
     recipe, rng = llama_jax.recipe(config), random.Random(kills)
     undisturbed, run = llama_jax.folder / "undisturbed", llama_jax.folder / "run"
     llama_jax.run(*LAUNCH, recipe, "--run-dir", "undisturbed")
@@ -114,7 +128,9 @@ def test_a_run_whose_processes_are_killed_is_the_run_left_alone(
 def test_a_stopped_launch_saves_and_goes_on_where_it_was(llama_jax, config, one_device):
     recipe = llama_jax.recipe(config)
     llama_jax.run(*LAUNCH, recipe, "--run-dir", "undisturbed", "--train.num-steps", 60)
-    launcher = llama_jax.start(*LAUNCH, recipe, "--run-dir", "run", "--train.num-steps", 60)
+    launcher = llama_jax.start(
+        *LAUNCH, recipe, "--run-dir", "run", "--train.num-steps", 60
+    )
     run = llama_jax.folder / "run"
     wait_for_step(run, 7, launcher)
     status = json.loads(llama_jax.run("launch", "status", "run", "--json").stdout)
@@ -142,7 +158,10 @@ def test_a_crash_loop_stops_and_shows_the_log(llama_jax, config):
         )
     )
     done = llama_jax.run(*LAUNCH, recipe, "--run-dir", "run", expect=1)
-    assert "a crash loop" in done.stderr and "is not finite" in done.stderr.split("given up")[1]
+    assert (
+        "a crash loop" in done.stderr
+        and "is not finite" in done.stderr.split("given up")[1]
+    )
     state = LaunchState.load(llama_jax.folder / "run")
     assert (state.phase, state.attempt) == ("failed", 3)
 
@@ -150,7 +169,12 @@ def test_a_crash_loop_stops_and_shows_the_log(llama_jax, config):
 @pytest.mark.slow
 def test_a_killed_launcher_leaves_no_process_behind(llama_jax, config):
     launcher = llama_jax.start(
-        *LAUNCH, llama_jax.recipe(config), "--run-dir", "run", "--train.num-steps", 100_000
+        *LAUNCH,
+        llama_jax.recipe(config),
+        "--run-dir",
+        "run",
+        "--train.num-steps",
+        100_000,
     )
     run = llama_jax.folder / "run"
     wait_for_step(run, 3, launcher)

@@ -1,0 +1,116 @@
+"""Ray: one actor a host of an existing cluster, each with its GPUs or TPUs."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import sys
+
+from llama_jax.cli.launch_job import Job, parse_job
+from llama_jax.cli.launch_preflight import check_absolute, check_data, check_mesh, check_run_dir
+from llama_jax.cli.launch_state import LOGS, LaunchState
+from llama_jax.cli.launch_supervise import supervise
+from llama_jax.cli.launch_supervisor import Command
+
+USAGE = """usage: llama-jax launch ray RECIPE --workers N
+           (--gpus-per-worker N | --tpus-per-worker N) [--address A] [--dry-run]
+           [any flag of llama-jax train]
+
+Runs one process on each of N nodes of a Ray cluster that is there already, and stays until they are
+done. One that dies takes the others down, and all start again from the last checkpoint. Run it on
+a node of the cluster, or give it to `ray job submit`. The folder of the run lies where all nodes
+see it.
+
+example:
+  llama-jax launch ray llama2_7b --workers 8 --gpus-per-worker 8 --run-dir /shared/run \\
+      --data.directory /shared/tokens"""
+
+_PASSED_ON = ("JAX_", "LIBTPU_", "NCCL_", "XLA_")
+_DRIVER = "llama_jax.cli.launch_ray_driver"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Flags of `launch ray`."""
+
+    workers: int
+    """Processes, each on a node of its own."""
+    gpus_per_worker: int = 0
+    """GPUs of each."""
+    tpus_per_worker: int = 0
+    """TPU chips of each."""
+    cpus_per_worker: int = 1
+    """CPUs that Ray reserves for each."""
+    devices_per_worker: int = 0
+    """Simulated CPU devices of each, where there are neither GPUs nor TPUs."""
+    same_node: bool = False
+    """Let several processes share a node."""
+    address: str = "auto"
+    """Of the cluster."""
+    max_restarts: int = 100
+    """Crashes after which the run is given up."""
+    stop_seconds: float = 600.0
+    """How long the processes may take to save when they are asked to stop."""
+    dry_run: bool = False
+    """Print what would run, and start nothing."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"--workers={self.workers} must be positive.")
+        kinds = (self.gpus_per_worker, self.tpus_per_worker, self.devices_per_worker)
+        if sum(kind > 0 for kind in kinds) != 1:
+            raise ValueError(
+                f"--gpus-per-worker={self.gpus_per_worker}, --tpus-per-worker="
+                f"{self.tpus_per_worker}: give one of them (or --devices-per-worker, simulated)."
+            )
+
+
+def main(argv: list[str]) -> int:
+    """Runs `llama-jax launch ray`."""
+    job, options = parse_job("ray", argv, Options, USAGE)
+    devices = options.gpus_per_worker or options.tpus_per_worker or options.devices_per_worker
+    check_mesh(job, options.workers * devices)
+    check_absolute("--run-dir", str(job.run_dir))
+    check_absolute("data.directory", job.config.data.directory)
+    if options.dry_run:
+        print(f"python -m {_DRIVER} \\\n'{json.dumps(spec(job, options), indent=2)}'")
+        return 0
+    if importlib.util.find_spec("ray") is None:
+        raise ValueError("PLATFORM='ray' needs the package ray: `pip install 'llama-jax[ray]'`.")
+    check_run_dir(job.run_dir)
+    for line in check_data(job):
+        print(f"preflight: {line}", file=sys.stderr)
+    state = LaunchState(
+        platform="ray", name=job.name, run_dir=str(job.run_dir), argv=list(job.argv)
+    )
+    state.save(job.run_dir)
+    command = [sys.executable, "-m", _DRIVER, json.dumps(spec(job, options))]
+    return supervise(
+        job.run_dir,
+        Command(argv=command),
+        max_restarts=options.max_restarts,
+        stop_seconds=options.stop_seconds,
+    )
+
+
+def spec(job: Job, options: Options) -> dict[str, object]:
+    """What the driver is told."""
+    resources = {"TPU": options.tpus_per_worker} if options.tpus_per_worker else {}
+    # Ray's processes have the environment of the cluster, not of who launches.
+    environment = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
+    if options.devices_per_worker:
+        environment |= {
+            "JAX_PLATFORMS": "cpu",
+            "JAX_NUM_CPU_DEVICES": str(options.devices_per_worker),
+            "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
+        }
+    return {
+        "address": options.address,
+        "workers": options.workers,
+        "bundle": {"CPU": options.cpus_per_worker, "GPU": options.gpus_per_worker, **resources},
+        "strategy": "PACK" if options.same_node else "STRICT_SPREAD",
+        "environment": environment,
+        "logs": str(job.run_dir / LOGS),
+        "stop_seconds": options.stop_seconds,
+        "argv": list(job.train_argv),
+    }

@@ -1,0 +1,388 @@
+"""What each platform is told: as in the golden files, and as its own schemas and parsers want it.
+
+`LLAMA_JAX_UPDATE_GOLDEN=1 pytest tests/launch/test_manifests.py` writes the golden files anew.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from llama_jax.cli.launch import main
+from llama_jax.cli.launch_job import Job
+from llama_jax.cli.launch_preflight import ask_doctor
+from llama_jax.cli.launch_templates import render
+from llama_jax.recipe import load_recipe, recipe_folder
+from tests.train.tiny_run import tiny_config
+
+GOLDEN = Path(__file__).parent / "golden"
+DATA = ("--data.directory", "/mnt/run/tokens")
+GKE = ("--image", "registry/llama-jax:0.1.0", "--claim", "shared", *DATA)
+POOL = ("--run-dir", "/mnt/run/pool")
+LAUNCHES = {
+    "gke_one_slice.yaml": (
+        *(
+            "gke",
+            "llama2_7b",
+            "--chips",
+            "v5p:4x4x4",
+            "--run-dir",
+            "/mnt/run/llama2-7b",
+        ),
+        *GKE,
+    ),
+    "gke_two_slices.yaml": (
+        *(
+            "gke",
+            "llama2_70b",
+            "--chips",
+            "v5p:8x8x8",
+            "--slices",
+            "2",
+            "--mesh.replica",
+            "2",
+        ),
+        *(
+            "--queue",
+            "tpus",
+            "--priority",
+            "high",
+            "--service-account",
+            "trainer",
+            "--spot",
+        ),
+        *("--run-dir", "/mnt/run/llama2-70b", *GKE),
+    ),
+    "gke_gpus.yaml": (
+        *("gke", "llama2_7b", "--chips", "h100:64", "--queue", "gpus", *POOL, *GKE),
+    ),
+    "slurm_gpu.sh": (
+        *(
+            "slurm",
+            "llama2_7b",
+            "--nodes",
+            "8",
+            "--cpus-per-task",
+            "12",
+            "--chip",
+            "h100",
+        ),
+        *(
+            "--partition",
+            "big",
+            "--account",
+            "us",
+            "--setup",
+            "module load cuda",
+            *POOL,
+            *DATA,
+        ),
+    ),
+    "slurm_node.sh": (
+        *("slurm", "llama2_7b", "--nodes", "8", "--tasks-per-node", "1", *POOL, *DATA),
+        *("--time", "2-00:00:00"),
+    ),
+    "tpu_vm_one_slice.sh": (
+        *(
+            "tpu-vm",
+            "llama2_7b",
+            "--chips",
+            "v6e:16x16",
+            "--zone",
+            "us-east5-b",
+            *POOL,
+            *DATA,
+        ),
+        *("--install", "pip install 'llama-jax[tpu]'"),
+    ),
+    "tpu_vm_two_slices.sh": (
+        *(
+            "tpu-vm",
+            "llama2_7b",
+            "--chips",
+            "v5p:4x4x4",
+            "--slices",
+            "2",
+            "--mesh.replica",
+            "2",
+        ),
+        *("--zone", "us-east5-a", "--project", "ours", "--spot", *POOL, *DATA),
+        *(
+            "--install",
+            "pip install 'llama-jax[tpu]' && sudo mount 10.0.0.2:/share /mnt/run",
+        ),
+    ),
+    "ray.txt": (
+        "ray",
+        "llama2_7b",
+        "--workers",
+        "8",
+        "--gpus-per-worker",
+        "8",
+        *POOL,
+        *DATA,
+    ),
+    "local.sh": (
+        "local",
+        "llama2_7b",
+        "--processes",
+        "2",
+        "--train.seed",
+        "3",
+        *POOL,
+        *DATA,
+    ),
+}
+
+
+def dry_run(capsys, *argv: str) -> str:
+    assert main([*argv, "--dry-run"]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_what_would_run_is_what_it_was(name, capsys):
+    text = dry_run(capsys, *LAUNCHES[name])
+    if os.environ.get("LLAMA_JAX_UPDATE_GOLDEN"):
+        (GOLDEN / name).write_text(text)
+    assert text == (GOLDEN / name).read_text()
+
+
+@pytest.mark.parametrize("name", [name for name in LAUNCHES if name.endswith(".sh")])
+def test_a_script_is_one_for_bash(name):
+    subprocess.run(["bash", "-n", GOLDEN / name], check=True)
+
+
+def manifests() -> list[Path]:
+    return sorted(GOLDEN.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", manifests(), ids=lambda path: path.stem)
+def test_hosts_and_chips_of_a_jobset_multiply_to_those_asked_for(path):
+    jobset = yaml.safe_load(path.read_text())
+    [job] = jobset["spec"]["replicatedJobs"]
+    pods = job["replicas"] * job["template"]["spec"]["parallelism"]
+    [container] = job["template"]["spec"]["template"]["spec"]["containers"]
+    [chips] = container["resources"]["limits"].values()
+    asked = {"gke_one_slice": 64, "gke_two_slices": 1024, "gke_gpus": 64}
+    assert pods * chips == asked[path.stem]
+    assert (
+        container["command"] == ["llama-jax", "train"]
+        and container["args"][0] != "--chips"
+    )
+    queue = jobset["metadata"].get("labels", {}).get("kueue.x-k8s.io/queue-name")
+    assert queue == {"gke_two_slices": "tpus", "gke_gpus": "gpus"}.get(path.stem)
+
+
+@pytest.mark.parametrize("path", manifests(), ids=lambda path: path.stem)
+def test_kubernetes_own_schema_takes_the_jobs_of_a_jobset(path):
+    """Strict: a field that Kubernetes does not know is refused."""
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    [job] = yaml.safe_load(path.read_text())["spec"]["replicatedJobs"]
+    resource = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "job"}}
+    kubernetes_validate.validate(
+        resource | {"spec": job["template"]["spec"]}, "1.34", strict=True
+    )
+
+
+@pytest.mark.parametrize("path", manifests(), ids=lambda path: path.stem)
+def test_the_schema_of_jobset_takes_the_whole(path):
+    """`JOBSET_CRD` names the CustomResourceDefinition of a JobSet release."""
+    jsonschema = pytest.importorskip("jsonschema")
+    if "JOBSET_CRD" not in os.environ:
+        pytest.skip("needs JOBSET_CRD=jobset.x-k8s.io_jobsets.yaml of a JobSet release")
+    crd = yaml.safe_load(Path(os.environ["JOBSET_CRD"]).read_text())
+    [version] = crd["spec"]["versions"]
+    jsonschema.validate(yaml.safe_load(path.read_text()), closed(version["schema"]))
+
+
+def closed(schema):
+    """The schema, with fields that it does not name refused, as an API server refuses them."""
+    schema = schema.get("openAPIV3Schema", schema)
+
+    def close(part):
+        if isinstance(part, list):
+            return [close(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        made = {key: close(value) for key, value in part.items()}
+        if isinstance(part.get("properties"), dict) and part.get("type") == "object":
+            open_ended = part.get("x-kubernetes-preserve-unknown-fields")
+            # The top has metadata, of which a CustomResourceDefinition says nothing.
+            made.setdefault("additionalProperties", bool(open_ended))
+        return made
+
+    return close(schema)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tpu_vm_one_slice.sh", "tpu_vm_two_slices.sh"])
+def test_gcloud_knows_each_flag(name):
+    """By its own help, which needs no account and no network."""
+    if shutil.which("gcloud") is None:
+        pytest.skip("needs gcloud")
+    text = (GOLDEN / name).read_text()
+    where = re.findall(r'queued-resources "\$@" (.*)', text)[0].split()
+    for verb in ("create", "describe", "delete", "ssh"):
+        help_page = subprocess.run(
+            ["gcloud", "compute", "tpus", "queued-resources", verb, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        known = set(
+            re.findall(
+                r"--[a-z-]+", re.sub(r".\x08|\x1b\[[0-9;]*m|\x1b", "", help_page)
+            )
+        )
+        calls = re.findall(rf"queue {verb} (.*?)(?:;;|2>|$)", text, re.MULTILINE)
+        flags = {word.partition("=")[0] for call in calls for word in call.split()}
+        used = {flag for flag in (*flags, *where) if flag.startswith("--")}
+        used = {flag.partition("=")[0] for flag in used}
+        assert calls and used <= known | {"--format", "--quiet", "--project"}, (
+            used - known
+        )
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (
+            ("gke", "--chips", "v5p:4x4x4", *GKE),
+            "--run-dir='runs/llama2_7b' must lie below",
+        ),
+        (("gke", "--chips", "v5p:4x4x5", *GKE, *POOL), "there is no such slice"),
+        (
+            ("gke", "--chips", "v5p:4x4x4", *GKE, *POOL, "--mesh.fsdp", "3"),
+            "over 64 devices",
+        ),
+        (
+            ("gke", "mine.py", "--chips", "v5p:4x4x4", *GKE, *POOL),
+            "RECIPE='mine.py' must lie below --mount=/mnt/run",
+        ),
+        (
+            ("gke", "--chips", "h100:64", "--slices", "2", *GKE, *POOL),
+            "--slices=2 is of TPUs",
+        ),
+        (
+            ("gke", "--chips", "h100:8", *GKE, "--run-dir", "/mnt/run/A"),
+            "--name='A' must be",
+        ),
+        (
+            ("ray", "--workers", "2", "--gpus-per-worker", "8"),
+            "--run-dir='runs/llama2_7b' must",
+        ),
+        (
+            (
+                "tpu-vm",
+                "--chips",
+                "tpu7x:4x4x4",
+                "--zone",
+                "z",
+                "--install",
+                "i",
+                *POOL,
+                *DATA,
+            ),
+            "there are no Cloud TPU VMs with it",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(argv, complaint, tmp_path, monkeypatch):
+    platform, *flags = argv
+    (tmp_path / "mine.py").write_text((recipe_folder() / "llama2_7b.py").read_text())
+    monkeypatch.chdir(tmp_path)
+    recipe = [] if flags[0] == "mine.py" else ["llama2_7b"]
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        main([platform, *recipe, *flags, "--dry-run"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (
+            ("slurm", "--nodes", "2", "--tasks-per-node", "3"),
+            "must be 1, for one process a node",
+        ),
+        (("slurm", "--nodes", "0"), "--nodes=0 must be positive"),
+        (("ray", "--workers", "2"), "give one of them"),
+    ],
+)
+def test_a_flag_that_breaks_a_rule_is_refused(argv, complaint, capsys):
+    platform, *flags = argv
+    with pytest.raises(SystemExit) as stop:
+        main([platform, "llama2_7b", *flags, "--dry-run"])
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert stop.value.code == 2 and complaint in said
+
+
+def test_an_unknown_platform_is_answered_with_what_was_meant():
+    with pytest.raises(ValueError, match="Did you mean slurm"):
+        main(["slrum", "demo"])
+
+
+def test_a_line_without_its_value_is_left_out_with_its_comment_and_its_key(
+    tmp_path, monkeypatch
+):
+    text = "labels:\n  # Of the queue.\n  queue: $queue\nkept:\n  - $name\n# $name\nlast: 1\n"
+    (tmp_path / "t.yaml").write_text(text)
+    monkeypatch.setattr("llama_jax.cli.launch_templates._FOLDERS", (tmp_path,))
+    assert (
+        render("t.yaml", {"queue": "", "name": "x"}) == "kept:\n  - x\n# x\nlast: 1\n"
+    )
+    with pytest.raises(AssertionError):
+        render("t.yaml", {"name": "x"})
+
+
+def test_a_dry_run_for_ray_is_json_for_its_driver(capsys):
+    from llama_jax.cli.launch_ray_driver import Spec
+
+    text = dry_run(capsys, *LAUNCHES["ray.txt"])
+    assert Spec(**json.loads(text.split("'")[1])).workers == 8
+
+
+def job(config):
+    return Job(
+        platform="gke",
+        name="run",
+        config=config,
+        run_dir=Path("/mnt/run"),
+        train_argv=(),
+        argv=(),
+    )
+
+
+@pytest.mark.parametrize("code", [0, 2])
+def test_a_run_that_the_doctor_refuses_is_not_launched(code, monkeypatch):
+    asked = []
+
+    def answer(command, **_):
+        asked.append(command)
+        recipe = load_recipe(command[command.index("doctor") + 1])
+        assert (
+            recipe.train.num_steps == 7
+        )  # the run with its overrides, not the recipe as it is
+        return subprocess.CompletedProcess(command, code)
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr("subprocess.run", answer)
+    refused = pytest.raises(
+        ValueError, match="--chips=v5p:4x4x4, --slices=2: the doctor says"
+    )
+    with refused if code else contextlib.nullcontext():
+        ask_doctor(job(tiny_config(train__num_steps=7)), "v5p:4x4x4", 2)
+    assert asked[0][-4:] == ["--topology", "v5p:4x4x4", "--slices", "2"]
+
+
+def test_a_launch_without_the_compiler_says_that_the_doctor_was_not_asked(
+    monkeypatch, capsys
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    ask_doctor(job(tiny_config()), "v5p:4x4x4", 1)
+    assert "the doctor was not asked" in capsys.readouterr().err

@@ -1,0 +1,172 @@
+"""A real Slurm of one node runs the slurm launcher, where Slurm is installed."""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from llama_jax.cli.launch_state import LaunchState, standing_of
+from tests.train.test_loop import assert_same_run
+
+CONFIG = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/none
+CredType=cred/none
+# A job that queues again waits for that long.
+AuthInfo=cred_expire=5
+MpiDefault=none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmdSpoolDir={folder}/spool
+StateSaveLocation={folder}/state
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+SlurmctldPort={controller}
+SlurmdPort={daemon}
+SchedulerType=sched/builtin
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+KillWait=60
+ReturnToService=2
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=FORCE
+"""
+PROGRAM = f"{sys.executable} -m llama_jax.cli.main"
+TWO_TASKS = (
+    "--nodes",
+    1,
+    "--gpus-per-node",
+    0,
+    "--tasks-per-node",
+    2,
+    "--program",
+    PROGRAM,
+)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """A controller and a node on this machine; ends with the test."""
+    daemons = ("slurmctld", "slurmd")
+    if os.getuid() or not all(map(shutil.which, (*daemons, "sbatch"))):
+        pytest.skip("needs root and Debian's slurmctld, slurmd and slurm-client")
+    folder = tmp_path / "slurm"
+    (folder / "state").mkdir(parents=True)
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        ports = {"controller": one.getsockname()[1], "daemon": other.getsockname()[1]}
+    host = socket.gethostname().partition(".")[0]
+    (folder / "slurm.conf").write_text(CONFIG.format(host=host, folder=folder, **ports))
+    monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+    for daemon in daemons:
+        subprocess.run([daemon], check=True)
+        time.sleep(1)
+    wait_until(lambda: "idle" in ask("sinfo", "--noheader", "--format=%T"))
+    yield
+    subprocess.run(["scancel", "--user=root"], check=False)
+    for daemon in reversed(daemons):
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(int((folder / f"{daemon}.pid").read_text()), signal.SIGTERM)
+
+
+def ask(*command: str) -> str:
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False
+    ).stdout.strip()
+
+
+def state_of(job: str) -> str:
+    return ask("squeue", "--job", job, "--states=all", "--noheader", "--format=%T")
+
+
+def wait_until(happened, seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def submit(llama_jax, recipe: Path, *flags: object) -> tuple[Path, str]:
+    """Launches a run of two tasks; gives its folder and the number of its job."""
+    done = llama_jax.run(
+        "launch", "slurm", recipe, *TWO_TASKS, "--run-dir", "run", *flags
+    )
+    return llama_jax.folder / "run", done.stderr.split()[-1]
+
+
+def test_slurm_trains_what_two_processes_do_killed_and_queued_again(
+    llama_jax, config, slurm, one_device
+):
+    config = dataclasses.replace(
+        config, train=dataclasses.replace(config.train, num_steps=60)
+    )
+    recipe = llama_jax.recipe(config)
+    llama_jax.run("launch", "local", recipe, "--run-dir", "undisturbed")
+    run, job = submit(llama_jax, recipe)
+    wait_until(lambda: standing_of(run).step >= 8)
+    tasks = ask("pgrep", "--full", f"^{PROGRAM} train {recipe}").split()
+    assert len(tasks) == 2
+    os.kill(int(tasks[-1]), signal.SIGKILL)
+    wait_until(
+        lambda: LaunchState.load(run).attempt == 2 and standing_of(run).step >= 20
+    )
+    assert "crashed" in LaunchState.load(run).incidents[0]["what"]
+    # What Slurm does before the time limit and at a preemption.
+    subprocess.run(["scancel", "--signal=TERM", job], check=True)
+    wait_until(lambda: state_of(job) in ("PENDING", "CONFIGURING"))
+    saved = standing_of(run)
+    assert 20 <= saved.step == saved.checkpoint < 60
+    wait_until(lambda: state_of(job) == "COMPLETED")
+    assert_same_run(llama_jax.folder / "undisturbed", run, config, 60)
+    assert "last checkpoint" in llama_jax.run("launch", "status", "run").stdout
+    assert "done at step 60" in llama_jax.run("launch", "logs", "run").stdout
+
+
+def test_a_stopped_job_saves_and_does_not_queue_again(llama_jax, config, slurm):
+    recipe = llama_jax.recipe(config)
+    run, job = submit(llama_jax, recipe, "--train.num-steps", 100_000)
+    wait_until(lambda: standing_of(run).step >= 8)
+    llama_jax.run("launch", "stop", "run")
+    wait_until(lambda: state_of(job) not in ("RUNNING", "COMPLETING"))
+    assert (
+        state_of(job) == "FAILED"
+        and standing_of(run).step == standing_of(run).checkpoint
+    )
+
+
+@pytest.mark.parametrize("flags", [("--tasks-per-node", 1), ("--tasks-per-node", 2)])
+def test_slurm_itself_accepts_the_script(llama_jax, config, slurm, flags):
+    nodes = (
+        "--nodes",
+        1,
+        "--gpus-per-node",
+        0,
+        "--time",
+        "2-00:00:00",
+        "--cpus-per-task",
+        1,
+    )
+    done = llama_jax.run(
+        "launch", "slurm", llama_jax.recipe(config), *nodes, *flags, "--dry-run"
+    )
+    script = llama_jax.folder / "job.sh"
+    script.write_text(done.stdout)
+    command = ["sbatch", "--test-only", script]
+    tested = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert tested.returncode == 0 and "to start at" in tested.stderr
