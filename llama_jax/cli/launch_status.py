@@ -17,6 +17,9 @@ from llama_jax.cli.launch_state import (
     process_state,
     standing_of,
 )
+from llama_jax.observe.goodput import NAME as GOODPUT
+from llama_jax.observe.goodput import read_goodput
+from llama_jax.observe.incidents import read_incidents
 
 USAGE = """usage: llama-jax launch status NAME [--json]
        llama-jax launch logs NAME [--lines N]
@@ -29,6 +32,7 @@ again with the same flags.
 
 example: llama-jax launch status demo"""
 
+_INCIDENTS_SHOWN = 10
 _LIVE = ("running", "waiting", "stopping")
 
 
@@ -80,8 +84,11 @@ def _status(state: LaunchState, folder: Path, *, as_json: bool) -> int:
         for worker in state.workers
         if phase in _LIVE
     ]
+    wall = read_goodput(run) if (run := folder / GOODPUT).is_file() else None
+    news = [(i.time, f"{i.kind} at step {i.step:,}: {i.text}") for i in read_incidents(folder)]
     if as_json:
         document = dataclasses.asdict(state) | dataclasses.asdict(standing)
+        document |= {"goodput": wall.goodput if wall else None}
         print(json.dumps(document | {"phase": phase, "workers": workers}))
         return 0
     silent = standing.seconds_silent
@@ -91,10 +98,12 @@ def _status(state: LaunchState, folder: Path, *, as_json: bool) -> int:
         ("last step", f"{standing.step:,}" + (f", {silent:,.0f} s ago" if silent else "")),
         ("last checkpoint", "none" if standing.checkpoint is None else f"{standing.checkpoint:,}"),
     ]
+    rows += [("wall time", str(wall))] if wall else []
     rows += [(f"process {w['index']}", f"pid {w['pid']}, {w['state']}") for w in workers]
+    news += [(incident["time"], incident["what"]) for incident in state.incidents]
     rows += [
-        (time.strftime("%m-%d %H:%M:%S", time.localtime(incident["time"])), incident["what"])
-        for incident in state.incidents[-10:]
+        (time.strftime("%m-%d %H:%M:%S", time.localtime(when)), what)
+        for when, what in sorted(news)[-_INCIDENTS_SHOWN:]
     ]
     width = max(len(name) for name, _ in rows)
     for name, value in rows:

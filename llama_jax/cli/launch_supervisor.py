@@ -80,6 +80,7 @@ class Supervisor:
         self._restarts = Restarts(max_restarts, standing_of(run_dir).step)
         self._signals = 0
         self._workers: list[_Worker] = []
+        self._left: list[str] = []
         self._shown = 0
 
     def run(self) -> int:
@@ -177,22 +178,22 @@ class Supervisor:
 
     def _kill(self, codes: Mapping[int, int]) -> None:
         left = [worker for worker in self._workers if worker.index not in codes]
+        # One that was stopped or hung is why the others failed: it is named.
+        self._left = [f"process {w.index} was {process_state(w.process.pid)}" for w in left]
         for worker in left:
-            how = process_state(worker.process.pid)
-            # One that was stopped or hung is why the others failed: it is named.
-            print(f"launch: process {worker.index} was still {how}; killed", file=sys.stderr)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(worker.process.pid, signal.SIGKILL)
             worker.process.wait()
 
     def _note(self, ending: Ending) -> None:
         """Keeps what went wrong."""
-        print(f"launch: attempt {self._state.attempt}: {ending}", file=sys.stderr)
+        what = "; ".join([str(ending), *self._left])
+        print(f"launch: attempt {self._state.attempt}: {what}", file=sys.stderr)
         self._state.incidents.append(
             {
                 "time": time.time(),
                 "attempt": self._state.attempt,
-                "what": str(ending),
+                "what": what,
                 "step": ending.step,
                 "codes": {str(index): code for index, code in ending.codes.items()},
             }

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from llama_jax.cli.launch_state import LaunchState, process_state
-from llama_jax.config import MeshConfig
+from llama_jax.config import GuardConfig, MeshConfig
 from llama_jax.observe.writers import read_metrics
 from llama_jax.train.history import documents_seen
 from tests.train.test_loop import assert_same_run, wait_for_step
@@ -42,12 +42,8 @@ def workers(run: Path) -> list[int]:
         pytest.param(4, 2, MeshConfig(replica=2, fsdp=4), marks=pytest.mark.slow),
     ],
 )
-def test_several_processes_have_the_losses_of_one(
-    llama_jax, config, processes, devices, mesh
-):
-    config = dataclasses.replace(
-        config, train=dataclasses.replace(config.train, num_steps=6)
-    )
+def test_several_processes_have_the_losses_of_one(llama_jax, config, processes, devices, mesh):
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=6))
     llama_jax.run("train", llama_jax.recipe(config), "--run-dir", "alone")
     several = llama_jax.recipe(dataclasses.replace(config, mesh=mesh), "several")
     counts = ("--processes", processes, "--devices-per-process", devices)
@@ -80,15 +76,10 @@ def test_a_launch_that_cannot_work_is_refused_before_anything_starts(llama_jax, 
 
 def test_a_dry_run_prints_what_would_run(llama_jax, config):
     recipe = llama_jax.recipe(config)
-    done = llama_jax.run(
-        *LAUNCH, recipe, "--processes", 2, "--train.seed", 3, "--dry-run"
-    )
+    done = llama_jax.run(*LAUNCH, recipe, "--processes", 2, "--train.seed", 3, "--dry-run")
     first, second = done.stdout.split("&\n")[:2]
     for index, lines in enumerate((first, second)):
-        assert (
-            f"LLAMA_JAX_PROCESS_ID={index}" in lines
-            and "JAX_NUM_CPU_DEVICES=1" in lines
-        )
+        assert f"LLAMA_JAX_PROCESS_ID={index}" in lines and "JAX_NUM_CPU_DEVICES=1" in lines
         assert f"train {recipe} --train.seed 3 --run-dir runs/tiny" in lines
     assert not (llama_jax.folder / "runs").exists()
 
@@ -99,9 +90,7 @@ def test_a_run_whose_processes_are_killed_is_the_run_left_alone(
     llama_jax, config, kills, one_device
 ):
     steps = 4 * kills
-    config = dataclasses.replace(
-        config, train=dataclasses.replace(config.train, num_steps=steps)
-    )
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=steps))
     recipe, rng = llama_jax.recipe(config), random.Random(kills)
     undisturbed, run = llama_jax.folder / "undisturbed", llama_jax.folder / "run"
     llama_jax.run(*LAUNCH, recipe, "--run-dir", "undisturbed")
@@ -128,9 +117,7 @@ def test_a_run_whose_processes_are_killed_is_the_run_left_alone(
 def test_a_stopped_launch_saves_and_goes_on_where_it_was(llama_jax, config, one_device):
     recipe = llama_jax.recipe(config)
     llama_jax.run(*LAUNCH, recipe, "--run-dir", "undisturbed", "--train.num-steps", 60)
-    launcher = llama_jax.start(
-        *LAUNCH, recipe, "--run-dir", "run", "--train.num-steps", 60
-    )
+    launcher = llama_jax.start(*LAUNCH, recipe, "--run-dir", "run", "--train.num-steps", 60)
     run = llama_jax.folder / "run"
     wait_for_step(run, 7, launcher)
     status = json.loads(llama_jax.run("launch", "status", "run", "--json").stdout)
@@ -141,6 +128,7 @@ def test_a_stopped_launch_saves_and_goes_on_where_it_was(llama_jax, config, one_
     assert launcher.returncode == 75, err
     status = json.loads(llama_jax.run("launch", "status", "run", "--json").stdout)
     assert status["phase"] == "stopped" and status["checkpoint"] == status["step"] < 60
+    assert 0 < status["goodput"] < 1
     assert "attempt 1" in llama_jax.run("launch", "logs", "run").stdout
 
     llama_jax.run("launch", "resume", "run")
@@ -158,12 +146,28 @@ def test_a_crash_loop_stops_and_shows_the_log(llama_jax, config):
         )
     )
     done = llama_jax.run(*LAUNCH, recipe, "--run-dir", "run", expect=1)
-    assert (
-        "a crash loop" in done.stderr
-        and "is not finite" in done.stderr.split("given up")[1]
-    )
+    assert "a crash loop" in done.stderr and "is not finite" in done.stderr.split("given up")[1]
     state = LaunchState.load(llama_jax.folder / "run")
     assert (state.phase, state.attempt) == ("failed", 3)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_stopped_is_named_and_all_start_again(llama_jax, config, one_device):
+    config = dataclasses.replace(
+        config,
+        train=dataclasses.replace(config.train, num_steps=30),
+        guards=GuardConfig(step_deadline_seconds=15.0, other_deadline_seconds=120.0),
+    )
+    recipe, run = llama_jax.recipe(config), llama_jax.folder / "run"
+    llama_jax.run(*LAUNCH, recipe, "--run-dir", "undisturbed")
+    launcher = llama_jax.start(*LAUNCH, recipe, "--run-dir", "run")
+    wait_for_step(run, 7, launcher)
+    os.kill(workers(run)[1], signal.SIGSTOP)
+    _, err = launcher.communicate(timeout=400)
+    assert launcher.returncode == 0, err
+    [incident] = LaunchState.load(run).incidents
+    assert incident["what"].endswith("process 1 was stopped")
+    assert_same_run(llama_jax.folder / "undisturbed", run, config, 30)
 
 
 @pytest.mark.slow

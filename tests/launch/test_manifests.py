@@ -59,9 +59,7 @@ LAUNCHES = {
         ),
         *("--run-dir", "/mnt/run/llama2-70b", *GKE),
     ),
-    "gke_gpus.yaml": (
-        *("gke", "llama2_7b", "--chips", "h100:64", "--queue", "gpus", *POOL, *GKE),
-    ),
+    "gke_gpus.yaml": (*("gke", "llama2_7b", "--chips", "h100:64", "--queue", "gpus", *POOL, *GKE),),
     "slurm_gpu.sh": (
         *(
             "slurm",
@@ -172,10 +170,7 @@ def test_hosts_and_chips_of_a_jobset_multiply_to_those_asked_for(path):
     [chips] = container["resources"]["limits"].values()
     asked = {"gke_one_slice": 64, "gke_two_slices": 1024, "gke_gpus": 64}
     assert pods * chips == asked[path.stem]
-    assert (
-        container["command"] == ["llama-jax", "train"]
-        and container["args"][0] != "--chips"
-    )
+    assert container["command"] == ["llama-jax", "train"] and container["args"][0] != "--chips"
     queue = jobset["metadata"].get("labels", {}).get("kueue.x-k8s.io/queue-name")
     assert queue == {"gke_two_slices": "tpus", "gke_gpus": "gpus"}.get(path.stem)
 
@@ -186,9 +181,7 @@ def test_kubernetes_own_schema_takes_the_jobs_of_a_jobset(path):
     kubernetes_validate = pytest.importorskip("kubernetes_validate")
     [job] = yaml.safe_load(path.read_text())["spec"]["replicatedJobs"]
     resource = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "job"}}
-    kubernetes_validate.validate(
-        resource | {"spec": job["template"]["spec"]}, "1.34", strict=True
-    )
+    kubernetes_validate.validate(resource | {"spec": job["template"]["spec"]}, "1.34", strict=True)
 
 
 @pytest.mark.parametrize("path", manifests(), ids=lambda path: path.stem)
@@ -236,18 +229,12 @@ def test_gcloud_knows_each_flag(name):
             text=True,
             check=True,
         ).stdout
-        known = set(
-            re.findall(
-                r"--[a-z-]+", re.sub(r".\x08|\x1b\[[0-9;]*m|\x1b", "", help_page)
-            )
-        )
+        known = set(re.findall(r"--[a-z-]+", re.sub(r".\x08|\x1b\[[0-9;]*m|\x1b", "", help_page)))
         calls = re.findall(rf"queue {verb} (.*?)(?:;;|2>|$)", text, re.MULTILINE)
         flags = {word.partition("=")[0] for call in calls for word in call.split()}
         used = {flag for flag in (*flags, *where) if flag.startswith("--")}
         used = {flag.partition("=")[0] for flag in used}
-        assert calls and used <= known | {"--format", "--quiet", "--project"}, (
-            used - known
-        )
+        assert calls and used <= known | {"--format", "--quiet", "--project"}, used - known
 
 
 @pytest.mark.parametrize(
@@ -327,15 +314,11 @@ def test_an_unknown_platform_is_answered_with_what_was_meant():
         main(["slrum", "demo"])
 
 
-def test_a_line_without_its_value_is_left_out_with_its_comment_and_its_key(
-    tmp_path, monkeypatch
-):
+def test_a_line_without_its_value_is_left_out_with_its_comment_and_its_key(tmp_path, monkeypatch):
     text = "labels:\n  # Of the queue.\n  queue: $queue\nkept:\n  - $name\n# $name\nlast: 1\n"
     (tmp_path / "t.yaml").write_text(text)
     monkeypatch.setattr("llama_jax.cli.launch_templates._FOLDERS", (tmp_path,))
-    assert (
-        render("t.yaml", {"queue": "", "name": "x"}) == "kept:\n  - x\n# x\nlast: 1\n"
-    )
+    assert render("t.yaml", {"queue": "", "name": "x"}) == "kept:\n  - x\n# x\nlast: 1\n"
     with pytest.raises(AssertionError):
         render("t.yaml", {"name": "x"})
 
@@ -365,24 +348,18 @@ def test_a_run_that_the_doctor_refuses_is_not_launched(code, monkeypatch):
     def answer(command, **_):
         asked.append(command)
         recipe = load_recipe(command[command.index("doctor") + 1])
-        assert (
-            recipe.train.num_steps == 7
-        )  # the run with its overrides, not the recipe as it is
+        assert recipe.train.num_steps == 7  # the run with its overrides, not the recipe as it is
         return subprocess.CompletedProcess(command, code)
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     monkeypatch.setattr("subprocess.run", answer)
-    refused = pytest.raises(
-        ValueError, match="--chips=v5p:4x4x4, --slices=2: the doctor says"
-    )
+    refused = pytest.raises(ValueError, match="--chips=v5p:4x4x4, --slices=2: the doctor says")
     with refused if code else contextlib.nullcontext():
         ask_doctor(job(tiny_config(train__num_steps=7)), "v5p:4x4x4", 2)
     assert asked[0][-4:] == ["--topology", "v5p:4x4x4", "--slices", "2"]
 
 
-def test_a_launch_without_the_compiler_says_that_the_doctor_was_not_asked(
-    monkeypatch, capsys
-):
+def test_a_launch_without_the_compiler_says_that_the_doctor_was_not_asked(monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     ask_doctor(job(tiny_config()), "v5p:4x4x4", 1)
     assert "the doctor was not asked" in capsys.readouterr().err

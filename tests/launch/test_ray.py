@@ -51,9 +51,7 @@ def ray_cluster():
 def test_a_run_on_ray_whose_process_is_killed_is_the_run_left_alone(
     llama_jax, config, ray_cluster, one_device
 ):
-    config = dataclasses.replace(
-        config, train=dataclasses.replace(config.train, num_steps=20)
-    )
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=20))
     recipe, run = llama_jax.recipe(config), llama_jax.folder / "run"
     undisturbed = llama_jax.folder / "undisturbed"
     llama_jax.run("launch", "ray", recipe, *FLAGS, "--run-dir", undisturbed)
@@ -74,13 +72,9 @@ def test_a_run_on_ray_whose_process_is_killed_is_the_run_left_alone(
 
 @pytest.mark.slow
 def test_a_stopped_ray_launch_saves(llama_jax, config, ray_cluster):
-    config = dataclasses.replace(
-        config, train=dataclasses.replace(config.train, num_steps=100_000)
-    )
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=100_000))
     run = llama_jax.folder / "run"
-    launcher = llama_jax.start(
-        "launch", "ray", llama_jax.recipe(config), *FLAGS, "--run-dir", run
-    )
+    launcher = llama_jax.start("launch", "ray", llama_jax.recipe(config), *FLAGS, "--run-dir", run)
     wait_for_step(run, 7, launcher)
     time.sleep(0.5)
     llama_jax.run("launch", "stop", run)

@@ -50,9 +50,7 @@ def test_three_crashes_at_a_step_are_a_loop():
     assert restarts.after(ending(1, step=9)).again
     assert restarts.after(ending(-9, step=9)).again
     last = restarts.after(ending(1, step=9))
-    assert (
-        not last.again and last.code == 1 and "after step 9: a crash loop" in last.why
-    )
+    assert not last.again and last.code == 1 and "after step 9: a crash loop" in last.why
 
 
 def test_crashes_at_different_steps_go_on_until_the_limit():

@@ -86,9 +86,7 @@ def slurm(tmp_path, monkeypatch):
 
 
 def ask(*command: str) -> str:
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False
-    ).stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def state_of(job: str) -> str:
@@ -104,18 +102,14 @@ def wait_until(happened, seconds: float = 240) -> None:
 
 def submit(llama_jax, recipe: Path, *flags: object) -> tuple[Path, str]:
     """Launches a run of two tasks; gives its folder and the number of its job."""
-    done = llama_jax.run(
-        "launch", "slurm", recipe, *TWO_TASKS, "--run-dir", "run", *flags
-    )
+    done = llama_jax.run("launch", "slurm", recipe, *TWO_TASKS, "--run-dir", "run", *flags)
     return llama_jax.folder / "run", done.stderr.split()[-1]
 
 
 def test_slurm_trains_what_two_processes_do_killed_and_queued_again(
     llama_jax, config, slurm, one_device
 ):
-    config = dataclasses.replace(
-        config, train=dataclasses.replace(config.train, num_steps=60)
-    )
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=60))
     recipe = llama_jax.recipe(config)
     llama_jax.run("launch", "local", recipe, "--run-dir", "undisturbed")
     run, job = submit(llama_jax, recipe)
@@ -123,9 +117,7 @@ def test_slurm_trains_what_two_processes_do_killed_and_queued_again(
     tasks = ask("pgrep", "--full", f"^{PROGRAM} train {recipe}").split()
     assert len(tasks) == 2
     os.kill(int(tasks[-1]), signal.SIGKILL)
-    wait_until(
-        lambda: LaunchState.load(run).attempt == 2 and standing_of(run).step >= 20
-    )
+    wait_until(lambda: LaunchState.load(run).attempt == 2 and standing_of(run).step >= 20)
     assert "crashed" in LaunchState.load(run).incidents[0]["what"]
     # What Slurm does before the time limit and at a preemption.
     subprocess.run(["scancel", "--signal=TERM", job], check=True)
@@ -144,10 +136,7 @@ def test_a_stopped_job_saves_and_does_not_queue_again(llama_jax, config, slurm):
     wait_until(lambda: standing_of(run).step >= 8)
     llama_jax.run("launch", "stop", "run")
     wait_until(lambda: state_of(job) not in ("RUNNING", "COMPLETING"))
-    assert (
-        state_of(job) == "FAILED"
-        and standing_of(run).step == standing_of(run).checkpoint
-    )
+    assert state_of(job) == "FAILED" and standing_of(run).step == standing_of(run).checkpoint
 
 
 @pytest.mark.parametrize("flags", [("--tasks-per-node", 1), ("--tasks-per-node", 2)])
@@ -162,9 +151,7 @@ def test_slurm_itself_accepts_the_script(llama_jax, config, slurm, flags):
         "--cpus-per-task",
         1,
     )
-    done = llama_jax.run(
-        "launch", "slurm", llama_jax.recipe(config), *nodes, *flags, "--dry-run"
-    )
+    done = llama_jax.run("launch", "slurm", llama_jax.recipe(config), *nodes, *flags, "--dry-run")
     script = llama_jax.folder / "job.sh"
     script.write_text(done.stdout)
     command = ["sbatch", "--test-only", script]
