@@ -1,17 +1,19 @@
 """Collectives of a compiled program: what they move, along which axes, and what hides them."""
 
 import dataclasses
-import functools
+import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from llama_jax.aot.costs import COLLECTIVES, Cost
 from llama_jax.aot.disguises import is_sliced, is_zero_padded
-from llama_jax.aot.groups import group_of
-from llama_jax.aot.hlo import Computation, Instruction, Module
+from llama_jax.aot.groups import Layout, group_across_slices, group_of
+from llama_jax.aot.hlo import Computation, Instruction, Module, reading
 from llama_jax.aot.kernels import target
 
+# Collectives between slices are handed to the host, which knows the data-centre network.
+_BETWEEN_SLICES = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 Exposure = Literal["exposed", "overlapped", "fused"]
 
 
@@ -78,7 +80,7 @@ def collectives_of(
     computation: Computation,
     steps: Sequence[Cost],
     count: int,
-    mesh_shape: Mapping[str, int],
+    layout: Layout,
 ) -> Iterator[Collective]:
     """Collectives that a scheduled computation runs itself, not those of loops in it.
 
@@ -87,30 +89,38 @@ def collectives_of(
         computation: Whose instructions run one after another.
         steps: What each of them costs.
         count: Executions of the computation in a step.
-        mesh_shape: Sizes of the mesh's axes by name; devices are numbered in its order.
+        layout: Of the mesh; devices are numbered in its order.
     """
+    before = list(itertools.accumulate(steps, initial=Cost()))
     for chain in _chains(module, computation):
         first, last = chain[0], chain[-1]
-        overlap = functools.reduce(Cost.__add__, steps[first.at : last.at + 1], Cost())
-        fused = any(steps[part.at].matmul_flops for part in chain)
-        works = overlap.cycles or overlap.kernel_flops
-        exposure: Exposure = "exposed"
-        if fused or (works and len(chain) > 1):
-            exposure = "fused" if fused else "overlapped"
-        kind, output = _kind_and_output(chain)
-        group = group_of(first.collective, mesh_shape)
-        yield Collective(
-            kind=kind,
-            axes=group.axes,
-            group_size=group.size,
-            bytes=output * count,
-            count=count,
-            exposure=exposure,
-            overlap=Cost() if exposure == "exposed" else overlap.times(count),
-            stands_for=_stands_for(module, computation, chain) if kind == "all-reduce" else "",
-            where=first.collective.op_name or first.launch.op_name,
-            name=first.launch.name,
-        )
+        with reading(first.collective):
+            overlap = before[last.at + 1] + before[first.at].times(-1)
+            exposure = _exposure(chain, steps, overlap)
+            kind, output = _kind_and_output(chain)
+            if first.collective.opcode == "send":
+                group = group_across_slices(layout)
+            else:
+                group = group_of(first.collective, layout.inside)
+            yield Collective(
+                kind=kind,
+                axes=group.axes,
+                group_size=group.size,
+                bytes=output * count,
+                count=count,
+                exposure=exposure,
+                overlap=Cost() if exposure == "exposed" else overlap.times(count),
+                stands_for=_stands_for(module, computation, chain) if kind == "all-reduce" else "",
+                where=first.collective.op_name or first.launch.op_name,
+                name=first.launch.name,
+            )
+
+
+def _exposure(chain: Sequence[_Part], steps: Sequence[Cost], overlap: Cost) -> Exposure:
+    if any(steps[part.at].matmul_flops for part in chain):
+        return "fused"
+    works = overlap.cycles or overlap.kernel_flops
+    return "overlapped" if works and len(chain) > 1 else "exposed"
 
 
 def _chains(module: Module, computation: Computation) -> list[list[_Part]]:
@@ -118,8 +128,9 @@ def _chains(module: Module, computation: Computation) -> list[list[_Part]]:
     chains: list[list[_Part]] = []
     under_way: dict[str, list[_Part]] = {}
     for at, launch in enumerate(computation):
-        if launch.opcode.endswith(("-update", "-done")) and launch.operands[0] in under_way:
-            chain = under_way[launch.operands[0]]
+        begun = _begun(computation, launch)
+        if begun in under_way:
+            chain = under_way[begun]
             chain.append(_Part(at, computation, chain[0].collective, launch))
             under_way[launch.name] = chain
         for inside, collective in _run_by(module, computation, launch):
@@ -133,9 +144,26 @@ def _chains(module: Module, computation: Computation) -> list[list[_Part]]:
             chains.append([part])
             if launch.opcode.endswith("-start"):
                 under_way[launch.name] = chains[-1]
+            elif launch.opcode == "send":
+                under_way[_rendezvous(launch)] = chains[-1]
             elif target(inside.root) == "AsyncCollectiveStart":
                 under_way[link] = chains[-1]
     return chains
+
+
+def _begun(computation: Computation, launch: Instruction) -> str:
+    """What `_chains` knows a collective by that goes on or ends here; "" if none does."""
+    if launch.opcode == "recv-done":
+        return _rendezvous(computation.operand(launch))
+    ends = launch.opcode.endswith(("-update", "-done"))
+    return launch.operands[0] if ends else ""
+
+
+def _rendezvous(transfer: Instruction) -> str:
+    """What the two ends of a collective between slices share; "" for other transfers."""
+    found = _BETWEEN_SLICES.search(transfer.attributes)
+    meets = re.search(r'_xla_host_transfer_rendezvous="([^"]*)"', transfer.attributes)
+    return f"rendezvous {meets[1]}" if found and meets else ""
 
 
 def _run_by(
@@ -153,6 +181,8 @@ def _run_by(
 def _kind(instruction: Instruction) -> str:
     """What kind of collective starts here, or runs whole; "" if none does."""
     kind = instruction.opcode.removesuffix("-start")
+    if kind == "send" and (found := _BETWEEN_SLICES.search(instruction.attributes)):
+        kind = found[1].lower().replace("_", "-")
     return kind if kind in COLLECTIVES else ""
 
 

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from llama_jax.aot.hlo import Computation, Instruction, Module
+from llama_jax.aot.hlo import Computation, Instruction, MalformedText, Module, reading
 from llama_jax.aot.kernels import is_kernel, kernel_flops
 from llama_jax.aot.loops import counted
 from llama_jax.aot.traffic import hbm_bytes
@@ -75,8 +75,11 @@ def computation_costs(module: Module, trips: Mapping[str, int | None]) -> Costs:
     totals: dict[str, Cost] = {}
     steps: dict[str, tuple[Cost, ...]] = {}
     for computation in module.computations.values():
-        costs = tuple(_cost(module, computation, one, totals, trips) for one in computation)
-        steps[computation.name] = costs
+        costs: list[Cost] = []
+        for instruction in computation:
+            with reading(instruction):
+                costs.append(_cost(module, computation, instruction, totals, trips))
+        steps[computation.name] = tuple(costs)
         totals[computation.name] = functools.reduce(Cost.__add__, costs, Cost())
     return Costs(totals, steps)
 
@@ -153,9 +156,8 @@ def convolution_flops(computation: Computation, convolution: Instruction) -> flo
         len(right),
         len(out),
     ]:
-        raise ValueError(
-            f"HLO text, line {convolution.line}: dim_labels do not fit the operands of "
-            f"{convolution.name}."
+        raise MalformedText(
+            convolution.line, f"dim_labels do not fit the operands of %{convolution.name}."
         )
     in_axes, kernel_axes, out_axes = labels.groups()
     window = _window(convolution.attribute("window"))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from llama_jax.aot.hlo import Instruction
+from llama_jax.aot.hlo import Instruction, MalformedText
 
 _LISTS = re.compile(r"replica_groups=\{((?:\{[\d,\s]*\},?\s*)*)\}")
 _IOTA = re.compile(r"replica_groups=(\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?)")
@@ -30,19 +30,60 @@ class Group:
     size: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Layout:
+    """The mesh as a program sees it, which is compiled for one slice of several.
+
+    Attributes:
+        inside: Sizes of the mesh's axes inside a slice, by name, in the mesh's order.
+        across: Sizes across slices; slices are the slowest part of the mesh's order.
+    """
+
+    inside: Mapping[str, int]
+    across: Mapping[str, int]
+
+
+def layout_of(mesh_shape: Mapping[str, int], num_partitions: int | None) -> Layout:
+    """Cuts a mesh into slices of `num_partitions` devices; None leaves it whole.
+
+    Raises:
+        MalformedText: If the mesh is not made of such slices.
+    """
+    num_devices = math.prod(mesh_shape.values())
+    slices = num_devices // (num_partitions or num_devices)
+    inside, across = dict(mesh_shape), dict.fromkeys(mesh_shape, 1)
+    for name, size in mesh_shape.items():
+        across[name] = math.gcd(size, slices)
+        inside[name] = size // across[name]
+        slices //= across[name]
+        if inside[name] > 1:
+            break
+    if slices != 1 or num_devices % (num_partitions or num_devices):
+        shape = " * ".join(f"{name}={size}" for name, size in mesh_shape.items())
+        raise MalformedText(1, f"compiled for {num_partitions} devices, and the mesh is {shape}.")
+    return Layout(inside, across)
+
+
+def group_across_slices(layout: Layout) -> Group:
+    """Devices at the same place of each slice."""
+    axes = tuple(name for name, size in layout.across.items() if size > 1)
+    return Group(axes, math.prod(layout.across.values()))
+
+
 def group_of(collective: Instruction, mesh_shape: Mapping[str, int]) -> Group:
     """Where a collective runs; devices are numbered in the order of the mesh.
 
     Raises:
-        ValueError: If it names devices that the mesh does not have.
+        MalformedText: If it names devices that the mesh does not have.
     """
     num_devices = math.prod(mesh_shape.values())
     groups = _groups(collective.attributes, num_devices)
     if groups.size and groups.max() >= num_devices:
         shape = " * ".join(f"{name}={size}" for name, size in mesh_shape.items())
-        raise ValueError(
-            f"HLO text, line {collective.line}: {collective.opcode} names device {groups.max()}, "
-            f"and the mesh {shape} has {num_devices}."
+        raise MalformedText(
+            collective.line,
+            f"{collective.opcode} names device {groups.max()}, and the mesh {shape} has "
+            f"{num_devices}.",
         )
     places = np.stack(np.unravel_index(groups, tuple(mesh_shape.values())))
     moves = (places != places[..., :1]).any(axis=(1, 2))

@@ -1,5 +1,6 @@
 """The text of a compiled program, as computations of instructions."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -136,6 +137,30 @@ class Module:
         return [self.computations[name] for name in instruction.callees(*roles)]
 
 
+class MalformedText(ValueError):  # noqa: N818
+    """A text that is no compiled program, or one of a form that is not known; names the line."""
+
+    def __init__(self, line: int, complaint: str):
+        super().__init__(f"HLO text, line {line}: {complaint}")
+
+
+@contextlib.contextmanager
+def reading(instruction: Instruction) -> Iterator[None]:
+    """Names the line of an instruction whose attributes are not what its opcode asks for.
+
+    Raises:
+        MalformedText: In place of what the reading of the attributes stumbled over.
+    """
+    try:
+        yield
+    except MalformedText:
+        raise
+    except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
+        raise MalformedText(
+            instruction.line, f"{instruction.opcode} %{instruction.name} cannot be read."
+        ) from error
+
+
 def parse_module(text: str) -> Module:
     """Reads what `jax.stages.Compiled.as_text()` gives.
 
@@ -143,7 +168,7 @@ def parse_module(text: str) -> Module:
         ValueError: If the text is no such program, naming the line.
     """
     if not text.startswith("HloModule"):
-        raise ValueError("HLO text, line 1: must begin with HloModule.")
+        raise MalformedText(1, "must begin with HloModule.")
     computations: dict[str, Computation] = {}
     entry = None
     lines = iter(enumerate(text.split("\n"), 1))
@@ -152,12 +177,12 @@ def parse_module(text: str) -> Module:
             continue
         name = header[2]
         if name in computations:
-            raise ValueError(f"HLO text, line {number}: computation %{name} is there twice.")
+            raise MalformedText(number, f"computation %{name} is there twice.")
         computation = _parse_computation(name, number, lines, computations)
         computations[name] = computation
         entry = computation if header[1] else entry
     if entry is None:
-        raise ValueError(f"HLO text, line {text.count(chr(10)) + 1}: ends without an ENTRY.")
+        raise MalformedText(text.count("\n") + 1, "ends without an ENTRY.")
     return Module(computations, entry)
 
 
@@ -173,16 +198,16 @@ def _parse_computation(
         instruction, is_root = _parse_instruction(number, statement)
         for operand in instruction.operands:
             if operand not in instructions:
-                raise ValueError(f"HLO text, line {number}: %{operand} is used before its line.")
+                raise MalformedText(number, f"%{operand} is used before its line.")
         for callee in instruction.callees():
             if callee not in known:
-                raise ValueError(f"HLO text, line {number}: %{callee} is called before its lines.")
+                raise MalformedText(number, f"%{callee} is called before its lines.")
         if instruction.name in instructions:
-            raise ValueError(f"HLO text, line {number}: %{instruction.name} is there twice.")
+            raise MalformedText(number, f"%{instruction.name} is there twice.")
         instructions[instruction.name] = instruction
         root = instruction if is_root else root
     if root is None:
-        raise ValueError(f"HLO text, line {start}: computation %{name} has no ROOT.")
+        raise MalformedText(start, f"computation %{name} has no ROOT.")
     users: dict[str, list[Instruction]] = {name: [] for name in instructions}
     for instruction in instructions.values():
         for operand in dict.fromkeys(instruction.operands):
@@ -204,17 +229,17 @@ def _statements(
                 return
             begun, begun_at, depth = [], number, 0
         elif line.strip() and depth <= 0:
-            raise ValueError(f"HLO text, line {number}: no instruction: {line.strip()[:60]!r}.")
+            raise MalformedText(number, f"no instruction: {line.strip()[:60]!r}.")
         begun.append(line)
         depth += line.count("{") - line.count("}")
-    raise ValueError(f"HLO text, line {start}: computation %{name} does not end.")
+    raise MalformedText(start, f"computation %{name} does not end.")
 
 
 def _parse_instruction(number: int, statement: str) -> tuple[Instruction, bool]:
     head = _INSTRUCTION.match(statement)
     end = _closing(statement, head.end()) if head else -1
     if head is None or end < 0:
-        raise ValueError(f"HLO text, line {number}: no instruction: {statement.strip()[:60]!r}.")
+        raise MalformedText(number, f"no instruction: {statement.strip()[:60]!r}.")
     inside = statement[head.end() : end]
     instruction = Instruction(
         name=head[2],
@@ -226,15 +251,15 @@ def _parse_instruction(number: int, statement: str) -> tuple[Instruction, bool]:
         line=number,
     )
     if instruction.opcode == "parameter" and not inside.isdecimal():
-        raise ValueError(f"HLO text, line {number}: parameter({inside[:20]}) has no number.")
+        raise MalformedText(number, f"parameter({inside[:20]}) has no number.")
     ends = instruction.opcode.endswith(("-done", "-update"))
     if len(instruction.operands) < _LEAST_OPERANDS.get(instruction.opcode, int(ends)):
-        raise ValueError(f"HLO text, line {number}: {instruction.opcode} lacks operands.")
+        raise MalformedText(number, f"{instruction.opcode} lacks operands.")
     for role in _MUST_CALL.get(instruction.opcode, ()):
         if len(instruction.callees(role)) != 1:
-            raise ValueError(f"HLO text, line {number}: {instruction.opcode} lacks {role}=.")
+            raise MalformedText(number, f"{instruction.opcode} lacks {role}=.")
     if instruction.opcode == "conditional" and not instruction.callees():
-        raise ValueError(f"HLO text, line {number}: conditional lacks branches.")
+        raise MalformedText(number, "conditional lacks branches.")
     return instruction, bool(head[1])
 
 
@@ -274,7 +299,7 @@ _BEGINS = re.compile(r"\s+(?:ROOT )?%?[\w.\-]+ = ")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (.+?) ([a-z][\w\-]*)\(")
 _PARENTHESIS = re.compile(r"[()]")
 _NAME = re.compile(r"%([\w.\-]+)")
-_ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=]*)\](?:\{([^}]*)\})?")
+_ARRAY = re.compile(r"([a-z]\w*)\[((?:(?:<=)?\d+,?)*)\](?:\{([^}]*)\})?")
 _SPACE = re.compile(r"S\((\d+)\)")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _OP_NAME = re.compile(r'op_name="([^"]*)"')

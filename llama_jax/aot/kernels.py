@@ -4,7 +4,7 @@ import dataclasses
 import math
 import re
 
-from llama_jax.aot.hlo import Array, Computation, Instruction
+from llama_jax.aot.hlo import Array, Computation, Instruction, MalformedText
 
 _TARGET = re.compile(r'custom_call_target="([^"]*)"')
 _COST_ESTIMATE = re.compile(r'"cost_estimate":\{[^{}]*"flops":"?(\d+)')
@@ -79,7 +79,7 @@ def _causal_scores(computation: Computation, call: Instruction) -> float:
     arrays = computation.operand_arrays(call)
     floats = [one for one in arrays if one.dtype in _FLOATS and len(one.dims) >= 3]
     if len(floats) < 3:
-        raise ValueError(f"HLO text, line {call.line}: {call.name} lacks queries, keys and values.")
+        raise MalformedText(call.line, f"%{call.name} lacks queries, keys and values.")
     queries, keys = floats[:2]
     length = _row_length(call, "q", queries)
     keys_length = _row_length(call, "k", keys)

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
-from llama_jax.aot.hlo import Computation, Instruction, Module
+from llama_jax.aot.hlo import Computation, Instruction, Module, reading
 
 _MAX_DEPTH = 64  # of what a counter is computed from; a real one takes five steps at most
 _SAME_VALUE = ("copy", "bitcast", "convert", "reshape", "copy-start", "copy-done")
@@ -32,8 +32,11 @@ def trip_counts(module: Module) -> dict[str, int | None]:
     # Callers stand after what they call, and know what a loop inside a loop starts from.
     for computation in reversed(module.computations.values()):
         for instruction in computation:
-            if instruction.opcode == "while":
-                loop = _Loop(module, computation, instruction, constants.get(computation.name, {}))
+            if instruction.opcode != "while":
+                continue
+            known = constants.get(computation.name, {})
+            with reading(instruction):
+                loop = _Loop(module, computation, instruction, known)
                 counts[loop.body.name] = loop.trip_count()
                 constants[loop.body.name] = loop.constants()
     return counts

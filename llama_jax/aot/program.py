@@ -2,12 +2,12 @@
 
 import dataclasses
 import itertools
-import math
 import re
 from collections.abc import Iterator, Mapping
 
 from llama_jax.aot.collectives import Collective, collectives_of
 from llama_jax.aot.costs import RUN_OTHERS, Cost, Costs, branch_taken, computation_costs
+from llama_jax.aot.groups import layout_of
 from llama_jax.aot.hlo import Computation, Instruction, Module, parse_module
 from llama_jax.aot.kernels import Kernel, is_kernel, kernel_flops, kernel_name
 from llama_jax.aot.loops import counted, trip_counts
@@ -66,7 +66,7 @@ def read_program(text: str, mesh_shape: Mapping[str, int]) -> Program:
         ValueError: If the text is no compiled program, or is one of another mesh.
     """
     module = parse_module(text)
-    _check_mesh(text, mesh_shape)
+    layout = layout_of(mesh_shape, _num_partitions(text))
     trips = trip_counts(module)
     costs = computation_costs(module, trips)
     counts = _executions(module, trips, costs)
@@ -90,7 +90,7 @@ def read_program(text: str, mesh_shape: Mapping[str, int]) -> Program:
             for one in scheduled
             if one.name not in wrapped
             for collective in collectives_of(
-                module, one, costs.steps[one.name], counts[one.name], mesh_shape
+                module, one, costs.steps[one.name], counts[one.name], layout
             )
         ),
         work=_work(module, counts, costs),
@@ -98,14 +98,9 @@ def read_program(text: str, mesh_shape: Mapping[str, int]) -> Program:
     )
 
 
-def _check_mesh(text: str, mesh_shape: Mapping[str, int]) -> None:
-    header = text.partition("\n")[0]
-    stated = re.search(r"\bnum_partitions=(\d+)", header)
-    if stated and int(stated[1]) != math.prod(mesh_shape.values()):
-        shape = " * ".join(f"{name}={size}" for name, size in mesh_shape.items())
-        raise ValueError(
-            f"HLO text, line 1: compiled for {stated[1]} devices, and the mesh is {shape}."
-        )
+def _num_partitions(text: str) -> int | None:
+    stated = re.search(r"\bnum_partitions=(\d+)", text.partition("\n")[0])
+    return int(stated[1]) if stated else None
 
 
 def _executions(module: Module, trips: Mapping[str, int | None], costs: Costs) -> dict[str, int]:

@@ -6,8 +6,8 @@ HBM = 0
 # They name what is there, or run other computations, which count for themselves.
 _MOVES_NOTHING = {
     "parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "conditional",
-    "call", "copy-done", "async-start", "async-update", "async-done", "partition-id", "replica-id",
-    "after-all", "add-dependency", "optimization-barrier", "domain",
+    "call", "async-start", "partition-id", "replica-id", "after-all", "add-dependency",
+    "optimization-barrier", "domain",
 }  # fmt: skip
 _SAME_ELEMENTS = ("bitcast", "reshape", "convert", "copy", "transpose")
 _SLICES = ("dynamic-slice", "slice", "gather")
@@ -27,14 +27,18 @@ def hbm_bytes(
         instruction: Of which.
         ignored: Opcodes that count nothing: those of collectives.
     """
-    if instruction.opcode in _MOVES_NOTHING or instruction.opcode in ignored:
+    opcode = instruction.opcode
+    if opcode in _MOVES_NOTHING or opcode in ignored or opcode.endswith(("-done", "-update")):
         return 0
     traffic = _Traffic(module, ignored)
-    if instruction.opcode == "fusion":
+    if opcode == "fusion":
         return traffic.of_fusion(computation, instruction)
-    if instruction.opcode == "custom-call" and not instruction.operands:
+    if opcode == "custom-call" and not instruction.operands:
         return 0  # an allocation
-    if instruction.opcode == "copy-start" or instruction.opcode in _SAME_ELEMENTS:
+    if opcode == "slice-start":
+        (source,), slice_ = computation.operand(instruction).arrays, instruction.arrays[1]
+        return slice_.bytes * ((source.space == HBM) + (slice_.space == HBM))
+    if opcode == "copy-start" or opcode in _SAME_ELEMENTS:
         moved = (*instruction.arrays[:1], *computation.operand_arrays(instruction))
         return sum(array.bytes for array in moved if array.space == HBM)
     read = sum(

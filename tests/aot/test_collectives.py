@@ -314,3 +314,38 @@ def test_a_collective_of_a_loop_counts_with_each_iteration():
     run = f"ROOT %w = {state} while(%t), condition=%condition, body=%body"
     found = only(body, condition, main(X + start + run))
     assert (found.count, found.bytes) == (5, 5 * 512)
+
+
+MEGASCALE = (
+    "channel_id=3, is_host_transfer=true, frontend_attributes="
+    '{_xla_host_transfer_rendezvous="all-reduce.1_0",_xla_megascale_transfer_type="ALL_REDUCE"}'
+)
+BETWEEN_SLICES = f"""
+{X}
+%token = token[] after-all()
+%recv = (f32[8,16]{{1,0}}, u32[], token[]) recv(%token), {MEGASCALE}
+%send = (f32[8,16]{{1,0}}, u32[], token[]) send(%x, %token), {MEGASCALE}
+%sent = token[] send-done(%send), channel_id=3
+%work = f32[8,16]{{1,0}} negate(%x) @60
+%done = (f32[8,16]{{1,0}}, token[]) recv-done(%recv), channel_id=3
+ROOT %y = f32[8,16]{{1,0}} get-tuple-element(%done), index=0
+"""
+
+
+def test_a_collective_between_slices_goes_from_send_to_recv():
+    text = module(ADD, main(BETWEEN_SLICES)).replace("\n", ", num_partitions=4\n", 1)
+    (found,) = read_program(text, MESH).collectives
+    assert (found.kind, found.axes, found.group_size) == ("all-reduce", ("replica",), 2)
+    assert (found.bytes, found.exposure, found.overlap.cycles) == (512, "overlapped", 60)
+
+
+def test_devices_of_a_slice_are_numbered_within_it():
+    inside = "ROOT %y = f32[8,16] all-reduce(%x), replica_groups=[1,4]<=[4], to_apply=%add"
+    text = module(ADD, main(X + inside)).replace("\n", ", num_partitions=4\n", 1)
+    (found,) = read_program(text, MESH).collectives
+    assert (found.axes, found.group_size) == (("fsdp",), 4)
+
+
+def test_a_transfer_to_the_host_is_no_collective():
+    text = BETWEEN_SLICES.replace("_xla_megascale_transfer_type", "_other")
+    assert collectives(main(text)) == ()
