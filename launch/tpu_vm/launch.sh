@@ -23,6 +23,8 @@ done
 
 # 2. The program, and the disk that all hosts share.
 everywhere $install
+# The flags were read by this version; another may mean something else by them.
+everywhere $check
 
 # 3. One service a host, which the host itself starts again; 2 means refused, and stays down.
 everywhere $start

@@ -23,7 +23,7 @@ USAGE = """usage: llama-jax launch gke RECIPE --chips POD --image IMAGE --claim 
 
 Applies a JobSet: a job a slice, a pod a host. Where one pod fails, all start again from the last
 checkpoint; one that was preempted after saving costs no restart. DIR and the data lie below the
-mount of the claim, which all hosts share.
+mount of the claim, which all hosts share. A JobSet of the same name is stopped first, and saves.
 
 example:
   llama-jax launch gke llama2_70b --chips v5p:8x8x8 --slices 2 --image IMAGE --claim shared \\
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
     check_absolute("--run-dir", str(job.run_dir), below=options.mount)
     check_absolute("data.directory", job.config.data.directory, below=options.mount)
     check_recipe(job, below=options.mount)
-    check_mesh(job, hosts.num_devices)
+    check_mesh(job, hosts.num_devices, hosts.slices)
     manifest = render_manifest(job, options, hosts, name)
     folder = Path("runs") / name
     path = folder / "jobset.yaml"

@@ -29,8 +29,8 @@ def check_here(job: Job, *, num_devices: int) -> None:
         print(f"preflight: {line}", file=sys.stderr)
 
 
-def check_mesh(job: Job, num_devices: int) -> None:
-    """Refuses a mesh that the devices cannot form, and batches that it cannot split."""
+def check_mesh(job: Job, num_devices: int, num_slices: int = 1) -> None:
+    """Refuses a mesh that the devices cannot form; says where slices split a copy of the model."""
     sizes = dataclasses.asdict(job.config.mesh)
     fixed = 1
     for size in sizes.values():
@@ -40,6 +40,12 @@ def check_mesh(job: Job, num_devices: int) -> None:
         raise ValueError(
             f"{wanted} cannot be laid over {num_devices} devices: the sizes must multiply to that "
             "number. Set one axis to -1 to let it take the rest."
+        )
+    if job.config.mesh.replica % num_slices:
+        print(
+            f"preflight: mesh.replica={job.config.mesh.replica} splits a copy of the model over "
+            f"slices, whose network is slow; --mesh.replica {num_slices} gives each its own.",
+            file=sys.stderr,
         )
 
 

@@ -15,7 +15,7 @@ class Ending:
     """How one attempt to run ended.
 
     Attributes:
-        codes: Exit code of each process that ended by itself; minus the signal that killed it.
+        codes: Exit code of each process, or minus the signal that killed it.
         first: Process that ended badly before the others; 0 where none did.
         step: Last step that was reported.
     """

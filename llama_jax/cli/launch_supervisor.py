@@ -176,14 +176,15 @@ class Supervisor:
             if worker.index not in codes:
                 worker.process.send_signal(signal.SIGTERM)
 
-    def _kill(self, codes: Mapping[int, int]) -> None:
+    def _kill(self, codes: dict[int, int]) -> None:
+        """Ends those without a code yet, and gives them one."""
         left = [worker for worker in self._workers if worker.index not in codes]
         # One that was stopped or hung is why the others failed: it is named.
         self._left = [f"process {w.index} was {process_state(w.process.pid)}" for w in left]
         for worker in left:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(worker.process.pid, signal.SIGKILL)
-            worker.process.wait()
+            codes[worker.index] = worker.process.wait()
 
     def _note(self, ending: Ending) -> None:
         """Keeps what went wrong."""

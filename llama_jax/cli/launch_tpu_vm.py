@@ -5,6 +5,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
+from llama_jax import __version__
 from llama_jax.cli.launch_hosts import Hosts, check_name, compiler_flags, find_hosts
 from llama_jax.cli.launch_job import Job, parse_job
 from llama_jax.cli.launch_preflight import (
@@ -74,7 +75,7 @@ def main(argv: list[str]) -> int:
     check_absolute("--run-dir", str(job.run_dir))
     check_absolute("data.directory", job.config.data.directory)
     check_recipe(job, below="/")
-    check_mesh(job, hosts.num_devices)
+    check_mesh(job, hosts.num_devices, hosts.slices)
     script = render_script(job, options, hosts, name)
     if options.dry_run:
         print(script, end="")
@@ -118,6 +119,9 @@ def render_script(job: Job, options: Options, hosts: Hosts, name: str) -> str:
                 ]
             ),
             "install": shlex.quote(options.install),
+            "check": shlex.quote(
+                f'test "$({options.program} --version)" = "llama-jax {__version__}"'
+            ),
             "start": shlex.quote(_service(job, options, hosts, name)),
         },
     )

@@ -23,6 +23,8 @@ done
 
 # 2. The program, and the disk that all hosts share.
 everywhere 'pip install '"'"'llama-jax[tpu]'"'"''
+# The flags were read by this version; another may mean something else by them.
+everywhere 'test "$(llama-jax --version)" = "llama-jax 0.1.0"'
 
 # 3. One service a host, which the host itself starts again; 2 means refused, and stays down.
 everywhere 'sudo systemctl stop llama-jax-pool 2> /dev/null; sudo systemctl reset-failed 2> /dev/null; sudo systemd-run --unit=llama-jax-pool --collect --uid="$(id -u)" --property=Restart=on-failure --property=RestartSec=15 --property=RestartPreventExitStatus=2 --property=StartLimitIntervalSec=3600 --property=StartLimitBurst=100 --property=TimeoutStopSec=600 --setenv=LLAMA_JAX_CLUSTER=auto --setenv=PATH="$PATH" --setenv=HOME="$HOME" "$(command -v llama-jax)" train llama2_7b --run-dir /mnt/run/pool --data.directory /mnt/run/tokens'
