@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from llama_jax.aot.hlo import Computation, Instruction, MalformedText, Module, reading
-from llama_jax.aot.kernels import is_kernel, kernel_flops
+from llama_jax.aot.kernels import is_kernel, kernel_flops, target
 from llama_jax.aot.loops import counted
 from llama_jax.aot.traffic import hbm_bytes
 
@@ -124,6 +124,8 @@ def _cost(
         matmul_flops = dot_flops(computation, instruction)
     elif opcode == "convolution":
         matmul_flops = convolution_flops(computation, instruction)
+    elif opcode == "custom-call" and target(instruction).startswith("__cublas$"):
+        matmul_flops = cublas_flops(computation, instruction)
     elif is_kernel(instruction):
         return Cost(kernel_flops=kernel_flops(computation, instruction))
     bytes_moved = hbm_bytes(module, computation, instruction, NOT_MEMORY_TRAFFIC)
@@ -132,10 +134,19 @@ def _cost(
 
 def dot_flops(computation: Computation, dot: Instruction) -> float:
     """Two for each multiply-add of a dot."""
-    left = computation.operand(dot).arrays[0].dims
-    contracted = dot.attribute("lhs_contracting_dims").strip("{}")
-    sizes = [left[int(axis)] for axis in contracted.split(",") if axis]
-    return 2.0 * math.prod(dot.arrays[0].dims) * math.prod(sizes)
+    return _contraction_flops(computation, dot, dot.attribute("lhs_contracting_dims"))
+
+
+def cublas_flops(computation: Computation, call: Instruction) -> float:
+    """Two for each multiply-add of a matmul of a GPU's library."""
+    stated = re.search(r'"lhs_contracting_dimensions":\s*\[([^\]]*)\]', call.attributes)
+    return _contraction_flops(computation, call, stated[1] if stated else "")
+
+
+def _contraction_flops(computation: Computation, matmul: Instruction, contracted: str) -> float:
+    left = computation.operand(matmul).arrays[0].dims
+    sizes = [left[int(axis)] for axis in re.findall(r"\d+", contracted)]
+    return 2.0 * math.prod(matmul.arrays[0].dims) * math.prod(sizes)
 
 
 def convolution_flops(computation: Computation, convolution: Instruction) -> float:

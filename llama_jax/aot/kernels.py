@@ -17,6 +17,8 @@ _SPLASH_MATMULS = (
     (re.compile(r"splash_m[hq]a_dq"), 3),
 )
 _FUSED_BACKWARD = 5
+_CUDNN_ATTENTION = "__cudnn$fmha"
+_SCORES_SHAPE = re.compile(r'"intermediate_tensor_shape":\s*\{[^}]*?"dimensions":\s*\[([^\]]*)\]')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,12 +47,18 @@ def target(instruction: Instruction) -> str:
 
 
 def is_kernel(instruction: Instruction) -> bool:
-    """Whether this launches a Pallas kernel."""
-    return instruction.opcode == "custom-call" and target(instruction) == "tpu_custom_call"
+    """Whether this launches a Pallas kernel of a TPU, or cuDNN's attention."""
+    if instruction.opcode != "custom-call":
+        return False
+    called = target(instruction)
+    return called == "tpu_custom_call" or called.startswith(_CUDNN_ATTENTION)
 
 
 def kernel_name(instruction: Instruction) -> str:
     """The kernel's own name, without the number that makes the call's unique."""
+    called = target(instruction)
+    if called.startswith(_CUDNN_ATTENTION):
+        return called.lstrip("_")
     return re.sub(r"(\.\d+|\.clone)+$", "", instruction.name)
 
 
@@ -58,9 +66,11 @@ def kernel_flops(computation: Computation, call: Instruction) -> float:
     """FLOPs of one launch.
 
     Raises:
-        ValueError: If a splash kernel has not the operands of one.
+        MalformedText: If an attention kernel has not the operands of one.
     """
     name = kernel_name(call)
+    if target(call).startswith(_CUDNN_ATTENTION):
+        return _cudnn_flops(computation, call)
     for pattern, matmuls in _SPLASH_MATMULS:
         if pattern.match(name):
             fused = '\\"use_fused_bwd_kernel\\": true' in call.attributes
@@ -68,6 +78,18 @@ def kernel_flops(computation: Computation, call: Instruction) -> float:
             return 2.0 * matmuls * _causal_scores(computation, call)
     stated = _COST_ESTIMATE.search(call.attributes)
     return float(stated[1]) if stated else 0.0
+
+
+def _cudnn_flops(computation: Computation, call: Instruction) -> float:
+    shape = _SCORES_SHAPE.search(call.attributes)
+    sizes = [int(size) for size in re.findall(r"\d+", shape[1])] if shape else []
+    if len(sizes) != 4:
+        raise MalformedText(call.line, f"%{call.name} does not state the shape of its scores.")
+    rows, heads, length, keys_length = sizes
+    head_dim = math.prod(computation.operand(call).arrays[0].dims) / (rows * heads * length)
+    keys_seen = (keys_length + 1) / 2 if "CAUSAL" in call.attributes else keys_length
+    matmuls = _FUSED_BACKWARD if "Backward" in target(call) else 2
+    return 2.0 * matmuls * rows * heads * length * keys_seen * head_dim
 
 
 def _causal_scores(computation: Computation, call: Instruction) -> float:

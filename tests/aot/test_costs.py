@@ -223,3 +223,27 @@ def test_a_kernel_that_is_not_known_is_told():
     )
     assert (program.kernels[0].name, program.kernels[0].flops) == ("mine", 0)
     assert "what mine computes is not known" in program.doubts[0]
+
+
+def test_matmuls_and_attention_of_gpu_libraries_count():
+    attention = (
+        'backend_config={"cudnn_fmha_backend_config":{"intermediate_tensor_shape":{"element_type":'
+        '"BF16","dimensions":["2","8","512","512"],"tuple_shapes":[]},"mask_type":"CAUSAL"}}'
+    )
+    program = read(
+        main(
+            f"""
+            %x = bf16[64,32]{{1,0}} parameter(0)
+            %w = bf16[32,16]{{1,0}} parameter(1)
+            %q = bf16[2,512,8,64]{{3,2,1,0}} parameter(2)
+            %k = bf16[2,512,2,64]{{3,2,1,0}} parameter(3)
+            %y = (bf16[64,16]{{1,0}}, s8[4096]{{0}}) custom-call(%x, %w), custom_call_target="__cublas$lt$matmul", backend_config={{"gemm_backend_config":{{"dot_dimension_numbers":{{"lhs_contracting_dimensions":["1"]}}}}}}
+            %f = bf16[2,8,512,64]{{3,1,2,0}} custom-call(%q, %k, %k), custom_call_target="__cudnn$fmhaSoftmax", {attention}
+            ROOT %b = bf16[2,8,512,64]{{3,1,2,0}} custom-call(%q, %k, %k, %f), custom_call_target="__cudnn$fmhaSoftmaxBackward", {attention}
+            """  # noqa: E501
+        )
+    )
+    assert program.matmul_flops == 2 * 64 * 16 * 32
+    scores = 2 * 8 * (512 * 513 // 2) * 64
+    flops = {kernel.name: kernel.flops for kernel in program.kernels}
+    assert flops == {"cudnn$fmhaSoftmax": 4 * scores, "cudnn$fmhaSoftmaxBackward": 10 * scores}
