@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN := demo_run
 INPUT ?=
 
-.PHONY: demo test test-slow test-beam lint bench lock clean
+.PHONY: demo test test-slow test-beam test-tpu lint bench lock clean
 
 # The whole job on real text, in minutes; `make demo INPUT=DIR` trains on your own documents.
 # Started again, each command finds what is done and goes on.
@@ -16,7 +16,7 @@ demo: .venv/installed
 	test -d $(RUN)/hf || $(BIN)/llama-jax convert to-hf $(RUN)/model $(RUN)/hf
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not slow" --numprocesses 2
+	$(BIN)/python -m pytest -m "not slow and not tpu" --numprocesses 2
 
 # The long tests, and the comparisons with PyTorch and transformers.
 test-slow: .venv/parity
@@ -25,6 +25,10 @@ test-slow: .venv/parity
 # A build through Apache Beam, in an environment of its own.
 test-beam: .venv-beam/installed
 	.venv-beam/bin/python -m pytest -m slow -k beam tests/data_pipelines
+
+# Steps compiled for TPUs that are not here, in an environment of its own: libtpu takes 700 MB.
+test-tpu: .venv-tpu/installed
+	.venv-tpu/bin/python -m pytest -m tpu
 
 lint: .venv/installed
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/basedpyright
@@ -36,9 +40,10 @@ bench: .venv/parity
 lock:
 	uv pip compile pyproject.toml --extra data --extra dev --universal --python-version 3.11 --fork-strategy fewest --no-annotate --no-header --no-emit-index-url --upgrade -o requirements.lock
 	uv pip compile pyproject.toml --extra beam --extra data --extra dev --universal --python-version 3.11 --fork-strategy fewest --no-annotate --no-header --no-emit-index-url --upgrade -o requirements-beam.lock
+	uv pip compile pyproject.toml --extra tpu --extra data --extra dev --universal --python-version 3.11 --fork-strategy fewest --no-annotate --no-header --no-emit-index-url --constraint requirements.lock --upgrade -o requirements-tpu.lock
 
 clean:
-	rm -rf .venv .venv-beam $(RUN)
+	rm -rf .venv .venv-beam .venv-tpu $(RUN)
 
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "llama_jax needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12 ...")'
@@ -51,6 +56,12 @@ clean:
 	$(PYTHON) -m venv .venv-beam
 	.venv-beam/bin/python -m pip install --quiet --requirement requirements-beam.lock
 	.venv-beam/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+.venv-tpu/installed: requirements-tpu.lock pyproject.toml
+	$(PYTHON) -m venv .venv-tpu
+	.venv-tpu/bin/python -m pip install --quiet --requirement requirements-tpu.lock
+	.venv-tpu/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
 .venv/parity: requirements-parity.lock .venv/installed

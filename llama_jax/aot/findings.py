@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Literal
 
 from llama_jax.aot.collectives import Collective
@@ -11,7 +11,7 @@ from llama_jax.aot.program import Program
 from llama_jax.aot.step_time import Machine, StepTime, collective_seconds, predict_step_time
 from llama_jax.config import RunConfig
 from llama_jax.flops import count_params, matmul_params
-from llama_jax.sharding import MESH_AXES
+from llama_jax.sharding import ShardingRules
 
 Severity = Literal["serious", "costly", "note"]
 _RANK: dict[Severity, int] = {"serious": 0, "costly": 1, "note": 2}
@@ -54,14 +54,25 @@ class _Case:
         return count_params(self.config.model).total
 
     @property
+    def data_axes(self) -> set[str]:
+        """Mesh axes that split the rows and the parameters too."""
+        return _mesh_axes("embed") & _mesh_axes("batch")
+
+    @property
+    def tensor_shards(self) -> int:
+        return self.shards(_mesh_axes("mlp"))
+
+    @property
     def parameter_shards(self) -> int:
-        _, fsdp, _, tensor = MESH_AXES
-        return self.machine.mesh_shape[fsdp] * self.machine.mesh_shape[tensor]
+        return self.shards(_mesh_axes("embed") | _mesh_axes("mlp"))
+
+    def shards(self, axes: Collection[str]) -> int:
+        return math.prod(self.machine.mesh_shape.get(axis, 1) for axis in axes)
 
     @property
     def gradient_bytes(self) -> float:
         """Of one device's whole gradient in bfloat16, before anything is reduced."""
-        return _BF16_BYTES * self.params / self.machine.mesh_shape[MESH_AXES[-1]]
+        return _BF16_BYTES * self.params / self.tensor_shards
 
     @property
     def device_memory(self) -> float:
@@ -127,11 +138,12 @@ def _disguised_gathers(case: _Case) -> Iterator[Finding]:
 
 
 def _reduced_gradients(case: _Case) -> Iterator[Finding]:
-    _, fsdp, *_ = MESH_AXES
     reduces = [
         c
         for c in case.program.collectives
-        if c.kind == "all-reduce" and fsdp in c.axes and c.stands_for != "all-gather"
+        if c.kind == "all-reduce"
+        and case.data_axes.intersection(c.axes)
+        and c.stands_for != "all-gather"
     ]
     moved = sum(c.bytes for c in reduces)
     if moved < 0.25 * case.gradient_bytes:
@@ -140,7 +152,7 @@ def _reduced_gradients(case: _Case) -> Iterator[Finding]:
     yield Finding(
         severity="serious" if seconds > 0.2 * case.step_time.seconds else "costly",
         what="Gradients are all-reduced where a reduce-scatter would do.",
-        evidence=f"{moved / 1e9:,.1f} GB of all-reduce over {fsdp} a step, in "
+        evidence=f"{moved / 1e9:,.1f} GB of all-reduce a step, in "
         f"{sum(c.count for c in reduces):,} launches, for {case.gradient_bytes / 1e9:,.1f} GB of "
         f"gradients; {seconds:.2f} s on the links, {case.share(seconds)}",
         fix="a reduce-scatter moves half: pin each gradient to the layout of its parameter "
@@ -217,7 +229,7 @@ def _extra_matmuls(case: _Case) -> Iterator[Finding]:
 
 
 def _narrow_matmuls(case: _Case) -> Iterator[Finding]:
-    model, tensor = case.config.model, case.machine.mesh_shape[MESH_AXES[-1]]
+    model, tensor = case.config.model, case.tensor_shards
     chip = case.machine.pod.chip.name
     if not case.machine.pod.sides:
         return
@@ -287,6 +299,11 @@ def _doubts(case: _Case) -> Iterator[Finding]:
             evidence=doubt,
             fix="--save-hlo FILE keeps the text for a look",
         )
+
+
+def _mesh_axes(logical: str) -> set[str]:
+    entry = getattr(ShardingRules(), logical)
+    return {entry} if isinstance(entry, str) else set(entry or ())
 
 
 _RULES: tuple[Callable[[_Case], Iterator[Finding]], ...] = (

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from llama_jax.aot.gpu_targets import GPU_TARGETS
 from llama_jax.hardware import Pod
 
 # libtpu asks the machine what it is; these answer, for a machine that is none of its own.
@@ -31,10 +32,7 @@ def devices_of(pod: Pod, num_slices: int = 1) -> list[Any]:
         ValueError: If the pod is of no kind that can be described here, or a library is missing.
     """
     if not pod.topology:
-        raise ValueError(
-            f"--topology={pod.chip.name}:{pod.count}: a pod is compiled for by its grid of chips "
-            "(v5p:4x4x8, v5e:16x16)."
-        )
+        return _gpus(pod, num_slices)
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(
             f"--topology={pod.chip.name}:{pod.topology} needs libtpu, the compiler of TPUs: "
@@ -49,6 +47,31 @@ def devices_of(pod: Pod, num_slices: int = 1) -> list[Any]:
         found = topologies.get_topology_desc(
             f"{pod.chip.name}:{pod.topology}", platform="tpu", **options
         )
+    return list(found.devices)
+
+
+def _gpus(pod: Pod, num_slices: int) -> list[Any]:
+    name = pod.chip.name
+    if name not in GPU_TARGETS:
+        raise ValueError(
+            f"--topology={name}:{pod.count}: TPUs are compiled for by their grid of chips "
+            f"(v5p:4x4x8, v5e:16x16), GPUs by their number; GPUs are {', '.join(GPU_TARGETS)}."
+        )
+    if num_slices != 1:
+        raise ValueError(f"--slices={num_slices}: GPUs have no slices; give {name} their number.")
+    if importlib.util.find_spec("jax_cuda12_plugin") is None:
+        raise ValueError(
+            f"--topology={name}:{pod.count} needs JAX's CUDA plugin, with the compiler of GPUs: "
+            "pip install 'llama-jax[cuda]' (5.5 GB). It needs no GPU."
+        )
+    from jax.experimental import topologies
+
+    found = topologies.get_topology_desc(
+        name,
+        platform="cuda",
+        target_config=GPU_TARGETS[name],
+        topology=f"1x{pod.count}x1",
+    )
     return list(found.devices)
 
 

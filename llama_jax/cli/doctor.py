@@ -41,6 +41,7 @@ class Options:
             fraction.
         usd_per_chip_hour: Your price; there is no default, for prices are by contract and region.
         goodput: Share of the wall clock in which steps run. Assumed; LLaMA-3's run had over 90%.
+        xla: Options of XLA and libtpu as NAME=VALUE, beside those that the run brings along.
         save_hlo: File for the compiled program's text.
         json: Whether to print one JSON document on stdout, in place of the page.
     """
@@ -50,6 +51,7 @@ class Options:
     rows_per_chip: float = 0.0
     usd_per_chip_hour: float = 0.0
     goodput: float = 0.9
+    xla: tuple[str, ...] = ()
     save_hlo: Path | None = None
     json: bool = False
 
@@ -71,7 +73,9 @@ def main(argv: list[str]) -> int:
         config, pod, num_slices=options.slices, rows_per_chip=options.rows_per_chip
     )
     try:
-        found = examine(request, started=started, save_hlo=options.save_hlo)
+        found = examine(
+            request, started=started, options=_xla_options(options.xla), save_hlo=options.save_hlo
+        )
     except DoesNotFit as failure:
         return _does_not_fit(request, failure, as_json=options.json)
     from llama_jax.cli.doctor_page import document, print_page
@@ -93,6 +97,14 @@ def _pod(options: Options) -> Pod:
     if not 0 < options.goodput <= 1:
         raise ValueError(f"--goodput={options.goodput} must be in (0, 1].")
     return parse_pod(options.topology, "--topology")
+
+
+def _xla_options(given: tuple[str, ...]) -> dict[str, str]:
+    pairs = [option.partition("=") for option in given]
+    for name, equals, _ in pairs:
+        if not (name and equals):
+            raise ValueError(f"--xla {name!r} must be NAME=VALUE.")
+    return {name: value for name, _, value in pairs}
 
 
 def _does_not_fit(request: "Request", failure: "DoesNotFit", *, as_json: bool) -> int:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from llama_jax.aot.collectives import Collective
 from llama_jax.aot.findings import Severity
+from llama_jax.aot.reading import encode_program
 from llama_jax.aot.step_time import collective_seconds
 from llama_jax.cli.doctor_run import Examination, Request
 from llama_jax.flops import count_params, matmul_params
@@ -262,6 +263,8 @@ def document(found: Examination, usd_per_chip_hour: float, goodput: float) -> di
         "slices": machine.num_slices,
         "chips": machine.num_chips,
         "mesh": dict(machine.mesh_shape),
+        "remat": request.config.compute.remat,
+        "seq_len": request.config.data.seq_len,
         "rows_per_chip": request.rows_per_chip,
         "tokens_per_step": request.tokens_per_step,
         "fits": True,
@@ -270,24 +273,7 @@ def document(found: Examination, usd_per_chip_hour: float, goodput: float) -> di
         "checkpoint_bytes": _STATE_BYTES_PER_PARAM * count_params(request.config.model).total,
         "seconds_before_compiling": found.seconds_before_compiling,
         "compile_seconds": found.compile_seconds,
-        "per_device_and_step": {
-            "cycles": program.cycles,
-            "matmul_flops": program.matmul_flops,
-            "hbm_bytes": program.hbm_bytes,
-            "kernels": [dataclasses.asdict(kernel) for kernel in program.kernels],
-            "collectives": [
-                {
-                    "kind": group.kind,
-                    "stands_for": group.stands_for,
-                    "axes": list(group.axes),
-                    "launches": group.count,
-                    "bytes": group.bytes,
-                    "seconds_on_links": collective_seconds(group, machine),
-                    "exposure": group.exposure,
-                }
-                for group in grouped(program.collectives)
-            ],
-        },
+        "program": encode_program(program),
         "predicted": {
             "step_seconds": time.seconds,
             "compute_seconds": time.compute,

@@ -2,7 +2,9 @@
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from jax.sharding import Mesh
 
@@ -119,12 +121,19 @@ def plan_request(
     return Request(config=config, machine=machine, mesh=mesh, tokens=tokens)
 
 
-def examine(request: Request, *, started: float, save_hlo: Path | None = None) -> Examination:
+def examine(
+    request: Request,
+    *,
+    started: float,
+    options: Mapping[str, str] = MappingProxyType({}),
+    save_hlo: Path | None = None,
+) -> Examination:
     """Lowers, compiles and reads the step.
 
     Args:
         request: From `plan_request`.
         started: `time.monotonic()` when the command began.
+        options: Of XLA and libtpu, beside those that the run brings along.
         save_hlo: File for the compiled program's text.
 
     Raises:
@@ -136,7 +145,7 @@ def examine(request: Request, *, started: float, save_hlo: Path | None = None) -
         lowered = lower_step(config, request.mesh, config.train.batch_size)
     before = time.monotonic() - started
     with stage("compiling"):
-        compiled = compile_program(lowered, {})
+        compiled = compile_program(lowered, options)
     if save_hlo is not None:
         save_hlo.write_text(compiled.text)
     with stage("reading"):
