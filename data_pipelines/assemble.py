@@ -187,6 +187,7 @@ def _report_source(made: MadeSource) -> dict[str, Any]:
         "dropped": {
             reason: {
                 "count": count,
+                "text_bytes": account.text_bytes[reason],
                 "examples": [
                     {"id": name, "text": text}
                     for name, text in zip(

@@ -19,11 +19,13 @@ class RawFile(NamedTuple):
         name: Path below the source's folder, with `/`; the same on every machine.
         url: Local path, or what fsspec opens: "s3://bucket/key".
         size_bytes: As it lies there.
+        unread: Why its source counts it and does not read it; empty where it does.
     """
 
     name: str
     url: str
     size_bytes: int
+    unread: str = ""
 
     def open(self) -> io.BufferedReader:
         """Its bytes, seekable."""
@@ -36,6 +38,8 @@ class RawFile(NamedTuple):
 
     def expected_text_bytes(self) -> int:
         """About how much text is in it: compressed formats fourfold."""
+        if self.unread:
+            return 0
         return self.size_bytes * (_COMPRESSION if self.name.lower().endswith(_COMPRESSED) else 1)
 
 
@@ -65,6 +69,7 @@ class Dropped:
         counts: Left out, by reason.
         examples: Names of the first few, by reason.
         excerpts: The beginnings of their texts; empty where there was none.
+        text_bytes: UTF-8 bytes of the texts left out, by reason; of a record without one, none.
         num_bad: How many were damaged, rather than unwanted.
         bad: The first few of them, with their reasons.
         notes: Tables of what filters found or changed; rows and their counts.
@@ -74,6 +79,7 @@ class Dropped:
         self.counts: collections.Counter[str] = collections.Counter()
         self.examples: dict[str, list[str]] = {}
         self.excerpts: dict[str, list[str]] = {}
+        self.text_bytes: collections.Counter[str] = collections.Counter()
         self.num_bad = 0
         self.bad: list[str] = []
         self.notes: dict[str, collections.Counter[str]] = {}
@@ -81,6 +87,7 @@ class Dropped:
     def add(self, reason: str, name: str, text: str = "") -> None:
         """Records one document or record left out."""
         self.counts[reason] += 1
+        self.text_bytes[reason] += len(text.encode("utf-8", "replace"))
         examples = self.examples.setdefault(reason, [])
         if len(examples) < _MAX_EXAMPLES:
             examples.append(name)
@@ -103,6 +110,7 @@ class Dropped:
             "counts": dict(sorted(self.counts.items())),
             "examples": dict(sorted(self.examples.items())),
             "excerpts": dict(sorted(self.excerpts.items())),
+            "text_bytes": dict(sorted(self.text_bytes.items())),
             "num_bad": self.num_bad,
             "bad": self.bad,
             "notes": {name: dict(sorted(rows.items())) for name, rows in self.notes.items()},
@@ -111,6 +119,7 @@ class Dropped:
     def merge(self, other: dict[str, Any]) -> None:
         """Adds another account, of `to_json`."""
         self.counts.update(other["counts"])
+        self.text_bytes.update(other["text_bytes"])
         self.num_bad += other["num_bad"]
         self.bad += other["bad"][: _MAX_EXAMPLES - len(self.bad)]
         for name, rows in other["notes"].items():

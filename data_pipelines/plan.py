@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .document import RawFile
 from .engine import Done
+from .sources.repository_checkout import checkout_stamp
 
 _PART_BYTES = 8 << 20
 _MAX_PARTS = 4096
@@ -70,7 +71,8 @@ def fingerprint(file: RawFile) -> str:
     Contents are not read: a corpus takes hours to read, and this is asked before each build.
     """
     if "://" not in file.url:
-        stamp = str(Path(file.url).stat().st_mtime_ns)
+        path = Path(file.url)
+        stamp = checkout_stamp(path) if path.is_dir() else str(path.stat().st_mtime_ns)
     else:
         import fsspec
 

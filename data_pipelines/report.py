@@ -247,7 +247,8 @@ def _dropped(dropped: dict[str, Any]) -> Iterator[str]:
     first = ordered[0]
     share = percent(counts[first], sum(counts.values()))
     yield f"<h3>Why documents or records were left out: {share} for “{text(first)}”</h3>"
-    yield counted(("reason", "left out"), counts.items(), "gone")
+    sizes = {reason: byte_size(entry["text_bytes"]) for reason, entry in dropped.items()}
+    yield counted(("reason", "left out"), counts.items(), "gone", beside=("text", sizes))
     yield "<h3>The first documents that each reason left out</h3>"
     for at, reason in enumerate(ordered):
         shown = "".join(example(e["id"], e["text"]) for e in dropped[reason]["examples"])

@@ -1,6 +1,6 @@
 """Pieces of a build's page: documents, tables of counts, columns. HTML and SVG, no script."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from llama_jax.page import Row, folded, text
 from llama_jax.plain_text import amount, percent
@@ -12,16 +12,34 @@ def example(name: str, excerpt: str) -> str:
     return f'<div class="example"><bdi class="id">{text(name)}</bdi>{shown}</div>'
 
 
-def counted(head: tuple[str, str], counts: Iterable[tuple[str, int]], paint: str) -> str:
-    """A table of counts, largest first, with their shares of all; long tails are folded."""
+def counted(
+    head: tuple[str, str],
+    counts: Iterable[tuple[str, int]],
+    paint: str,
+    *,
+    beside: tuple[str, Mapping[str, str]] | None = None,
+) -> str:
+    """A table of counts, largest first, with their shares of all; long tails are folded.
+
+    Args:
+        head: Of the labels and of the counts.
+        counts: By label.
+        paint: How bars are painted.
+        beside: The head of one more column, and its cells by label.
+    """
+    more, cells = beside or ("", {})
     ordered = sorted(counts, key=lambda pair: (-pair[1], pair[0]))
     total = sum(count for _, count in ordered)
     most = max((count for _, count in ordered), default=0) or 1
     rows = [
-        Row(label, (amount(count), percent(count, total)), (((count / most, paint),),))
+        Row(
+            label,
+            (amount(count), percent(count, total), *([cells[label]] if beside else [])),
+            (((count / most, paint),),),
+        )
         for label, count in ordered
     ]
-    return folded((*head, "share"), rows)
+    return folded((*head, "share", *([more] if beside else [])), rows)
 
 
 def columns(labels: Sequence[str], series: Sequence[tuple[str, Sequence[int]]], about: str) -> str:

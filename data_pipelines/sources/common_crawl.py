@@ -24,6 +24,8 @@ _FORMATS = {
     "arc": re.compile(r"(?i).*\.arc(\.gz)?"),
     "wacz": re.compile(r"(?i).*\.wacz"),
 }
+_ENDING = re.compile(rf"(?i)(\.warc)?(\.wet)?{_COMPRESSION}$")
+_READ_AS_WARC = "WET of a WARC that is read"
 _MAX_PAGE_BYTES = 8 << 20
 # Deflate makes a thousandth of zeros, and a fifth of pages.
 _MAX_EXPANSION = 100
@@ -44,16 +46,25 @@ class CommonCrawl:
         self._patterns = [_FORMATS[name] for name in config.formats]
 
     def files(self) -> Iterator[RawFile]:
-        """Every archive; see `DocumentSource`."""
-        return raw_files(
-            self._config.name,
-            self._config.path,
-            lambda name: any(pattern.fullmatch(name) for pattern in self._patterns),
-            kinds=" or ".join(f".{name}" for name in self._config.formats),
+        """Every archive; of a WARC and a WET with the same pages the WARC is read."""
+        found = list(
+            raw_files(
+                self._config.name,
+                self._config.path,
+                lambda name: any(pattern.fullmatch(name) for pattern in self._patterns),
+                kinds=" or ".join(f".{name}" for name in self._config.formats),
+            )
         )
+        warcs = {_crawled(file.name) for file in found if _FORMATS["warc"].fullmatch(file.name)}
+        for file in found:
+            has_warc = _FORMATS["wet"].fullmatch(file.name) and _crawled(file.name) in warcs
+            yield file._replace(unread=_READ_AS_WARC) if has_warc else file
 
     def read(self, file: RawFile, dropped: Dropped) -> Iterator[Document]:
         """Every page with text; see `DocumentSource`."""
+        if file.unread:
+            dropped.add(file.unread, file.name)
+            return
         found = False
         try:
             with file.open() as raw:
@@ -84,6 +95,13 @@ class CommonCrawl:
         if not (text := text.strip()):
             raise _RefusedError("no text")
         return text
+
+
+def _crawled(name: str) -> PurePosixPath:
+    """What an archive has in common with those of other formats: a WET lies in "wet/"."""
+    path = PurePosixPath(name)
+    folders = ("warc" if folder == "wet" else folder for folder in path.parent.parts)
+    return PurePosixPath(*folders, _ENDING.sub("", path.name))
 
 
 class _RefusedError(Exception):

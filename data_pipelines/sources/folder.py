@@ -4,14 +4,19 @@ import bz2
 import contextlib
 import gzip
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ..document import RawFile
 
 
 def raw_files(
-    source: str, path: str, wanted: Callable[[str], bool], *, kinds: str
+    source: str,
+    path: str,
+    wanted: Callable[[str], bool],
+    *,
+    kinds: str,
+    also: Iterable[RawFile] = (),
 ) -> Iterator[RawFile]:
     """Files in order of their names, which are paths below `path`; `path` alone if it is a file.
 
@@ -20,6 +25,7 @@ def raw_files(
         path: File or folder as configured; a URL goes to fsspec.
         wanted: Tells by the name whether a file is one of this source's.
         kinds: What it wants, such as ".txt", for the message.
+        also: What the source has found below `path` beside files.
 
     Raises:
         ValueError: If there is no such file or folder, or nothing in it that is wanted.
@@ -30,7 +36,7 @@ def raw_files(
             f"sources.{source}.path={path!r}: there is no such file or folder; give a {kinds} "
             "file, or a folder of them."
         )
-    if not (found := sorted(file for file in listed if wanted(file.name))):
+    if not (found := sorted([*(file for file in listed if wanted(file.name)), *also])):
         raise ValueError(f"sources.{source}.path={path!r} holds no {kinds} file.")
     yield from found
 

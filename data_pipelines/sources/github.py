@@ -4,12 +4,13 @@ import itertools
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from urllib.parse import quote
 
 from llama_jax.config import GitHubSource
 
 from ..document import Document, Dropped, RawFile
-from . import repository_archive
+from . import repository_archive, repository_checkout
 from .folder import raw_files
 from .licences import (
     NONE_FOUND,
@@ -36,7 +37,7 @@ _LICENCES = """CREATE TABLE licences (
 
 
 class GitHub:
-    """Files of repositories, from JSON lines, Parquet and tars, in the order of the raw files.
+    """Files of repositories, from JSON lines, Parquet, tars and checkouts, in the order of those.
 
     A file's licence is what its record says. Where that leaves it open, it is what the licence
     files in its folder say, or in the nearest folder above it that has any: those files wait, in
@@ -56,13 +57,17 @@ class GitHub:
         self._allowed = AllowList(config.licences)
 
     def files(self) -> Iterator[RawFile]:
-        """Every raw file of these kinds; see `DocumentSource`."""
+        """Every raw file of these kinds, and every checkout; see `DocumentSource`."""
         suffixes = (*RECORD_SUFFIXES, *repository_archive.SUFFIXES)
+        checkouts = repository_checkout.checkouts(self._config.path)
+        root = Path(self._config.path)
+        inside = tuple("" if Path(each.url) == root else f"{each.name}/" for each in checkouts)
         return raw_files(
             self._config.name,
             self._config.path,
-            lambda name: name.lower().endswith(suffixes),
-            kinds=", ".join(suffixes),
+            lambda name: name.lower().endswith(suffixes) and not name.startswith(inside),
+            kinds=", ".join((*suffixes, "checkout (a folder with .git)")),
+            also=checkouts,
         )
 
     def read(self, file: RawFile, dropped: Dropped) -> Iterator[Document]:
@@ -102,6 +107,9 @@ class GitHub:
                 yield _document(found)
 
     def _files(self, file: RawFile, dropped: Dropped) -> Iterator[SourceFile]:
+        if "://" not in file.url and Path(file.url).is_dir():
+            yield from repository_checkout.read_checkout(file, dropped)
+            return
         if file.name.lower().endswith(repository_archive.SUFFIXES):
             yield from repository_archive.read_archive(file, dropped)
             return

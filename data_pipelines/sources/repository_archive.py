@@ -112,7 +112,11 @@ def _text(
         return dropped.add(f"longer than {MAX_RECORD_BYTES:,} bytes", record)
     opened = tar.extractfile(member)
     assert opened is not None
-    data = opened.read()
+    return decoded(opened.read(), record, dropped)
+
+
+def decoded(data: bytes, record: str, dropped: Dropped) -> str | None:
+    """A file's text, or None, with the reason recorded."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:

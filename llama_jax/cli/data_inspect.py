@@ -152,7 +152,8 @@ def _print_report(report: dict[str, Any], directory: Path) -> None:
     for name, source in report["sources"].items():
         for reason, dropped in source["dropped"].items():
             first = "".join(f", such as {example['id']}" for example in dropped["examples"][:1])
-            print(visible(f"{name} left out {dropped['count']:,}: {reason}{first}"))
+            size = f" ({dropped['text_bytes']:,} bytes)" if dropped.get("text_bytes") else ""
+            print(visible(f"{name} left out {dropped['count']:,}{size}: {reason}{first}"))
 
 
 def _page(directory: Path) -> Path:

@@ -123,8 +123,8 @@ class CommonCrawlSource(_Source):
 
     Attributes:
         path: Archive, or folder of archives, local or a URL.
-        formats: Which archives are read: "warc", "arc", "wacz" (pages), "wet" (texts). Where a
-            folder has both, leave "wet" out, or each page comes twice.
+        formats: Which archives are read: "warc", "arc", "wacz" (pages), "wet" (texts). A WET whose
+            WARC is read is counted and left out.
         main_content: Whether menus, comments, advertisements and the like are left out of pages.
     """
 
@@ -141,7 +141,7 @@ class CommonCrawlSource(_Source):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class GitHubSource(_Source):
-    """Files of repositories, with their licences: JSON lines, Parquet, or a tar a repository.
+    """Files of repositories, with their licences: JSON lines, Parquet, tars or checkouts of one.
 
     Fields are those of The Stack, its samples, BigQuery's dumps, github-code and RedPajama-1; of
     each, the first that a record has counts, and dots lead to nested ones.

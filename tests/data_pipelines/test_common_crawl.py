@@ -119,14 +119,37 @@ def test_pages_come_with_their_place_url_and_date(tmp_path, name, data, places):
             assert text.encode() in found[:500]
 
 
+@pytest.mark.parametrize(
+    ("wet", "is_read"),
+    [
+        ("warc/a.warc.wet.gz", False),
+        ("wet/a.warc.wet", False),
+        ("warc/a.wet.zst", False),
+        ("wet/b.warc.wet.gz", True),
+        ("other/a.warc.wet.gz", True),
+        ("a.warc.wet.gz", True),
+    ],
+)
+def test_of_a_warc_and_a_wet_with_the_same_pages_the_warc_is_read(tmp_path, wet, is_read):
+    for name in ("warc/a.warc.gz", wet):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = {f.name: f for f in open_source(CommonCrawlSource(path=str(tmp_path))).files()}
+    assert not found["warc/a.warc.gz"].unread
+    assert bool(found[wet].unread) != is_read
+    dropped = Dropped()
+    list(open_source(CommonCrawlSource(path=str(tmp_path))).read(found[wet], dropped))
+    assert ("WET of a WARC that is read" in dropped.counts) != is_read
+
+
 def test_wet_gives_texts_as_they_are_unless_left_out(tmp_path):
     text = "First line\n\n  second line\nThird \N{SNOWMAN}"
     (tmp_path / "a.warc.wet.gz").write_bytes(
         gzip.compress(record(0, b"x", kind="warcinfo"))
         + gzip.compress(record(1, text.encode(), kind="conversion"))
     )
-    (tmp_path / "a.warc.gz").write_bytes(MEMBERS[0])
-    assert texts(collect(tmp_path)[0]) == [TEXTS[0], text]
+    (tmp_path / "b.warc.gz").write_bytes(MEMBERS[0])
+    assert texts(collect(tmp_path)[0]) == [text, TEXTS[0]]
     assert texts(collect(tmp_path, formats=("warc",))[0]) == TEXTS[:1]
     assert texts(collect(tmp_path, formats=("wet",))[0]) == [text]
     with pytest.raises(ValueError, match=r"sources\.common_crawl\.formats is empty"):

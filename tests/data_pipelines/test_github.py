@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from data_pipelines import plan
 from data_pipelines.document import Dropped
 from data_pipelines.sources import open_source, read_all, repository_archive
 from data_pipelines.sources.licences import AllowList, is_licence_file, licences_in
@@ -343,6 +344,43 @@ def test_what_is_no_text_of_a_tar_is_counted_and_no_link_is_followed(tmp_path, m
         "no text: has NUL characters": ["r.tar.gz:picture"],
         "longer than 2,000 bytes": ["r.tar.gz:long.py"],
     }
+
+
+def write_checkout(folder, name):
+    for path, text in {"LICENSE": MIT, "src/a.py": f"# {name}\n", ".git/config": "[core]"}.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+
+
+@pytest.mark.parametrize("below", ["", "owner/name"])
+def test_a_checkout_is_a_repository_under_the_licence_in_it(tmp_path, below):
+    root = tmp_path / "all"
+    checkout = root / below
+    write_checkout(checkout, "a")
+    write_checkout(checkout / "inner", "b")
+    write_rows(checkout / "data.jsonl", row("nobody/looks-here.py"))
+    secret = tmp_path / "secret.py"
+    secret.write_text("password = 1\n")
+    (checkout / "link.py").symlink_to(secret)
+    (checkout / "folder").symlink_to(tmp_path)
+    documents, dropped = collect(root)
+    name = below or "all"
+    assert [d.id for d in documents] == [
+        f"{name}:{path}"
+        for path in ("LICENSE", "data.jsonl", "inner/LICENSE", "inner/src/a.py", "src/a.py")
+    ]
+    assert dict(documents[-1].metadata)["licence"] == "MIT"
+    assert dropped.counts == {"a link or a device": 2}
+
+
+def test_checkouts_stand_beside_other_raw_files_and_changes_in_them_are_noticed(tmp_path):
+    write_checkout(tmp_path / "owner" / "name", "a")
+    write_rows(tmp_path / "rows.jsonl", row("x.py"))
+    (raw, rows) = open_source(GitHubSource(path=str(tmp_path))).files()
+    assert (raw.name, rows.name) == ("owner/name", "rows.jsonl")
+    before = plan.fingerprint(raw)
+    (tmp_path / "owner/name/src/a.py").write_text("# longer\n")
+    assert plan.fingerprint(raw) != before
 
 
 def test_a_tar_cut_short_gives_what_came_before(tmp_path):

@@ -25,10 +25,12 @@ SOURCE = {
     "dropped": {
         "gopher_quality: words": {
             "count": 400,
+            "text_bytes": 1_987_654,
             "examples": [{"id": "a.txt:7 (3, at least 50)", "text": "short & sweet"}],
         },
         "the same text as another document": {
             "count": 10,
+            "text_bytes": 0,
             "examples": [{"id": "b.txt:1", "text": ""}],
         },
     },
@@ -100,6 +102,10 @@ def everywhere(value, added):
     if isinstance(value, list):
         return [everywhere(each, added) for each in value]
     return value + added if isinstance(value, str) and value else value
+
+
+def test_a_reason_shows_how_much_text_it_took(tmp_path):
+    assert "gopher_quality: words 400 98% 1.99 MB" in page_of(REPORT, tmp_path).text
 
 
 def test_documents_cannot_act_in_the_page(tmp_path):
