@@ -186,6 +186,12 @@ def test_the_parts_of_an_asynchronous_fusion_are_one_collective():
     assert found.overlap.cycles == 300
 
 
+def test_what_an_asynchronous_fusion_only_hands_on_is_no_memory_traffic():
+    program = read_program(module(ADD, *CHAIN, main(RUN + "ROOT %z = f32[] constant(0)")), MESH)
+    # The matmul's operands and its result.
+    assert program.hbm_bytes == 2 * (8 * 16 + 16 * 4 + 8 * 4)
+
+
 def test_the_next_collective_of_the_same_channel_is_another_one():
     again = RUN.replace("%one", "%one.2").replace("%two", "%two.2").replace("%y", "%y.2")
     again = again[again.index("%one.2") :]

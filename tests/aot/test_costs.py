@@ -168,6 +168,20 @@ def test_a_copy_into_fast_memory_reads_once_and_what_reads_it_there_reads_nothin
     assert program.hbm_bytes == 64 * 4 + 64 * 4
 
 
+@pytest.mark.parametrize(("space", "moved"), [("{0:S(1)}", 16 * 4), ("{0}", 2 * 16 * 4)])
+def test_a_prefetch_of_a_slice_moves_the_slice(space, moved):
+    program = read(
+        main(
+            f"""
+            %x = f32[64]{{0}} parameter(0)
+            %begun = ((f32[64]{{0}}), f32[16]{space}, s32[]{{:S(2)}}) slice-start(%x)
+            ROOT %near = f32[16]{space} slice-done(%begun)
+            """
+        )
+    )
+    assert program.hbm_bytes == moved
+
+
 SPLASH = """
 %mask = s8[1,2,2]{2,1,0} parameter(0)
 %q = bf16[2,8,2048,128]{3,2,1,0} parameter(1)
