@@ -31,7 +31,9 @@ def find_problems(folder: Path, *, deep: bool, share: bool = False) -> list[str]
         return [str(error)]
 
 
-def find_newest_good(directory: Path) -> tuple[int | None, dict[int, list[str]]]:
+def find_newest_good(
+    directory: Path, *, at_most: int | None = None
+) -> tuple[int | None, dict[int, list[str]]]:
     """Step of the newest checkpoint of which every byte is good, and what is wrong with newer ones.
 
     Processes share the work, and all of them get the same steps; what is wrong with one, each
@@ -39,11 +41,12 @@ def find_newest_good(directory: Path) -> tuple[int | None, dict[int, list[str]]]
 
     Args:
         directory: Of a run's checkpoints.
+        at_most: Last step to look at.
     """
     damaged: dict[int, list[str]] = {}
-    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
-    # A folder of that name without a manifest is damaged too: a save gets its name at the end.
-    for step in sorted((int(name) for name in names if STEP.fullmatch(name)), reverse=True):
+    for step in reversed(saved_steps(directory)):
+        if at_most is not None and step > at_most:
+            continue
         problems = find_problems(directory / str(step), deep=True, share=True)
         if not _any_process(bool(problems)):
             return step, damaged
@@ -51,15 +54,25 @@ def find_newest_good(directory: Path) -> tuple[int | None, dict[int, list[str]]]
     return None, damaged
 
 
-def set_aside(directory: Path, step: int) -> None:
-    """Renames a damaged checkpoint, so that its step can be saved anew and nothing is lost.
+def saved_steps(directory: Path) -> list[int]:
+    """Steps that have a folder, ascending.
+
+    One without a manifest is a damaged checkpoint: a save gets its name at the end.
+    """
+    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+    return sorted(int(name) for name in names if STEP.fullmatch(name))
+
+
+def set_aside(directory: Path, step: int, why: str = "damaged") -> None:
+    """Renames a checkpoint, so that its step can be saved anew and nothing is lost.
 
     Args:
         directory: Of a run's checkpoints.
-        step: Of the damaged one.
+        step: Of the one that is not used.
+        why: One word, which its name ends with.
     """
     suffixes = itertools.chain([""], (f".{n}" for n in itertools.count(2)))
-    names = (directory / f"{step}.damaged{suffix}" for suffix in suffixes)
+    names = (directory / f"{step}.{why}{suffix}" for suffix in suffixes)
     (directory / str(step)).rename(next(path for path in names if not path.exists()))
     flush(directory)
 

@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "pretrain a model; started again, it resumes by itself",
     "launch": "run it on many hosts: here, on TPUs, Kubernetes, Slurm or Ray",
     "report": "show what a run did: curves, where its time went, what went wrong",
+    "taint": "have a run go back to before an update, and pass over data",
     "eval": "score a checkpoint on held-out documents, source by source",
     "generate": "continue prompts with a checkpoint",
     "tokenizer": "train or inspect a tokenizer",

@@ -1,8 +1,10 @@
 """Where a run begins: at nothing, at its own last checkpoint, or at another run's."""
 
+import collections
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from llama_jax.atomic import write_atomically
 from llama_jax.checkpoint import Checkpointer, CheckpointError
 from llama_jax.checkpoint.damage import find_newest_good
 from llama_jax.config import RunConfig
+from llama_jax.train.taint import Taint, read_taints
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +41,10 @@ class Beginning:
         resumed: Whether that folder is this run's own.
         damaged: Steps of newer checkpoints there that are damaged, and what is wrong with each.
         origin: Where the run branched off; None where it did not.
+        tainted: Why checkpoints after some step are not used, and that step, where this start is
+            the first to know of it.
+        passed: Rows that are passed over, by the number of updates made before.
+        guards: What the checkpoint says of the guards.
     """
 
     step: int = 0
@@ -48,10 +55,27 @@ class Beginning:
     resumed: bool = False
     damaged: tuple[tuple[int, str], ...] = ()
     origin: Origin | None = None
+    tainted: tuple[Taint, ...] = ()
+    passed: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    guards: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def trusted_step(self) -> int | None:
+        """Last step whose checkpoint may be used; None where all may."""
+        return min((taint.since_step for taint in self.tainted), default=None)
 
     def samples_at(self, step: int, config: RunConfig) -> int:
-        """The sample counter after `step` updates."""
-        return self.samples + config.train.rows_before(step) - config.train.rows_before(self.step)
+        """The sample counter after `step` updates, those before this beginning included."""
+        here, there = (
+            config.train.rows_before(s) + sum(r for after, r in self.passed.items() if after < s)
+            for s in (self.step, step)
+        )
+        return self.samples + there - here
+
+    def samples_of(self, step: int, config: RunConfig) -> range:
+        """The samples that update `step`, counted from 1, consumes."""
+        end = self.samples_at(step, config)
+        return range(end - config.train.batch_size_at(step - 1), end)
 
     def tokens_at(self, step: int, config: RunConfig) -> int:
         """Tokens consumed after `step` updates, padding included."""
@@ -84,7 +108,8 @@ def parse_origin(reference: str) -> Origin:
 def find_beginning(run_dir: Path, config: RunConfig, origin: Origin | None) -> Beginning:
     """Decides where a run begins; changes nothing.
 
-    A run that has a checkpoint goes on from its newest good one; of those all bytes are read. A
+    A run that has a checkpoint goes on from its newest good one, of those that are trusted; all
+    bytes of it are read. A
     run that branched off and was killed before its first checkpoint branches off again, even if
     it is not told where from.
 
@@ -93,8 +118,16 @@ def find_beginning(run_dir: Path, config: RunConfig, origin: Origin | None) -> B
         CheckpointError: If there are checkpoints and all are damaged.
     """
     known = _read_origin(run_dir)
+    taints = read_taints(run_dir)
+    passed: dict[int, int] = collections.defaultdict(int)
+    for taint in taints:
+        passed[taint.since_step] += taint.passed_rows
+    begin = Beginning(
+        tainted=tuple(taint for taint in taints if not taint.applied),
+        passed={after: rows for after, rows in passed.items() if rows},
+    )
     own = Checkpointer(run_dir / "checkpoints", config.checkpoint, read_only=True)
-    step, damaged = find_newest_good(own.directory)
+    step, damaged = find_newest_good(own.directory, at_most=begin.trusted_step)
     if origin is not None and origin != (known if known or step is not None else origin):
         began = f"{known.run_dir}@{known.step}" if known else "its seed"
         raise ValueError(
@@ -104,7 +137,7 @@ def find_beginning(run_dir: Path, config: RunConfig, origin: Origin | None) -> B
     origin = origin or known
     found = tuple((newer, "; ".join(problems[:3])) for newer, problems in damaged.items())
     if step is not None:
-        begin = _from_meta(own.meta(step), origin, own.directory, resumed=True)
+        begin = _from_meta(begin, own.meta(step), origin, own.directory, resumed=True)
         return dataclasses.replace(begin, damaged=found)
     if found:
         lines = "".join(f"\n  step {newer}: {problems}" for newer, problems in found)
@@ -113,7 +146,7 @@ def find_beginning(run_dir: Path, config: RunConfig, origin: Origin | None) -> B
             "Put one back from a copy, or name another --run-dir to begin anew."
         )
     if origin is None:
-        return Beginning()
+        return begin
     theirs = Checkpointer(Path(origin.run_dir) / "checkpoints", read_only=True)
     if config.train.num_steps <= origin.step:
         raise ValueError(
@@ -124,13 +157,19 @@ def find_beginning(run_dir: Path, config: RunConfig, origin: Origin | None) -> B
     # The counter counts rows: of another length, it stands at as many rows as hold the same tokens.
     seq_len = meta["config"]["data"]["seq_len"]
     meta["samples"] = -(-meta["samples"] * seq_len // config.data.seq_len)
-    return _from_meta(meta, origin, theirs.directory, resumed=False)
+    return _from_meta(begin, meta, origin, theirs.directory, resumed=False)
 
 
 def _from_meta(
-    meta: dict[str, Any], origin: Origin | None, checkpoints: Path, *, resumed: bool
+    begin: Beginning,
+    meta: dict[str, Any],
+    origin: Origin | None,
+    checkpoints: Path,
+    *,
+    resumed: bool,
 ) -> Beginning:
-    return Beginning(
+    return dataclasses.replace(
+        begin,
         step=meta["step"],
         samples=meta["samples"],
         tokens=meta["tokens"],
@@ -138,6 +177,8 @@ def _from_meta(
         checkpoints=checkpoints,
         resumed=resumed,
         origin=origin,
+        # A branch may have another batch, whose losses are others.
+        guards=meta.get("guards", {}) if resumed else {},
     )
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 
 import jax
 import numpy as np
@@ -15,7 +15,13 @@ from llama_jax.sharding import batch_sharding, check_split, num_shards
 
 
 def feed(
-    config: RunConfig, mesh: Mesh, dataset: Dataset, *, step: int, first_sample: int
+    config: RunConfig,
+    mesh: Mesh,
+    dataset: Dataset,
+    *,
+    step: int,
+    first_sample: int,
+    passed: Mapping[int, int] = {},
 ) -> Generator[Batch]:
     """Batches of all updates that follow `step`, laid out over the mesh, read ahead by threads.
 
@@ -25,6 +31,7 @@ def feed(
         dataset: To read from, in any size of batches.
         step: Updates made so far.
         first_sample: Global sample counter after them.
+        passed: Rows that are passed over, by the number of updates made before.
 
     Raises:
         ValueError: At once, if the mesh cannot split the batches of a stage.
@@ -33,12 +40,15 @@ def feed(
 
     def batches(sample: int) -> Generator[Batch]:
         for steps, size in config.train.stages:
-            left = len(steps[max(step - steps.start, 0) :])
+            left = steps[max(step - steps.start, 0) :]
             to_devices = make_to_devices(config, mesh, rows_of[size], size)
             resized = dataset.resized(size, rows_of[size])
-            with contextlib.closing(resized.batches(sample)) as local:
-                yield from map(to_devices, itertools.islice(local, left))
-            sample += left * size
+            edges = sorted({left.start, *(after for after in passed if after in left), left.stop})
+            for start, end in itertools.pairwise(edges):
+                sample += passed.get(start, 0)
+                with contextlib.closing(resized.batches(sample)) as local:
+                    yield from map(to_devices, itertools.islice(local, end - start))
+                sample += (end - start) * size
 
     return batches(first_sample)
 

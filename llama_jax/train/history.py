@@ -7,15 +7,16 @@ from llama_jax import recipe
 from llama_jax.checkpoint import Checkpointer
 from llama_jax.config import RunConfig
 from llama_jax.data.dataset import Document
+from llama_jax.train.beginning import Beginning
 from llama_jax.train.data import OpenRaw, open_data
 
 _SAMPLES_AT_ONCE = 1024
 
 
-def samples_seen(run_dir: Path, step: int | None = None) -> range:
+def samples_seen(run_dir: Path, step: int | None = None) -> list[range]:
     """Samples of the global order that a run's own updates consumed up to a checkpoint.
 
-    A run that branched off another begins where that one stood.
+    A run that branched off another begins where that one stood; one that rewound passed over some.
 
     Args:
         run_dir: Folder of the run.
@@ -35,7 +36,14 @@ def samples_seen(run_dir: Path, step: int | None = None) -> range:
             f"{', '.join(map(str, steps)) or 'none'}."
         )
     meta = checkpoints.meta(step)
-    return range(meta["first_sample"], meta["samples"])
+    config: RunConfig = recipe.from_json((run_dir / "config.json").read_text())
+    stood = Beginning(step=step, samples=meta["samples"], passed=dict(meta.get("passed", ())))
+    spans, first = [], meta["first_sample"]
+    for after, rows in sorted(stood.passed.items()):
+        stop = stood.samples_at(after, config)
+        spans.append(range(first, stop))
+        first = stop + rows
+    return [*spans, range(first, meta["samples"])]
 
 
 def documents_seen(
@@ -52,8 +60,9 @@ def documents_seen(
         ValueError: As `samples_seen` and `open_data`.
     """
     config: RunConfig = recipe.from_json((run_dir / "config.json").read_text())
-    seen = samples_seen(run_dir, step)
+    spans = samples_seen(run_dir, step)
     with open_data(config, run_dir, open_raw, write=False) as data:
-        for first in range(seen.start, seen.stop, _SAMPLES_AT_ONCE):
-            count = min(_SAMPLES_AT_ONCE, seen.stop - first)
-            yield from data.dataset.documents_of(first, count)
+        for seen in spans:
+            for first in range(seen.start, seen.stop, _SAMPLES_AT_ONCE):
+                count = min(_SAMPLES_AT_ONCE, seen.stop - first)
+                yield from data.dataset.documents_of(first, count)

@@ -175,6 +175,7 @@ def plan_lines(config: RunConfig, dataset: Dataset, beginning: Beginning) -> lis
         f"kept as {step}.damaged; its updates are made again"
         for step, problems in beginning.damaged
     ]
+    lines += [f"TAINTED: {taint}; later checkpoints are kept aside" for taint in beginning.tainted]
     if beginning.resumed:
         lines.append(f"resumed at step {beginning.step:,}, sample {beginning.samples:,}")
     elif beginning.origin:

@@ -18,7 +18,9 @@ from llama_jax.train.hosts import Hosts
 from llama_jax.train.ledger import Ledger
 from llama_jax.train.parts import Parts, open_parts
 from llama_jax.train.schedule import make_schedule
+from llama_jax.train.spikes import SpikeGuard
 from llama_jax.train.state import TrainState
+from llama_jax.train.taint import Rewind, note_rewind
 from llama_jax.train.watchdog import Watchdog
 
 
@@ -34,8 +36,8 @@ class Outcome:
         stopped_by: Signal that stopped it early after saving; empty where it is complete.
         held_out: Scores of each source at the end of a complete run.
         loss_nats_per_token: Mean over the last interval of the log; NaN where there was none.
-        seconds_to_first_step: From the call until the first update was made.
-        seconds: From the call to the end.
+        seconds_to_first_step: From the call, or a rewind, until the first update was made.
+        seconds: From the call, or the last rewind, to the end.
         wall_time: Of all starts of the run.
     """
 
@@ -68,21 +70,26 @@ def train(
 
     Raises:
         ValueError: If the request is wrong; nothing was computed.
-        TrainingFailed: If too many updates in a row were not finite.
+        TrainingFailed: If too many updates in a row were not finite, or too many spiked.
         CheckpointError: If a checkpoint could not be written or read.
     """
-    clock = WorkClock()
+    hosts = Hosts()
     with (
         RunDirectory(run_dir, lock=jax.process_index() == 0) as folder,
         stop_request() as stop,
         use_layout(mesh := make_mesh(config.mesh)),
-        Watchdog(folder.path, config.guards, hosts := Hosts()) as watchdog,
-        open_parts(config, folder, mesh, clock, hosts, origin=origin, open_raw=open_raw) as (
-            parts,
-            state,
-        ),
+        Watchdog(folder.path, config.guards, hosts) as watchdog,
     ):
-        return _Run(parts, stop, watchdog).to_the_end(state)
+        while True:
+            watchdog.expect(0, "the start", long=True)
+            opened = open_parts(
+                config, folder, mesh, WorkClock(), hosts, origin=origin, open_raw=open_raw
+            )
+            try:
+                with opened as (parts, state):
+                    return _Run(parts, stop, watchdog).to_the_end(state)
+            except Rewind as rewind:
+                note_rewind(folder, config, rewind)
 
 
 class _Run:
@@ -97,10 +104,11 @@ class _Run:
         self.learning_rate = make_schedule(
             parts.config.schedule, peak_lr=parts.config.optimizer.peak_lr, num_steps=train.num_steps
         )
-        watchers = [NonFiniteGuard(train.max_skipped_updates, parts.documents_of)]
-        self.ledger = Ledger(
-            watchers, parts.config.log.every_steps, self.journal.report, self.clock
+        self.spikes = SpikeGuard(
+            parts.config.guards, self.journal.incident, parts.beginning.guards.get("spikes", {})
         )
+        guards = [NonFiniteGuard(train.max_skipped_updates, parts.documents_of), self.spikes]
+        self.ledger = Ledger(guards, parts.config.log.every_steps, self.journal.report, self.clock)
 
     def to_the_end(self, state: TrainState) -> Outcome:
         """Updates until the last step, or until asked to stop."""
@@ -150,7 +158,8 @@ class _Run:
     def _save(self, done: int, state: TrainState) -> None:
         self.ledger.flush()
         self.watchdog.expect(done, f"checkpoint {done:,}", long=True)
-        self.parts.checkpointer.save(done, state, self.parts.meta(done))
+        guards = {"spikes": self.spikes.window}
+        self.parts.checkpointer.save(done, state, self.parts.meta(done, guards))
         self.clock.lap("checkpoint")
         self.parts.goodput.note(done)
 

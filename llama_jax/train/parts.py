@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from llama_jax import recipe
 from llama_jax.checkpoint import Checkpointer
-from llama_jax.checkpoint.damage import set_aside
+from llama_jax.checkpoint.damage import saved_steps, set_aside
 from llama_jax.config import RunConfig
 from llama_jax.data.batch import Batch
 from llama_jax.data.dataset import Document
@@ -32,6 +32,7 @@ from llama_jax.train.hosts import Hosts, Pace
 from llama_jax.train.journal import Journal
 from llama_jax.train.program import Program, begin_compiling
 from llama_jax.train.state import TrainState
+from llama_jax.train.taint import mark_applied
 
 _LIBRARIES = ("llama-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -68,11 +69,16 @@ class Parts:
 
     def documents_of(self, step: int) -> list[Document]:
         """What update `step`, counted from 1, read."""
-        start, end = (self.beginning.samples_at(s, self.config) for s in (step - 1, step))
-        return self.data.dataset.documents_of(start, end - start)
+        samples = self.beginning.samples_of(step, self.config)
+        return self.data.dataset.documents_of(samples.start, len(samples))
 
-    def meta(self, done: int) -> dict[str, Any]:
-        """What a checkpoint says beside its arrays: enough to go on, and to run again."""
+    def meta(self, done: int, guards: Mapping[str, Any]) -> dict[str, Any]:
+        """What a checkpoint says beside its arrays: enough to go on, and to run again.
+
+        Args:
+            done: Updates made.
+            guards: What the guards have to know to go on.
+        """
         samples = self.beginning.samples_at(done, self.config)
         origin = self.beginning.origin
         return {
@@ -83,6 +89,8 @@ class Parts:
             "seed": self.config.train.seed,
             "epochs": self.data.dataset.epochs(samples),
             "origin": dataclasses.asdict(origin) if origin else None,
+            "passed": sorted(p for p in self.beginning.passed.items() if p[0] < done),
+            "guards": guards,
             "config": json.loads(recipe.to_json(self.config)),
             "versions": {name: version(name) for name in _LIBRARIES},
         }
@@ -113,7 +121,12 @@ def open_parts(
             open_data(config, folder.path, open_raw, write=folder.primary, origin=beginning.origin)
         )
         batches = feed(
-            config, mesh, data.dataset, step=beginning.step, first_sample=beginning.samples
+            config,
+            mesh,
+            data.dataset,
+            step=beginning.step,
+            first_sample=beginning.samples,
+            passed=beginning.passed,
         )
         stack.enter_context(contextlib.closing(batches))
         program = begin_compiling(config, mesh, beginning.step)
@@ -125,9 +138,8 @@ def open_parts(
             keep_origin(folder.path, beginning.origin)
             _keep_tokenizer(data, folder.path)
         checkpointer = stack.enter_context(Checkpointer(folder.checkpoints, config.checkpoint))
-        for step, problems in beginning.damaged if folder.primary else ():
-            set_aside(folder.checkpoints, step)
-            incidents.note(folder.path, "damaged checkpoint", step, problems)
+        if folder.primary:
+            _put_aside(folder, beginning)
         state = _first_state(program, beginning)
         writer = stack.enter_context(open_writer(folder, config, resume_step=resume_step))
         progress = stack.enter_context(_open_progress(config, beginning, folder.primary))
@@ -165,6 +177,21 @@ def open_parts(
             goodput=goodput,
         )
         yield parts, state
+
+
+def _put_aside(folder: RunDirectory, beginning: Beginning) -> None:
+    """Renames checkpoints that are not used, and keeps the reasons."""
+    for step, problems in beginning.damaged:
+        set_aside(folder.checkpoints, step)
+        incidents.note(folder.path, "damaged checkpoint", step, problems)
+    if (trusted := beginning.trusted_step) is not None:
+        for step in saved_steps(folder.checkpoints):
+            if step > trusted:
+                set_aside(folder.checkpoints, step, "tainted")
+        for taint in beginning.tainted:
+            incidents.note(folder.path, "taint", taint.since_step, str(taint))
+        # Last: a kill before this repeats what was done, and finds nothing left to do.
+        mark_applied(folder.path)
 
 
 def _first_state(program: Program, beginning: Beginning) -> TrainState:

@@ -161,7 +161,7 @@ def test_a_batch_that_grows_survives_kills_before_and_after_it_does(llama_jax, c
     assert_same_run(llama_jax.folder / "undisturbed", killed, config, 30)
     dataset = open_dataset(config.data, vocab_size=64, batch_size=8)
     firsts = [range(96), range(96, 96 + 128), range(96 + 128, consumed)]
-    assert samples_seen(killed) == range(consumed)
+    assert samples_seen(killed) == [range(consumed)]
     seen = {document for span in firsts for document in dataset.documents_of(span[0], len(span))}
     assert set(documents_seen(killed)) == seen
 
@@ -210,7 +210,7 @@ def test_a_branch_is_the_straight_run_with_another_end(llama_jax, config, one_de
         saved("plateau", 40)["params.embed.table"], saved("cooled", 40)["params.embed.table"]
     )
     folder = llama_jax.folder / "cooled_branch"
-    assert samples_seen(folder) == range(30 * 8, 40 * 8)
+    assert samples_seen(folder) == [range(30 * 8, 40 * 8)]
 
     seen = llama_jax.run("data", "seen", folder).stdout.splitlines()
     documents = list(documents_seen(folder))

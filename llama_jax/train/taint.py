@@ -1,0 +1,125 @@
+"""Updates that are not trusted: the run goes back to before them, and may pass over their data.
+
+`taint.json` in a run's folder lists them, oldest first. A person adds one with `llama-jax taint`,
+and the run itself where it rewinds; the next start goes back to the last good checkpoint of
+`since_step` or before, keeps later ones aside as `STEP.tainted`, and marks the entry as applied.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+from jax.experimental import multihost_utils
+
+from llama_jax.atomic import write_atomically
+from llama_jax.config import RunConfig
+from llama_jax.observe.run_directory import RunDirectory
+from llama_jax.train.guards import TrainingFailed
+
+NAME = "taint.json"
+
+
+class Rewind(Exception):  # noqa: N818 (a request, not an error)
+    """The run asks to go back and to pass over the data of the updates it went through.
+
+    Attributes:
+        since_step: Last update that is trusted.
+        step: Last update whose data are passed over.
+    """
+
+    def __init__(self, since_step: int, step: int, reason: str):
+        super().__init__(reason)
+        self.since_step, self.step = since_step, step
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Taint:
+    """Updates after a step that are not trusted.
+
+    Attributes:
+        since_step: Last update that is.
+        passed_rows: Rows of the global order that are passed over after it.
+        reason: For people.
+        by: "person" or "spike".
+        applied: Whether the run has gone back; from then on, updates after `since_step` are others.
+    """
+
+    since_step: int
+    passed_rows: int
+    reason: str
+    by: str
+    applied: bool = False
+
+    def __str__(self) -> str:
+        passed = f"; {self.passed_rows:,} rows are passed over" if self.passed_rows else ""
+        return f"nothing after update {self.since_step:,} is trusted ({self.reason}){passed}"
+
+
+def read_taints(run_dir: Path) -> list[Taint]:
+    """All of a run, oldest first.
+
+    Raises:
+        ValueError: If the file is not what it should be.
+    """
+    path = run_dir / NAME
+    if not path.is_file():
+        return []
+    try:
+        return [Taint(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}); put it right, or move it away."
+        ) from None
+
+
+def add_taint(run_dir: Path, taint: Taint) -> None:
+    """Adds one; it is applied when the run starts the next time."""
+    # Rows after an earlier place are counted from there: what later ones passed over moves.
+    known = [
+        dataclasses.replace(old, passed_rows=0)
+        if taint.passed_rows and old.since_step > taint.since_step
+        else old
+        for old in read_taints(run_dir)
+    ]
+    _write(run_dir, [*known, taint])
+
+
+def mark_applied(run_dir: Path) -> None:
+    """Notes that the run stands before all tainted updates."""
+    taints = read_taints(run_dir)
+    if any(not taint.applied for taint in taints):
+        _write(run_dir, [dataclasses.replace(taint, applied=True) for taint in taints])
+
+
+def note_rewind(folder: RunDirectory, config: RunConfig, rewind: Rewind) -> None:
+    """Has the next start of a run go back to before a spike, and pass over its data.
+
+    Raises:
+        TrainingFailed: If the run has gone back too often.
+    """
+    before = sum(taint.by == "spike" for taint in read_taints(folder.path))
+    if before >= config.guards.max_rewinds:
+        raise TrainingFailed(
+            f"step {rewind.step}: {rewind}. The run has gone back {before} times "
+            f"(guards.max_rewinds={config.guards.max_rewinds})."
+        )
+    if folder.primary:
+        rows = rows_between(config, rewind.since_step, rewind.step)
+        taint = Taint(
+            since_step=rewind.since_step, passed_rows=rows, reason=str(rewind), by="spike"
+        )
+        add_taint(folder.path, taint)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"rewind {before}")
+
+
+def rows_between(config: RunConfig, after: int, until: int) -> int:
+    """Rows of the updates that follow `after` updates, up to `until`."""
+    return config.train.rows_before(until) - config.train.rows_before(after)
+
+
+def _write(run_dir: Path, taints: list[Taint]) -> None:
+    write_atomically(
+        run_dir / NAME, json.dumps([dataclasses.asdict(taint) for taint in taints], indent=2) + "\n"
+    )
