@@ -2,7 +2,7 @@
 
 import collections
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
@@ -10,6 +10,7 @@ _MAX_EXAMPLES = 5
 _EXCERPT_CHARS = 300
 _COMPRESSED = (".gz", ".bz2", ".zst", ".parquet", ".tar", ".wacz")
 _COMPRESSION = 4
+_BUFFER = 1 << 17
 
 
 class RawFile(NamedTuple):
@@ -41,6 +42,53 @@ class RawFile(NamedTuple):
         if self.unread:
             return 0
         return self.size_bytes * (_COMPRESSION if self.name.lower().endswith(_COMPRESSED) else 1)
+
+
+class WatchedFile(RawFile):
+    """A raw file that tells how many of its bytes have been read, up to its size."""
+
+    _told: Callable[[int], None]
+
+    @classmethod
+    def of(cls, file: RawFile, told: Callable[[int], None]) -> "WatchedFile":
+        """The same file; `told` is given the bytes read since."""
+        watched = cls._make(file)
+        watched._told = told
+        return watched
+
+    def open(self) -> io.BufferedReader:
+        """See `RawFile.open`."""
+        return io.BufferedReader(_Watched(super().open(), self.size_bytes, self._told), _BUFFER)
+
+
+class _Watched(io.RawIOBase):
+    """Reads from a stream and tells how far it has come; what is read again is told once."""
+
+    def __init__(self, stream: io.BufferedReader, size: int, told: Callable[[int], None]):
+        self._stream, self._size, self._told, self._furthest = stream, size, told, 0
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._stream.readinto(buffer)
+        if (at := min(self._stream.tell(), self._size)) > self._furthest:
+            self._told(at - self._furthest)
+            self._furthest = at
+        return count
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 class Document(NamedTuple):

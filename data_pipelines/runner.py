@@ -1,26 +1,21 @@
 """From a recipe to a folder of token shards: complete, or not there yet."""
 
 import contextlib
-import fcntl
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from llama_jax.config import BuildConfig, MinHash, ParagraphDedup, Source, TokenizerFile
-from llama_jax.data.shards import BUILD, MANIFEST
-from llama_jax.data.tokenizer import SENTENCEPIECE_NAME, TIKTOKEN_NAME, file_sha256
-from llama_jax.recipe import differences, from_json
+from llama_jax.data.tokenizer import file_sha256
 
-from . import plan
-from .assemble import REPORT, Made, MadeSource, assemble
+from . import output, plan
+from .assemble import Made, MadeSource, assemble
 from .beam_runner import BeamRunner
 from .deduplication import remove_near_duplicates, remove_repeated_paragraphs
 from .document import Dropped, Fingerprinted
 from .engine import Done, Engine, Executor, Task, in_this_process
 from .local_pool import LocalPool
-from .report import REPORT_PAGE
 from .sources import open_source
 from .stages.collect import Collect, collect
 from .stages.filters import open_filters
@@ -28,9 +23,8 @@ from .stages.gather import Gather, gather
 from .stages.limit import Limit, limit
 from .stages.make_tokenizer import MakeTokenizer, make_tokenizer
 from .stages.tokenize import Tokenize, tokenize
-from .tables import DOCUMENTS, DOCUMENTS_FOLDER, read_documents
+from .tables import DOCUMENTS, read_documents
 
-_WORK = ".build"
 _Split = Literal["train", "heldout"]
 _SPLITS: tuple[_Split, ...] = ("train", "heldout")
 
@@ -93,18 +87,20 @@ def build(
 
     Raises:
         ValueError: If `out` holds another dataset, a source is empty, a task failed, too much is
-            damaged, or another build is at work.
+            damaged, another build is at work, or `out` or `work` is among the inputs.
     """
+    for option, folder in {"--out": out, "--work": work or out}.items():
+        output.refuse_where_inputs_are(config, option, folder)
     out.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_lock(out, "--out"))
-        if (finished := _finished(config, out)) is not None:
+        stack.enter_context(output.lock(out, "--out"))
+        if (finished := output.finished(config, out)) is not None:
             return finished, True
-        _refuse_foreign(out)
+        output.refuse_foreign(out)
         if work is not None:
             work.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_lock(work, "--work"))
-        ours = (out / _WORK).absolute()
+            stack.enter_context(output.lock(work, "--work"))
+        ours = (out / output.WORK).absolute()
         engine = Engine((work or ours / "tasks").absolute(), run)
         made = _Build(config, engine, reporter, max_bad_records).made()
         summary = assemble(config, made, ours / "staging", out)
@@ -335,46 +331,3 @@ def _empty(name: str, dropped: Dropped) -> str:
         + (f" (left out: {reasons})." if reasons else ".")
         + " Give it more text, or lower build.held_out_fraction."
     )
-
-
-def _finished(config: BuildConfig, out: Path) -> dict[str, Any] | None:
-    """The finished build in `out`, if it is of this config."""
-    path = out / BUILD
-    if not path.is_file():
-        return None
-    summary = json.loads(path.read_text())
-    before = from_json(json.dumps(summary["config"]), BuildConfig)
-    if changes := differences(before, config):
-        raise ValueError(
-            f"--out {out} holds a dataset of another config: {'; '.join(changes)}. Build into "
-            "another folder, or delete this one."
-        )
-    return summary
-
-
-def _refuse_foreign(out: Path) -> None:
-    """Refuses a folder in which a build would overwrite what no build has written."""
-    ours = {_WORK, ".lock", DOCUMENTS_FOLDER, REPORT, REPORT_PAGE}
-    ours |= {SENTENCEPIECE_NAME, TIKTOKEN_NAME}
-    foreign = [
-        path.name
-        for path in sorted(out.iterdir())
-        if path.name not in ours and not (path / MANIFEST).is_file()
-    ]
-    if foreign:
-        raise ValueError(
-            f"--out {out} is not empty: it has {', '.join(foreign[:5])}. Build into a folder of "
-            "its own."
-        )
-
-
-@contextlib.contextmanager
-def _lock(folder: Path, option: str) -> Iterator[None]:
-    with (folder / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"{option} {folder}: another build is writing there; wait for it."
-            ) from error
-        yield

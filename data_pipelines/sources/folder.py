@@ -34,7 +34,7 @@ def raw_files(
     if listed is None:
         raise ValueError(
             f"sources.{source}.path={path!r}: there is no such file or folder; give a {kinds} "
-            "file, or a folder of them."
+            f"file, or a folder of them. `data build --skip {source}` leaves this source out."
         )
     if not (found := sorted([*(file for file in listed if wanted(file.name)), *also])):
         raise ValueError(f"sources.{source}.path={path!r} holds no {kinds} file.")

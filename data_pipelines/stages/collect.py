@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from llama_jax.config import Source
 
-from ..document import Document, DocumentSource, Dropped, RawFile
+from ..document import Document, DocumentSource, Dropped, RawFile, WatchedFile
 from ..engine import Progress
 from ..tables import SCHEMA, Hashed, from_batch, to_batches
 
@@ -111,8 +111,15 @@ def _read(
     progress: Progress,
 ) -> Iterator[Document]:
     for file in files:
-        yield from source.read(file, dropped)
-        progress(file.size_bytes)
+        told = 0
+
+        def tell(num_bytes: int) -> None:
+            nonlocal told
+            told += num_bytes
+            progress(num_bytes)
+
+        yield from source.read(WatchedFile.of(file, tell), dropped)
+        tell(file.size_bytes - told)
 
 
 def _hashed(document: Document) -> Hashed:

@@ -95,7 +95,7 @@ def main(argv: list[str]) -> int:
 
 def _build(argv: list[str]) -> int:
     from llama_jax.cli.build_progress import BuildProgress
-    from llama_jax.cli.data_input import with_input, without
+    from llama_jax.cli.data_input import refuse_url, with_input, without
     from llama_jax.cli.data_inspect import print_summary
     from llama_jax.cli.pipelines import load_pipelines
     from llama_jax.cli.recipe_args import parse_recipe
@@ -104,6 +104,8 @@ def _build(argv: list[str]) -> int:
     config, options = parse_recipe(
         argv, kind=BuildConfig, extra=_BuildOptions, prog="llama-jax data build", description=_BUILD
     )
+    refuse_url("--out", options.out)
+    refuse_url("--work", options.work)
     config = without(config, options.skip)
     if options.input:
         config = with_input(config, options.input)

@@ -1,6 +1,8 @@
 """Which sources of a recipe are built, and where they read, when the command line says so."""
 
 import dataclasses
+import re
+from pathlib import Path
 from typing import Any
 
 from llama_jax.config import BuildConfig, FilesSource
@@ -22,6 +24,16 @@ def with_input(config: BuildConfig, where: str) -> BuildConfig:
         path = f"{where.rstrip('/')}/{below}" if below else where
         sources[index] = dataclasses.replace(sources[index], path=path)
     return dataclasses.replace(config, sources=tuple(sources))
+
+
+def refuse_url(option: str, path: Path | None) -> None:
+    """Raises ValueError if a folder to write to is a URL, of whose "//" a path has kept one."""
+    if found := re.match(r"([a-z][a-z0-9+.-]+):/+", str(path or "")):
+        url = f"{found[1]}://{str(path)[found.end() :]}"
+        raise ValueError(
+            f"{option}={url}: a build writes to a folder of a file system. Give one here, or where "
+            "the bucket is mounted; or copy the folder there once it is built."
+        )
 
 
 def without(config: BuildConfig, names: tuple[str, ...]) -> BuildConfig:

@@ -329,6 +329,20 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(config, tmp_path):
     assert (out / "thesis.txt").read_text() == "years of work"
 
 
+@pytest.mark.parametrize("option", ["--out", "--work"])
+def test_a_build_does_not_write_where_it_reads(config, tmp_path, option):
+    folders = {"--out": tmp_path / "out", "--work": tmp_path / "work"}
+    folders[option] = tmp_path / "texts" / "more" / "folders"
+    with pytest.raises(
+        ValueError, match=rf"{option} .*folders is inside sources\.files\.path=.*text"
+    ):
+        build(config, folders["--out"], Quiet(), work=folders["--work"])
+    folders[option] = tmp_path / "file"
+    folders[option].write_text("")
+    with pytest.raises(ValueError, match=rf"{option} .*file is a file; give a folder"):
+        build(config, folders["--out"], Quiet(), work=folders["--work"])
+
+
 def test_two_builds_into_one_folder_are_refused(config, tmp_path):
     out = tmp_path / "out"
     out.mkdir()

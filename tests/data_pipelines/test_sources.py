@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from data_pipelines.document import Dropped
+from data_pipelines.document import Dropped, RawFile, WatchedFile
 from data_pipelines.sources import files, open_source, read_all, records
 from llama_jax.config import (
     BuildConfig,
@@ -378,3 +378,17 @@ def test_names_that_tensorflow_datasets_would_not_find_are_refused(name):
         BuildConfig(
             name="x", sources=(FilesSource(name=name, path="x"),), tokenizer=TokenizerFile(path="x")
         )
+
+
+def test_a_watched_file_reads_the_same_and_tells_each_byte_once(tmp_path):
+    data = random.Random(0).randbytes(700_000)
+    (tmp_path / "a").write_bytes(data)
+    told = []
+    plain = RawFile("a", str(tmp_path / "a"), len(data))
+    with WatchedFile.of(plain, told.append).open() as file:
+        assert file.read(300_000) == data[:300_000]
+        assert 300_000 <= sum(told) < len(data)
+        file.seek(100)
+        assert file.read() == data[100:]
+    assert sum(told) == len(data)
+    assert len(told) > 3

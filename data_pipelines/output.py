@@ -1,0 +1,80 @@
+"""Which folders a build may write to: its own, one build at a time."""
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from llama_jax.config import BuildConfig
+from llama_jax.data.shards import BUILD, MANIFEST
+from llama_jax.data.tokenizer import SENTENCEPIECE_NAME, TIKTOKEN_NAME
+from llama_jax.recipe import differences, from_json
+
+from .assemble import REPORT
+from .report import REPORT_PAGE
+from .tables import DOCUMENTS_FOLDER
+
+WORK = ".build"
+
+
+def finished(config: BuildConfig, out: Path) -> dict[str, Any] | None:
+    """The finished build in `out`, if it is of this config."""
+    path = out / BUILD
+    if not path.is_file():
+        return None
+    summary = json.loads(path.read_text())
+    before = from_json(json.dumps(summary["config"]), BuildConfig)
+    if changes := differences(before, config):
+        raise ValueError(
+            f"--out {out} holds a dataset of another config: {'; '.join(changes)}. Build into "
+            "another folder, or delete this one."
+        )
+    return summary
+
+
+def refuse_where_inputs_are(config: BuildConfig, option: str, folder: Path) -> None:
+    """Refuses a folder that a build would write to and read from, and what is none."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{option} {folder} is a file; give a folder.")
+    for source in config.sources:
+        path = getattr(source, "path", "")
+        if path and "://" not in path and folder.resolve().is_relative_to(Path(path).resolve()):
+            raise ValueError(
+                f"{option} {folder} is inside sources.{source.name}.path={path!r}: a build started "
+                "again would read what it has written. Give a folder elsewhere."
+            )
+
+
+def refuse_foreign(out: Path) -> None:
+    """Refuses a folder in which a build would overwrite what no build has written."""
+    ours = {WORK, ".lock", DOCUMENTS_FOLDER, REPORT, REPORT_PAGE}
+    ours |= {SENTENCEPIECE_NAME, TIKTOKEN_NAME}
+    foreign = [
+        path.name
+        for path in sorted(out.iterdir())
+        if path.name not in ours and not (path / MANIFEST).is_file()
+    ]
+    if foreign:
+        raise ValueError(
+            f"--out {out} is not empty: it has {', '.join(foreign[:5])}. Build into a folder of "
+            "its own."
+        )
+
+
+@contextlib.contextmanager
+def lock(folder: Path, option: str) -> Iterator[None]:
+    """Holds a folder for one build.
+
+    Raises:
+        ValueError: If another one has it.
+    """
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"{option} {folder}: another build is writing there; wait for it."
+            ) from error
+        yield
