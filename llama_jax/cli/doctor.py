@@ -27,7 +27,8 @@ It needs the compiler of the hardware, not the hardware: pip install 'llama-jax[
 examples:
   llama-jax doctor llama2_7b --topology v5p:4x4x4 --rows-per-chip 4
   llama-jax doctor llama2_70b --topology v5p:4x4x8 --slices 2 --usd-per-chip-hour 4.2
-  llama-jax doctor llama3_8b --topology v5e:16x16 --rows-per-chip 1 --save-hlo step.hlo --json"""
+  llama-jax doctor llama3_8b --topology v5e:16x16 --rows-per-chip 1 --save-hlo step.hlo --json
+  llama-jax doctor llama2_7b --topology v5e:4x4 --tune"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,8 @@ class Options:
         goodput: Share of the wall clock in which steps run. Assumed; LLaMA-3's run had over 90%.
         xla: Options of XLA and libtpu as NAME=VALUE, beside those that the run brings along.
         save_hlo: File for the compiled program's text.
+        tune: Whether to search remat, rows and mesh for the fastest step that fits; it begins with
+            --rows-per-chip, or one row.
         json: Whether to print one JSON document on stdout, in place of the page.
     """
 
@@ -53,6 +56,7 @@ class Options:
     goodput: float = 0.9
     xla: tuple[str, ...] = ()
     save_hlo: Path | None = None
+    tune: bool = False
     json: bool = False
 
 
@@ -72,6 +76,10 @@ def main(argv: list[str]) -> int:
     request: Request = plan_request(
         config, pod, num_slices=options.slices, rows_per_chip=options.rows_per_chip
     )
+    if options.tune:
+        from llama_jax.cli.doctor_tune import tune
+
+        return tune(request, as_json=options.json)
     try:
         found = examine(
             request, started=started, options=_xla_options(options.xla), save_hlo=options.save_hlo
