@@ -73,9 +73,11 @@ def kernel_flops(computation: Computation, call: Instruction) -> float:
         return _cudnn_flops(computation, call)
     for pattern, matmuls in _SPLASH_MATMULS:
         if pattern.match(name):
-            fused = '\\"use_fused_bwd_kernel\\": true' in call.attributes
-            matmuls = _FUSED_BACKWARD if matmuls == 4 and fused else matmuls
-            return 2.0 * matmuls * _causal_scores(computation, call)
+            queries, keys = _queries_and_keys(computation, call)
+            # Fused, it returns the gradient of the queries too, in parts.
+            gradients = [one for one in call.arrays if len(one.dims) >= len(queries.dims)]
+            matmuls = _FUSED_BACKWARD if matmuls == 4 and len(gradients) == 3 else matmuls
+            return 2.0 * matmuls * _causal_scores(call, queries, keys)
     stated = _COST_ESTIMATE.search(call.attributes)
     return float(stated[1]) if stated else 0.0
 
@@ -92,17 +94,20 @@ def _cudnn_flops(computation: Computation, call: Instruction) -> float:
     return 2.0 * matmuls * rows * heads * length * keys_seen * head_dim
 
 
-def _causal_scores(computation: Computation, call: Instruction) -> float:
+def _queries_and_keys(computation: Computation, call: Instruction) -> list[Array]:
+    arrays = computation.operand_arrays(call)
+    floats = [one for one in arrays if one.dtype in _FLOATS and len(one.dims) >= 3]
+    if len(floats) < 3:
+        raise MalformedText(call.line, f"%{call.name} lacks queries, keys and values.")
+    return floats[:2]
+
+
+def _causal_scores(call: Instruction, queries: Array, keys: Array) -> float:
     """Scores below the diagonal of all heads and rows, times the size of a head.
 
     Where the queries are a part of the row, the part is taken to see as many keys as the average
     one does.
     """
-    arrays = computation.operand_arrays(call)
-    floats = [one for one in arrays if one.dtype in _FLOATS and len(one.dims) >= 3]
-    if len(floats) < 3:
-        raise MalformedText(call.line, f"%{call.name} lacks queries, keys and values.")
-    queries, keys = floats[:2]
     length = _row_length(call, "q", queries)
     keys_length = _row_length(call, "k", keys)
     keys_seen = (keys_length + 1) / 2 if keys_length >= length else keys_length

@@ -165,7 +165,7 @@ def _work(module: Module, counts: Mapping[str, int], costs: Costs) -> tuple[Work
         )
         for name, count in counts.items()
         for instruction, cost in zip(module.computations[name], costs.steps[name], strict=True)
-        if cost.cycles and instruction.opcode not in RUN_OTHERS
+        if count and cost.cycles and instruction.opcode not in RUN_OTHERS
     ]
     return tuple(sorted(work, key=lambda one: -one.cost.cycles))
 

@@ -1,6 +1,7 @@
 """Bytes that an instruction moves to and from HBM: what it reads of its operands, and writes."""
 
 from llama_jax.aot.hlo import Computation, Instruction, Module
+from llama_jax.aot.kernels import target
 
 HBM = 0
 # They name what is there, or run other computations, which count for themselves.
@@ -80,9 +81,7 @@ class _Traffic:
         operand = computation.instructions[name]
         whole = sum(array.bytes for array in operand.arrays if array.space == HBM)
         first_alone = user.operands.index(name) == 0 and user.operands.count(name) == 1
-        if user.opcode in self.ignored or user.opcode == "tuple":
-            return 0
-        if user.opcode == "custom-call" and "AsyncCollective" in user.attributes:
+        if user.opcode == "tuple" or self._is_ignored(user):
             return 0
         if user.opcode in _SLICES and first_alone:
             return min(whole, user.bytes)
@@ -100,11 +99,7 @@ class _Traffic:
         instruction = computation.instructions[name]
         opcode = instruction.opcode
         whole = sum(array.bytes for array in instruction.arrays if array.space == HBM)
-        if (
-            opcode in self.ignored
-            or opcode == "parameter"
-            or "AsyncCollective" in (instruction.attributes if opcode == "custom-call" else "")
-        ):
+        if opcode == "parameter" or self._is_ignored(instruction):
             return 0
         if opcode == "tuple":
             parts = dict.fromkeys(instruction.operands)
@@ -118,3 +113,8 @@ class _Traffic:
             (inside,) = self.module.called(instruction, "calls")
             return min(whole, self.written(inside, inside.root.name))
         return whole
+
+    def _is_ignored(self, instruction: Instruction) -> bool:
+        if instruction.opcode == "custom-call":
+            return target(instruction).startswith("AsyncCollective")
+        return instruction.opcode in self.ignored

@@ -191,28 +191,35 @@ SPLASH = """
 SCORES = 2 * 8 * (2048 * 2049 // 2) * 128
 
 
+OUT, SCRATCH = "bf16[2,8,2048,128]{3,2,1,0}", "f32[2,1024,128]{2,1,0}"
+DKV = "bf16[2,4,2048,128]{3,2,1,0}, bf16[2,4,2048,128]{3,2,1,0}"
+
+
 @pytest.mark.parametrize(
-    ("name", "attributes", "matmuls"),
+    ("name", "results", "matmuls"),
     [
-        ("splash_mha_fwd_segmented_residuals.2", "", 2),
-        ("splash_mha_dkv_segmented_no_residuals.1", r'k={"use_fused_bwd_kernel\": true}', 5),
-        ("splash_mha_dkv_segmented_no_residuals.1", r'k={"use_fused_bwd_kernel\": false}', 4),
-        ("splash_mha_dq_segmented_no_residuals.1", "", 3),
+        ("fwd_segmented_residuals.2", f"({SCRATCH}, {OUT}, f32[2,8,2048,128])", 2),
+        ("dkv_segmented_no_residuals.1", f"({SCRATCH}, bf16[2,2,8,2048,128], {DKV})", 5),
+        ("dkv_segmented_no_residuals.1", f"({SCRATCH}, {DKV})", 4),
+        ("dq_segmented_no_residuals.1", OUT, 3),
     ],
 )
-def test_attention_kernels_count_scores_below_the_diagonal(name, attributes, matmuls):
-    attributes = attributes.replace('{"', '{\\"')
-    program = read(
-        main(
-            SPLASH + f"ROOT %{name} = bf16[2,8,2048,128]{{3,2,1,0}} custom-call(%mask, %q, %k, %v),"
-            f' custom_call_target="tpu_custom_call", {attributes}'
-        )
-    )
+def test_attention_kernels_count_scores_below_the_diagonal(name, results, matmuls):
+    call = f"ROOT %splash_mha_{name} = {results} custom-call(%mask, %q, %k, %v)"
+    program = read(main(SPLASH + call + ', custom_call_target="tpu_custom_call"'))
     (kernel,) = program.kernels
     assert kernel.launches == 1
     assert kernel.flops == 2 * matmuls * SCORES
-    assert kernel.bytes == 4 + 2 * (2 + 1 + 1 + 2) * 8 * 2048 * 128
     assert program.hbm_bytes == 0
+
+
+def test_bytes_of_a_kernel_are_its_operands_and_results_of_all_launches():
+    call = f"%splash_mha_fwd.N = {OUT} custom-call(%mask, %q, %k, %v)"
+    call += ', custom_call_target="tpu_custom_call"\n'
+    program = read(main(SPLASH + call.replace("N", "1") + "ROOT " + call.replace("N", "2")))
+    (kernel,) = program.kernels
+    assert kernel.launches == 2
+    assert kernel.bytes == 2 * (4 + 2 * (8 + 4 + 4 + 8) * 2 * 2048 * 128)
 
 
 def test_a_part_of_the_queries_sees_the_keys_that_an_average_one_does():
