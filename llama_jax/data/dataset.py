@@ -2,7 +2,7 @@
 
 import copy
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,9 +68,8 @@ def open_dataset(
         (name, float(manifest.splits[split].num_tokens)) for name, manifest in manifests.items()
     )
     mixture = config.mixture or built_mixture(config.directory) or by_tokens
+    check_mixture(mixture, manifests, config.directory)
     for name, _ in mixture:
-        if name not in manifests:
-            raise ValueError(_unknown_source(name, config.directory, sorted(manifests)))
         if not manifests[name].splits[split].num_documents:
             raise ValueError(
                 f"data.mixture: source {name!r} of {config.directory} has no {split} documents; "
@@ -112,18 +111,27 @@ def open_manifests(directory: str, *, vocab_size: int) -> dict[str, Manifest]:
                 f"{manifest.tokenizer_sha256[:12]}, but {tokenizer.name} is {sha256[:12]}; "
                 "build the source again with this tokenizer."
             )
-        if manifest.vocab_size > vocab_size:
-            raise ValueError(
-                f"model.vocab_size={vocab_size} is below the {manifest.vocab_size} ids of the "
-                f"tokenizer in {directory}; make it {manifest.vocab_size} or more."
-            )
+        check_vocabulary(vocab_size, manifest.vocab_size, f"tokenizer in {directory}")
     return manifests
 
 
-def _unknown_source(name: str, directory: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known)}."
-    return f"data.mixture names {name!r}, which is no source of {directory}. {hint}"
+def check_vocabulary(vocab_size: int, needed: int, tokenizer: str) -> None:
+    """Raises ValueError if a tokenizer has ids outside the model's vocabulary."""
+    if needed > vocab_size:
+        raise ValueError(
+            f"model.vocab_size={vocab_size} is below the {needed} ids of the {tokenizer}; make it "
+            f"{needed} or more."
+        )
+
+
+def check_mixture(mixture: Iterable[tuple[str, float]], known: Collection[str], where: str) -> None:
+    """Raises ValueError if a mixture names a source that is not there."""
+    for name, _ in mixture:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            there = ", ".join(sorted(known))
+            hint = f"Did you mean {close[0]!r}?" if close else f"There are: {there}."
+            raise ValueError(f"data.mixture names {name!r}, which is no source of {where}. {hint}")
 
 
 class Dataset:

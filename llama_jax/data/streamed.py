@@ -1,7 +1,6 @@
 """Training samples straight from raw documents: the same rows wherever a run is stopped."""
 
 import bisect
-import difflib
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,12 @@ import numpy as np
 from jaxtyping import Int64
 
 from llama_jax.config import BuildConfig, DataConfig
-from llama_jax.data.dataset import DEFAULT_CACHE_BYTES, Dataset
+from llama_jax.data.dataset import (
+    DEFAULT_CACHE_BYTES,
+    Dataset,
+    check_mixture,
+    check_vocabulary,
+)
 from llama_jax.data.documents import DocumentsInMemory
 from llama_jax.data.order import Mixture, permutation
 from llama_jax.data.packing import count_rows
@@ -252,18 +256,12 @@ def open_stream(
         ValueError: If raw files or the tokenizer are not what they were when the run began, the
             tokenizer has ids outside the vocabulary, or the mixture names an unknown source.
     """
-    if tokenizer.vocab_size > vocab_size:
-        raise ValueError(
-            f"model.vocab_size={vocab_size} is below the {tokenizer.vocab_size} ids of the "
-            f"tokenizer {tokenizer.path}; make it {tokenizer.vocab_size} or more."
-        )
+    check_vocabulary(vocab_size, tokenizer.vocab_size, f"tokenizer {tokenizer.path}")
     known = {source.name: source for source in raw}
     mixture = (
         config.mixture or stream.mixture or tuple((s.name, float(sum(s.sizes) or 1)) for s in raw)
     )
-    for name, _ in mixture:
-        if name not in known:
-            raise ValueError(_unknown_source(name, sorted(known)))
+    check_mixture(mixture, known, "the stream")
     if write:
         folder.mkdir(parents=True, exist_ok=True)
     sources = [
@@ -307,9 +305,3 @@ def _open_source(
         write=write,
         num_threads=num_threads,
     )
-
-
-def _unknown_source(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known)}."
-    return f"data.mixture names {name!r}, which is no source of the stream. {hint}"
