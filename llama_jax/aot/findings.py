@@ -205,6 +205,20 @@ def _repeated_kernels(case: _Case) -> Iterator[Finding]:
         )
 
 
+def _copies(case: _Case) -> Iterator[Finding]:
+    copies = [one for one in case.program.work if one.opcode == "copy"]
+    cycles = sum(one.cost.cycles for one in copies)
+    if copies and cycles > _WORTH_TELLING * case.program.cycles:
+        worst = max(copies, key=lambda one: one.cost.cycles)
+        yield Finding(
+            severity="costly",
+            what="Arrays are copied to change their layout.",
+            evidence=f"{cycles / case.program.cycles:.0%} of the cycles; most in {worst.count:,} x "
+            f"{worst.name}, of {worst.where or 'no known origin'}",
+            fix="write the einsum around it with its axes in the order of its operands",
+        )
+
+
 def _extra_matmuls(case: _Case) -> Iterator[Finding]:
     tokens = case.config.train.batch_size * case.config.data.seq_len
     devices = math.prod(case.machine.mesh_shape.values())
@@ -313,6 +327,7 @@ _RULES: tuple[Callable[[_Case], Iterator[Finding]], ...] = (
     _exposed,
     _windowed_einsums,
     _repeated_kernels,
+    _copies,
     _extra_matmuls,
     _narrow_matmuls,
     _memory,

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from llama_jax.aot.collectives import Collective
 from llama_jax.aot.findings import Severity
+from llama_jax.aot.program import Program
 from llama_jax.aot.reading import encode_program
 from llama_jax.aot.step_time import collective_seconds
 from llama_jax.cli.doctor_run import Examination, Request
@@ -126,8 +127,18 @@ def _work(found: Examination) -> Text:
     ]
     rows.append(("memory traffic", f"{program.hbm_bytes / 1e9:,.0f} GB"))
     if program.cycles:
-        rows.append(("compiler's estimate", f"{program.cycles / 1e9:,.2f} G cycles"))
+        rows.append(("cycles estimated", f"{program.cycles / 1e9:,.2f} G{_shares(program)}"))
     return _section("Work of each device", *rows)
+
+
+def _shares(program: Program) -> str:
+    """What takes the cycles."""
+    matmuls = sum(one.cost.cycles for one in program.work if one.cost.matmul_flops)
+    copies = sum(one.cost.cycles for one in program.work if one.opcode == "copy")
+    rest = program.cycles - matmuls - copies
+    told = (("matmuls", matmuls), ("copies", copies), ("the rest", rest))
+    shares = [f"{cycles / program.cycles:.0%} {name}" for name, cycles in told]
+    return f": {', '.join(shares)}" if program.work else ""
 
 
 def _communication(found: Examination) -> Table | Text:

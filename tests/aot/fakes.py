@@ -6,7 +6,7 @@ from llama_jax.aot.collectives import Collective
 from llama_jax.aot.compile import MemoryUse
 from llama_jax.aot.costs import Cost
 from llama_jax.aot.kernels import Kernel
-from llama_jax.aot.program import Program
+from llama_jax.aot.program import Program, Work
 from llama_jax.aot.step_time import Machine
 from llama_jax.hardware import parse_pod
 
@@ -45,6 +45,11 @@ def collective(
 
 def kernel(name="splash_mha_fwd", launches=80, flops=0.0):
     return Kernel(name=name, launches=launches, flops=flops, bytes=0)
+
+
+def work(opcode, cycles):
+    cost = Cost(cycles=int(cycles))
+    return Work(name=opcode, opcode=opcode, where="layer", count=80, cost=cost)
 
 
 def program(*, cycles=0, matmul_flops=0.0, hbm_bytes=0, **parts):

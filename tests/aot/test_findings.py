@@ -7,7 +7,7 @@ import pytest
 from llama_jax.aot.findings import find_faults
 from llama_jax.flops import matmul_params
 from llama_jax.recipe import load_recipe
-from tests.aot.fakes import collective, kernel, machine, memory, program
+from tests.aot.fakes import collective, kernel, machine, memory, program, work
 
 POD = machine("v5p:4x4x8", fsdp=128)
 CONFIG = load_recipe("llama2_70b")
@@ -76,6 +76,7 @@ def test_a_clean_step_has_no_findings():
             "costly",
             "forward attention kernel runs more than once",
         ),
+        ({"work": [work("fusion", 17e9), work("copy", 0.9e9)]}, "costly", "copied to change"),
         ({"matmul_flops": 1.33 * MODEL_FLOPS}, "note", "computed again"),
         ({"matmul_flops": 1.6 * MODEL_FLOPS}, "serious", "more work than recomputation"),
         ({"held": (STATE_GIB, 94.0)}, "note", "Memory is tight"),
