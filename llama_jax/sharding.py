@@ -2,9 +2,10 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, TypeVar
 
 import jax
 from flax import nnx
@@ -15,7 +16,8 @@ from jax.sharding import PartitionSpec as P
 from llama_jax.config import MeshConfig
 
 MeshAxes = str | tuple[str, ...] | None
-MESH_AXES = ("replica", "fsdp", "context", "tensor")
+MESH_AXES = ("replica", "fsdp", "fsdp_line", "context", "tensor")
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,14 +27,14 @@ class ShardingRules:
     # Parameters.
     layers: MeshAxes = None
     vocab: MeshAxes = "tensor"
-    embed: MeshAxes = "fsdp"
+    embed: MeshAxes = ("fsdp", "fsdp_line")
     mlp: MeshAxes = "tensor"
     heads: MeshAxes = "tensor"
     kv_heads: MeshAxes = "tensor"
     head_dim: MeshAxes = None
     norm: MeshAxes = None
     # Activations.
-    batch: MeshAxes = ("replica", "fsdp")
+    batch: MeshAxes = ("replica", "fsdp", "fsdp_line")
     seq: MeshAxes = "context"
     act_embed: MeshAxes = None
     act_mlp: MeshAxes = "tensor"
@@ -61,7 +63,9 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             "that number. Set one axis to -1 to let it take the rest."
         )
     shape = tuple(len(devices) // fixed if size == -1 else size for size in sizes.values())
-    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 4, devices=devices)
+    return jax.make_mesh(
+        shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices
+    )
 
 
 @contextlib.contextmanager
@@ -98,13 +102,89 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
 def partition_spec(*axes: str | None) -> P:
     """The mesh axes that split each logical axis under the current rules.
 
+    Within `on_data_shards` a device sees its own shard: those axes split nothing there.
+
     Raises:
         ValueError: If an axis is not a field of `ShardingRules`.
     """
-    rules = dict(spmd.get_logical_axis_rules())
-    if unknown := [axis for axis in axes if axis is not None and axis not in rules]:
-        raise ValueError(f"Unknown logical axes {unknown}; ShardingRules has {sorted(rules)}.")
-    return P(*(rules[axis] if axis is not None else None for axis in axes))
+    ours = jax.sharding.get_abstract_mesh().manual_axes
+    return P(*(_without(_rule(axis), ours) for axis in axes))
+
+
+def on_data_shards(function: Callable[..., T]) -> Callable[..., T]:
+    """Runs `function(params, batch)` on each shard of the batch apart, and stacks what it returns.
+
+    Each device gets its own rows, and of each parameter its own part along `embed`, which
+    `gather` makes whole where it is used. The transpose of that gather is a reduce-scatter, so
+    that no gradient is ever whole on a device; left to the partitioner, it would be summed by an
+    all-reduce first. The other mesh axes stay the partitioner's.
+
+    Args:
+        function: Returns a tree of scalars, which come back as vectors, one entry a shard.
+    """
+
+    def of_one(params: Any, batch: Any) -> T:
+        return jax.tree.map(lambda x: x[None], function(params, batch))
+
+    def of_all(params: Any, batch: Any) -> T:
+        data_axes = set(_mesh_axes("batch"))
+        if num_shards("batch") == 1:
+            return of_one(params, batch)
+        rest = set(MESH_AXES) - data_axes
+        specs = jax.tree.map(
+            lambda spec: P(*(_without(entry, rest) for entry in spec)),
+            nnx.get_partition_spec(params),
+            is_leaf=lambda leaf: isinstance(leaf, P),
+        )
+        by_rows = P(_mesh_axes("batch"))
+        return jax.shard_map(
+            of_one,
+            in_specs=(specs, by_rows),
+            out_specs=by_rows,
+            axis_names=data_axes,
+            check_vma=False,
+        )(params, batch)
+
+    return of_all
+
+
+def gather(weight: jax.Array, *axes: str | None) -> jax.Array:
+    """Makes whole a weight of which `on_data_shards` gave this device a part; else does nothing.
+
+    Args:
+        weight: In the dtype in which it and its gradient travel.
+        *axes: Its logical axes.
+    """
+    ours = jax.sharding.get_abstract_mesh().manual_axes
+    for dimension, axis in enumerate(axes):
+        split_by = tuple(name for name in _names(_rule(axis)) if name in ours)
+        if split_by:
+            weight = _gather(weight, split_by, dimension)
+    return weight
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _gather(shard: jax.Array, split_by: tuple[str, ...], dimension: int) -> jax.Array:
+    for name in reversed(split_by):
+        shard = jax.lax.all_gather(shard, name, axis=dimension, tiled=True)
+    return shard
+
+
+def _gather_forward(
+    shard: jax.Array, split_by: tuple[str, ...], dimension: int
+) -> tuple[Any, None]:
+    return _gather(shard, split_by, dimension), None
+
+
+def _scatter_gradient(
+    split_by: tuple[str, ...], dimension: int, _: None, gradient: jax.Array
+) -> tuple[jax.Array]:
+    for name in split_by:
+        gradient = jax.lax.psum_scatter(gradient, name, scatter_dimension=dimension, tiled=True)
+    return (gradient,)
+
+
+_gather.defvjp(_gather_forward, _scatter_gradient)
 
 
 def num_shards(axis: str) -> int:
@@ -137,8 +217,22 @@ def _mesh_axes(axis: str) -> tuple[str, ...]:
     return _names(partition_spec(axis)[0])
 
 
-def _names(split: Any) -> tuple[str, ...]:
-    return () if split is None else (split,) if isinstance(split, str) else tuple(split)
+def _rule(axis: str | None) -> MeshAxes:
+    rules = dict(spmd.get_logical_axis_rules())
+    if axis is None:
+        return None
+    if axis not in rules:
+        raise ValueError(f"Unknown logical axis {axis!r}; ShardingRules has {sorted(rules)}.")
+    return rules[axis]
+
+
+def _names(entry: MeshAxes) -> tuple[str, ...]:
+    return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
+
+
+def _without(entry: MeshAxes, axes: Collection[str]) -> MeshAxes:
+    left = tuple(name for name in _names(entry) if name not in axes)
+    return left if len(left) > 1 else left[0] if left else None
 
 
 def platform() -> str:

@@ -14,10 +14,10 @@ from llama_jax.sharding import MESH_AXES, ShardingRules, constrain, make_mesh, p
 @pytest.mark.parametrize(
     ("config", "shape"),
     [
-        (MeshConfig(), (1, 8, 1, 1)),
-        (MeshConfig(tensor=2), (1, 4, 1, 2)),
-        (MeshConfig(replica=-1, fsdp=2, tensor=2), (2, 2, 1, 2)),
-        (MeshConfig(replica=1, fsdp=2, context=2, tensor=2), (1, 2, 2, 2)),
+        (MeshConfig(), (1, 8, 1, 1, 1)),
+        (MeshConfig(tensor=2), (1, 4, 1, 1, 2)),
+        (MeshConfig(replica=-1, fsdp=2, tensor=2), (2, 2, 1, 1, 2)),
+        (MeshConfig(replica=1, fsdp=2, fsdp_line=2, tensor=2), (1, 2, 2, 1, 2)),
     ],
 )
 def test_one_axis_takes_the_devices_that_the_others_leave(config, shape):
@@ -34,14 +34,14 @@ def test_sizes_that_do_not_multiply_to_the_devices_are_refused(config):
 
 
 def test_a_mistyped_logical_axis_is_refused(one_device):
-    with pytest.raises(ValueError, match=r"Unknown logical axes \['sequence'\]"):
+    with pytest.raises(ValueError, match="Unknown logical axis 'sequence'"):
         constrain(jnp.zeros((2, 2)), "batch", "sequence")
 
 
 def test_an_activation_is_split_as_its_rules_say(eight_devices):
     x = jax.jit(lambda x: constrain(x, "batch", "seq", "act_mlp"))(jnp.zeros((4, 4, 4)))
     assert x.addressable_shards[0].data.shape == (2, 2, 2)
-    assert partition_spec("batch", None) == P(("replica", "fsdp"), None)
+    assert partition_spec("batch", None) == P(("replica", "fsdp", "fsdp_line"), None)
 
 
 def test_every_rule_names_axes_of_the_mesh():

@@ -12,7 +12,7 @@ from llama_jax.config.optimizer import Optimizer, Schedule, WarmupStableDecay
 from llama_jax.config.stream import check_stream
 
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
-REMAT_POLICIES = ("none", "full", "attention", "dots", "offload")
+REMAT_POLICIES = ("none", "full", "attention", "qkv", "dots", "offload")
 ATTENTION_BACKENDS = ("auto", "xla", "splash", "cudnn")
 CONTEXT_EXCHANGES = ("gather", "all_to_all")
 
@@ -25,8 +25,9 @@ class ComputeConfig:
         dtype: Of activations and matmuls; master weights are always float32. "auto" is bfloat16
             on accelerators and float32 on CPU.
         remat: What the backward pass finds saved: "none" recomputes nothing, "full" recomputes
-            each block from its input, "attention" saves attention outputs, "dots" saves matmul
-            outputs, "offload" keeps matmul outputs in host memory.
+            each block from its input, "attention" saves attention outputs, "qkv" the queries,
+            keys and values too, "dots" saves matmul outputs, "offload" keeps matmul outputs in
+            host memory.
         attention: Kernel; "auto" is splash attention on TPU, cuDNN on GPU and XLA on CPU.
         context: How attention crosses the shards of a row where `mesh.context` splits it: "gather"
             makes keys and values whole on each device, "all_to_all" exchanges rows for heads.
@@ -35,7 +36,7 @@ class ComputeConfig:
     """
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    remat: Literal["none", "full", "attention", "dots", "offload"] = "full"
+    remat: Literal["none", "full", "attention", "qkv", "dots", "offload"] = "full"
     attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
     context: Literal["gather", "all_to_all"] = "gather"
     loss_chunks: int = 8
@@ -55,12 +56,16 @@ class MeshConfig:
     Attributes:
         replica: Copies of the model, across slices.
         fsdp: Devices that split parameters, optimizer state and batch.
+        fsdp_line: More devices that split as `fsdp` does, along a line of the torus. The compiler
+            has a reduce-scatter for a plane or a line of chips and none for a torus of three
+            dimensions; there it sums gradients whole instead.
         context: Devices that split each row.
         tensor: Devices that split heads, MLP width and vocabulary.
     """
 
     replica: int = 1
     fsdp: int = -1
+    fsdp_line: int = 1
     context: int = 1
     tensor: int = 1
 

@@ -12,7 +12,7 @@ from llama_jax.model.initializers import new_param, residual_stddev
 from llama_jax.ops.attention import attend
 from llama_jax.ops.project import project
 from llama_jax.ops.rope import Rotation, apply_rope
-from llama_jax.sharding import constrain
+from llama_jax.sharding import constrain, gather
 
 
 class LayerCache(NamedTuple):
@@ -98,16 +98,16 @@ class Attention(nnx.Module):
     def _project(
         self, x: Float[Array, "B T D"], turn: Rotation
     ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
-        q = project(x, self.query.astype(x.dtype))
-        k = project(x, self.key.astype(x.dtype))
-        v = project(x, self.value.astype(x.dtype))
+        q = project(x, gather(self.query.astype(x.dtype), "embed", "heads", "head_dim"))
+        k = project(x, gather(self.key.astype(x.dtype), "embed", "kv_heads", "head_dim"))
+        v = project(x, gather(self.value.astype(x.dtype), "embed", "kv_heads", "head_dim"))
         q = constrain(apply_rope(q, turn), "batch", "seq", "act_heads", None)
         k = constrain(apply_rope(k, turn), "batch", "seq", "act_kv_heads", None)
         v = constrain(v, "batch", "seq", "act_kv_heads", None)
         return checkpoint_name(q, "query"), checkpoint_name(k, "key"), checkpoint_name(v, "value")
 
     def _leave_heads(self, mixed: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:
-        out = project(mixed, self.out.astype(mixed.dtype))
+        out = project(mixed, gather(self.out.astype(mixed.dtype), "heads", "head_dim", "embed"))
         return constrain(out, "batch", "seq", "act_embed")
 
 

@@ -14,7 +14,7 @@ from llama_jax.model.mlp import MLP
 from llama_jax.model.norm import RMSNorm
 from llama_jax.model.remat import rematerialize
 from llama_jax.ops.rope import Rotation, rope_frequencies, rotation
-from llama_jax.sharding import check_split, constrain, platform
+from llama_jax.sharding import check_split, constrain, gather, platform
 
 MAX_UNROLLED_LAYERS = 16
 
@@ -166,7 +166,8 @@ class Llama(nnx.Module):
         table = self.embed.table.astype(resolve_dtype(self.compute))
         # Made whole along `embed` before the lookup: XLA would otherwise replicate the activation.
         # The outer pin is of the table, the inner one of its gradient.
-        table = constrain(constrain(table, "vocab", "embed"), "vocab", None)
+        table = constrain(gather(table, "vocab", "embed"), "vocab", "embed")
+        table = constrain(table, "vocab", None)
         return constrain(jnp.take(table, tokens, axis=0), "batch", "seq", "act_embed")
 
     def _rotation(self, positions: Int[Array, "B T"]) -> Rotation:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from llama_jax.config import ModelConfig
 from llama_jax.model.initializers import new_param, residual_stddev
 from llama_jax.ops.project import project
-from llama_jax.sharding import constrain
+from llama_jax.sharding import constrain, gather, platform
 
 
 class MLP(nnx.Module):
@@ -26,14 +26,24 @@ class MLP(nnx.Module):
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Returns the update to add to the residual stream, in the dtype of `x`."""
-        # Side by side, so that `x` is read by one matmul, and its gradient written by one.
-        weights = jnp.stack([self.gate[...], self.up[...]], axis=1).astype(x.dtype)
-        gate_up = project(x, weights)
-        gate_up = checkpoint_name(
-            constrain(gate_up, "batch", "seq", None, "act_mlp"), "mlp_gate_up"
-        )
-        down = project(swiglu(gate_up), self.down.astype(x.dtype))
+        hidden = self._hidden_of_both(x) if platform() == "cpu" else self._hidden(x)
+        down = project(hidden, gather(self.down.astype(x.dtype), "mlp", "embed"))
         return constrain(down, "batch", "seq", "act_embed")
+
+    def _hidden(self, x: Float[Array, "B T D"]) -> Float[Array, "B T F"]:
+        gate = project(x, gather(self.gate.astype(x.dtype), "embed", "mlp"))
+        up = project(x, gather(self.up.astype(x.dtype), "embed", "mlp"))
+        gate = checkpoint_name(constrain(gate, "batch", "seq", "act_mlp"), "mlp_gate")
+        up = checkpoint_name(constrain(up, "batch", "seq", "act_mlp"), "mlp_up")
+        return jax.nn.silu(gate) * up
+
+    def _hidden_of_both(self, x: Float[Array, "B T D"]) -> Float[Array, "B T F"]:
+        # Side by side, so that `x` is read by one matmul, and its gradient written by one: faster
+        # on a CPU, while a TPU would copy the two apart again.
+        weights = jnp.stack([self.gate[...], self.up[...]], axis=1).astype(x.dtype)
+        gate_up = project(x, gather(weights, "embed", None, "mlp"))
+        gate_up = constrain(gate_up, "batch", "seq", None, "act_mlp")
+        return swiglu(checkpoint_name(gate_up, "mlp_gate_up"))
 
 
 @jax.custom_vjp

@@ -7,7 +7,8 @@ import jax
 
 # Named with `checkpoint_name` where they are computed.
 ATTENTION = ("attention",)
-MATMULS = ("query", "key", "value", "attention", "mlp_gate_up")
+QKV = ("query", "key", "value", *ATTENTION)
+MATMULS = (*QKV, "mlp_gate_up", "mlp_gate", "mlp_up")
 
 
 def rematerialize(block: Callable[..., Any], policy: str) -> Callable[..., Any]:
@@ -28,6 +29,8 @@ def rematerialize(block: Callable[..., Any], policy: str) -> Callable[..., Any]:
             keep = saved.nothing_saveable
         case "attention":
             keep = saved.save_only_these_names(*ATTENTION)
+        case "qkv":
+            keep = saved.save_only_these_names(*QKV)
         case "dots":
             keep = saved.save_from_both_policies(
                 saved.dots_with_no_batch_dims_saveable, saved.save_only_these_names(*ATTENTION)

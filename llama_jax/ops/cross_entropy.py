@@ -48,7 +48,7 @@ def cross_entropy(
 
     Args:
         hidden: Output of the final norm; its dtype is that of the matmuls.
-        table: Output projection, float32.
+        table: Output projection; in its dtype its gradient comes back, summed in float32.
         targets: Ids in [0, V); any valid id where the mask is 0.
         loss_mask: Weight of each target, 0 where it does not count.
         num_chunks: Pieces of a row.
@@ -104,7 +104,7 @@ def _sums_and_gradients(
     # Summed turned: to contract the tokens of logits that come first, XLA on CPU copies them.
     d_table = constrain(jnp.zeros(table.shape[::-1], jnp.float32), "embed", "vocab")
     (nats, z, d_table), d_hidden = jax.lax.scan(add_chunk, (zero, zero, d_table), chunks)
-    return (nats, z), (chunks._replace(hidden=d_hidden), d_table.T)
+    return (nats, z), (chunks._replace(hidden=d_hidden), d_table.T.astype(table.dtype))
 
 
 def _scale_gradients(
@@ -114,7 +114,8 @@ def _scale_gradients(
     chunks, d_table = gradients
     d_hidden = (chunks.hidden * scale).astype(chunks.hidden.dtype)
     no_gradient: Any = np.zeros(chunks.targets.shape, jax.dtypes.float0)
-    return _Chunk(d_hidden, no_gradient, jnp.zeros_like(chunks.mask)), d_table * scale
+    d_table = (d_table * scale).astype(d_table.dtype)
+    return _Chunk(d_hidden, no_gradient, jnp.zeros_like(chunks.mask)), d_table
 
 
 _sums_with_gradients = jax.custom_vjp(_sums, nondiff_argnums=(2,))

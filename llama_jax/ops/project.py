@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from llama_jax.sharding import num_shards
+from llama_jax.sharding import num_shards, platform
 
 
 def project(
@@ -18,7 +18,8 @@ def project(
         weight: In the dtype of `x`.
     """
     num_axes = x.ndim - 2
-    if num_shards("seq") > 1:  # rows and tokens that devices split cannot become one axis
+    # Rows and tokens that devices split cannot become one axis, and a TPU would copy the rows.
+    if num_shards("seq") > 1 or platform() != "cpu":
         return jnp.tensordot(x, weight, num_axes)
     # One plain matmul: in the gradient of one with more axes, XLA on CPU copies activations.
     B, T, *into = x.shape

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from llama_jax.config import LinearRope, Llama3Rope, PlainRope, Rope
-from llama_jax.sharding import num_shards
+from llama_jax.sharding import platform
 
 
 class Rotation(NamedTuple):
@@ -45,7 +45,7 @@ def rotation(positions: Int[Array, "B T"], frequencies: Float[np.ndarray, "H/2"]
         angles = positions[:, None].astype(jnp.float32) * frequencies
         return Rotation(jnp.cos(angles), jnp.sin(angles))
 
-    if num_shards("batch") == 1:
+    if platform() == "cpu":
         # In a loop of its own, XLA on CPU computes this once and not again in every layer.
         return jax.lax.map(turn, positions)
     return jax.vmap(turn)(positions)
@@ -58,9 +58,20 @@ def apply_rope(x: Float[Array, "B T N H"], turn: Rotation) -> Float[Array, "B T 
     is the same function once the query and key weights are permuted.
     """
     cos, sin = turn.cos[:, :, None, :], turn.sin[:, :, None, :]
+    if platform() == "tpu":
+        cos = jnp.concatenate([cos, cos], axis=-1)
+        sin = jnp.concatenate([-sin, sin], axis=-1)
+        rotated = x.astype(jnp.float32) * cos + _swap_halves(x).astype(jnp.float32) * sin
+        return rotated.astype(x.dtype)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return rotated.astype(x.dtype)
+
+
+def _swap_halves(x: Float[Array, "B T N H"]) -> Float[Array, "B T N H"]:
+    """Exact, by a permutation matrix: halves of a TPU's lanes can only be sliced with copies."""
+    identity = jnp.eye(x.shape[-1], dtype=x.dtype)
+    return jnp.einsum("BTNH,HG->BTNG", x, jnp.roll(identity, x.shape[-1] // 2, axis=0))
 
 
 def _stretch_long_wavelengths(

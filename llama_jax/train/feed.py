@@ -76,8 +76,8 @@ def check_batch_split(config: RunConfig, batch_size: int) -> None:
     if (batch_size // pieces) % shards:
         raise ValueError(
             f"{config.train.field_of(batch_size)} in train.accumulation_steps={pieces} "
-            f"pieces cannot be split over {shards} devices (mesh.replica * mesh.fsdp): make it a "
-            f"multiple of {pieces * shards}."
+            f"pieces cannot be split over {shards} devices (mesh.replica * mesh.fsdp * "
+            f"mesh.fsdp_line): make it a multiple of {pieces * shards}."
         )
     check_split("seq", data__seq_len=config.data.seq_len)
 

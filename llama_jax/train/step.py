@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from llama_jax.config import ComputeConfig, RunConfig
 from llama_jax.data.batch import Batch
 from llama_jax.ops.cross_entropy import LossSums, cross_entropy
-from llama_jax.sharding import replicated
+from llama_jax.sharding import gather, on_data_shards, replicated
 from llama_jax.train.backend import compiler_options
 from llama_jax.train.feed import abstract_batch
 from llama_jax.train.optimizer import make_optimizer
@@ -101,19 +101,20 @@ def make_loss_sums(
 ) -> Callable[[Any, Batch], LossSums]:
     """Builds `(params, batch) -> sums` of losses and weights over all tokens of a batch."""
 
-    def loss_sums(params: Any, batch: Batch) -> LossSums:
+    @on_data_shards
+    def of_rows(params: Any, batch: Batch) -> LossSums:
         model = nnx.merge(graphdef, params)
         hidden = model.hidden(batch.inputs, batch.positions, batch.segments)
         return cross_entropy(
             hidden,
-            model.output_table,
+            gather(model.output_table.astype(hidden.dtype), "vocab", "embed"),
             jnp.asarray(batch.targets),
             jnp.asarray(batch.loss_mask),
             num_chunks=compute.loss_chunks,
             z_loss=z_loss,
         )
 
-    return loss_sums
+    return lambda params, batch: jax.tree.map(jnp.sum, of_rows(params, batch))
 
 
 def _objective(

@@ -9,8 +9,9 @@ import pytest
 from flax import nnx
 
 from llama_jax.config import Llama3Rope
+from llama_jax.data.batch import Batch
 from llama_jax.model import init_params
-from llama_jax.ops.cross_entropy import cross_entropy
+from llama_jax.train.step import make_loss_sums
 from tests.model.tiny_model import FLOAT32, MODEL, jit, layout, new_params, pack
 
 CONFIGS = {
@@ -18,13 +19,16 @@ CONFIGS = {
     "tied": dataclasses.replace(MODEL, tie_embeddings=True, rope=Llama3Rope(theta=1e4)),
 }
 FAST = [
-    ("untied", {"fsdp": 8}),
+    ("untied", {"fsdp": 4, "fsdp_line": 2}),
     ("untied", {"context": 2}),
     ("untied", {"replica": 2, "context": 2, "tensor": 2}),
     ("tied", {"fsdp": 2, "context": 2, "tensor": 2}),
 ]
 SLOW = [
     ("untied", {"fsdp": 2}),
+    ("untied", {"fsdp_line": 2}),
+    ("untied", {"fsdp": 2, "fsdp_line": 2, "tensor": 2}),
+    ("tied", {"replica": 2, "fsdp": 2, "fsdp_line": 2}),
     ("untied", {"tensor": 2}),
     ("untied", {"replica": 2}),
     ("untied", {"context": 8}),
@@ -50,11 +54,12 @@ def loss_and_gradients(config):
     graphdef, params = new_params(config)
     rows, targets, mask = batch()
 
+    compute = dataclasses.replace(FLOAT32, loss_chunks=2)
+    loss_sums = make_loss_sums(graphdef, compute, z_loss=1e-3)
+    whole = Batch(rows.tokens, targets, mask, rows.positions, rows.segments)
+
     def loss(params: nnx.State) -> jax.Array:
-        model = nnx.merge(graphdef, params)
-        sums = cross_entropy(
-            model.hidden(*rows), model.output_table, targets, mask, num_chunks=2, z_loss=1e-3
-        )
+        sums = loss_sums(params, whole)
         return (sums.nats + sums.z) / sums.weight
 
     return jax.tree.map(np.asarray, jit(jax.value_and_grad(loss))(params))

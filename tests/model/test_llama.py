@@ -142,13 +142,14 @@ def test_weights_begin_as_documented(one_device):
 def test_parameters_are_born_sharded(eight_devices):
     _, params = init_params(MODEL, FLOAT32, 0)
     _, abstract = abstract_params(MODEL, FLOAT32)
+    fsdp = ("fsdp", "fsdp_line")
     specs = {
-        "query": (params.blocks.attention.query, P(None, "fsdp", "tensor", None)),
-        "out": (params.blocks.attention.out, P(None, "tensor", None, "fsdp")),
-        "gate": (params.blocks.mlp.gate, P(None, "fsdp", "tensor")),
-        "down": (params.blocks.mlp.down, P(None, "tensor", "fsdp")),
-        "embed": (params.embed.table, P("tensor", "fsdp")),
-        "output": (params.output.table, P("tensor", "fsdp")),
+        "query": (params.blocks.attention.query, P(None, fsdp, "tensor", None)),
+        "out": (params.blocks.attention.out, P(None, "tensor", None, fsdp)),
+        "gate": (params.blocks.mlp.gate, P(None, fsdp, "tensor")),
+        "down": (params.blocks.mlp.down, P(None, "tensor", fsdp)),
+        "embed": (params.embed.table, P("tensor", fsdp)),
+        "output": (params.output.table, P("tensor", fsdp)),
     }
     for param, spec in specs.values():
         array = param[...]

@@ -31,7 +31,8 @@ def attend(
     """Mixes the values of a token's predecessors in its own document.
 
     A query sees a key where the key's index in the row is not above its own and both carry the
-    same segment. Segment 0 is padding: it is never seen, and its own output is zero. What the
+    same segment. Segment 0 is padding: no token sees it, and its own output is zero, or on a TPU
+    without meaning. What the
     backward pass needs beside queries, keys and values has the checkpoint name "attention".
 
     Args:
@@ -71,4 +72,6 @@ def attend(
         k = constrain(k, "batch", None, "act_kv_heads", None)
         v = constrain(v, "batch", None, "act_kv_heads", None)
         mixed = kernel(q, k, v, q_segments, kv_segments)
+    if platform() == "tpu":  # where this pass over the output would be a hundredth of a step
+        return mixed.astype(q.dtype)
     return jnp.where((q_segments > 0)[..., None, None], mixed, 0).astype(q.dtype)

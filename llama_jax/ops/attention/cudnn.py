@@ -22,8 +22,7 @@ def attend_cudnn(
     """
     if platform() not in ("gpu", "cuda"):
         raise ValueError(
-            f"compute.attention='cudnn' needs an NVIDIA GPU, not {platform()}; "
-            "use 'auto'."
+            f"compute.attention='cudnn' needs an NVIDIA GPU, not {platform()}; use 'auto'."
         )
     if q.dtype not in (jnp.bfloat16, jnp.float16):
         raise ValueError(

@@ -48,7 +48,9 @@ def attend_splash(
     kernel = _kernel(q.shape[1], q.shape[2], interpret)
     q_spec = partition_spec("batch", "act_heads", "seq", None)
     kv_spec = partition_spec("batch", "act_kv_heads", None, None)
+    # The kernel asks a mesh for shapes alone, and takes none that is part of a shard_map already.
     mesh = jax.sharding.get_abstract_mesh()
+    mesh = jax.sharding.AbstractMesh(mesh.axis_sizes, mesh.axis_names)
     kernel_spec = kernel.manual_sharding_spec(
         NamedSharding(mesh, partition_spec("act_heads", "seq"))
     )
