@@ -74,7 +74,10 @@ def _ask(state: LaunchState, verb: str) -> int:
 
 
 def _status(state: LaunchState, folder: Path, *, as_json: bool) -> int:
-    standing = standing_of(folder)
+    # What remote hosts write is seen here only where their disk is mounted here too.
+    run_dir = Path(state.folder) / state.run_dir
+    run_dir = run_dir if run_dir.is_dir() else folder
+    standing = standing_of(run_dir)
     here = state.host == socket.gethostname()
     phase = state.phase
     if phase in _LIVE and here and not _lives(state):
@@ -84,18 +87,19 @@ def _status(state: LaunchState, folder: Path, *, as_json: bool) -> int:
         for worker in state.workers
         if phase in _LIVE
     ]
-    wall = read_goodput(run) if (run := folder / GOODPUT).is_file() else None
-    news = [(i.time, f"{i.kind} at step {i.step:,}: {i.text}") for i in read_incidents(folder)]
+    wall = read_goodput(run) if (run := run_dir / GOODPUT).is_file() else None
+    news = [(i.time, f"{i.kind} at step {i.step:,}: {i.text}") for i in read_incidents(run_dir)]
     if as_json:
         document = dataclasses.asdict(state) | dataclasses.asdict(standing)
         document |= {"goodput": wall.goodput if wall else None}
         print(json.dumps(document | {"phase": phase, "workers": workers}))
         return 0
     silent = standing.seconds_silent
+    since = "not seen from here" if silent is None else f"{standing.step:,}, {silent:,.0f} s ago"
     rows = [
         ("run", f"{state.name} ({state.run_dir}), launched on {state.platform}"),
         ("phase", f"{phase}, attempt {state.attempt}"),
-        ("last step", f"{standing.step:,}" + (f", {silent:,.0f} s ago" if silent else "")),
+        ("last step", since),
         ("last checkpoint", "none" if standing.checkpoint is None else f"{standing.checkpoint:,}"),
     ]
     rows += [("wall time", str(wall))] if wall else []

@@ -166,7 +166,7 @@ def test_a_process_that_is_stopped_is_named_and_all_start_again(llama_jax, confi
     _, err = launcher.communicate(timeout=400)
     assert launcher.returncode == 0, err
     [incident] = LaunchState.load(run).incidents
-    assert incident["what"].endswith("process 1 was stopped")
+    assert incident["what"].endswith("process 1 was still stopped")
     assert_same_run(llama_jax.folder / "undisturbed", run, config, 30)
 
 
