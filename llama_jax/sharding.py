@@ -8,8 +8,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from flax import nnx
 from flax.core import spmd
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -63,8 +65,27 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             "that number. Set one axis to -1 to let it take the rest."
         )
     shape = tuple(len(devices) // fixed if size == -1 else size for size in sizes.values())
-    return jax.make_mesh(
-        shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices
+    grid = _grid(shape, devices)
+    return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def _grid(shape: tuple[int, ...], devices: list[Any]) -> np.ndarray:
+    """Devices in the shape of a mesh, neighbours in it being neighbours on the wires.
+
+    Raises:
+        ValueError: If the replicas cannot be divided among the slices of a pod.
+    """
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    replicas, *rest = shape
+    if replicas % slices:
+        raise ValueError(
+            f"mesh.replica={replicas} must be a multiple of the {slices} slices: between slices "
+            "only whole copies of the model fit through the network."
+        )
+    return mesh_utils.create_hybrid_device_mesh(
+        (replicas // slices, *rest), (slices, *(1 for _ in rest)), devices
     )
 
 

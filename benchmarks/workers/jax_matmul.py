@@ -36,7 +36,9 @@ def main() -> None:
         kind, weight = (logits, (out, into)) if case["logits"] else (block, (into, out))
         shapes = ((tokens, into), weight, (tokens, out))
         sets = [[jnp.ones(shape) for shape in shapes] for _ in range(copies)]
-        compiled = jax.jit(kind(case["form"]), compiler_options=compiler_options("cpu"))
+        compiled = jax.jit(
+            kind(case["form"]), compiler_options=compiler_options(jax.devices("cpu")[0])
+        )
         return [lambda s=s: compiled(*s).block_until_ready() for s in sets]
 
     serve_matmuls(make)

@@ -40,7 +40,7 @@ def main() -> None:
         return float(metrics["loss_nats_per_token"])
 
     square = jax.random.normal(jax.random.key(0), (2048, 2048))
-    multiply = jax.jit(jnp.matmul, compiler_options=compiler_options("cpu"))
+    multiply = jax.jit(jnp.matmul, compiler_options=compiler_options(jax.devices("cpu")[0]))
 
     def matmul() -> float:
         times = []

@@ -1,12 +1,18 @@
-"""How XLA and the C library are told to make a step fast on CPU; docs/speed.md has the measures."""
+"""How XLA and the C library are told to make a step fast.
+
+docs/speed.md has what the options of CPUs change, docs/pod_flags.md what those of TPUs change.
+"""
 
 import ctypes
 import importlib.util
 import sys
 from collections.abc import Mapping
 from importlib import metadata
+from typing import Any
 
 import jax
+
+from llama_jax.hardware import find_accelerator
 
 # YNNPACK cuts one matmul for all cores with less loss than Eigen does, and reduces faster; its
 # fusions of several operations are left out.
@@ -16,16 +22,36 @@ _CPU_OPTIONS = {
     )
 }
 
+# Weights arrive whole, not in pieces that are multiplied as they come; while one is on its way,
+# the matmul before it runs.
+_TPU_OPTIONS = {
+    "xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000",
+    "xla_enable_async_all_gather": "true",
+    "xla_tpu_enable_async_collective_fusion": "true",
+    "xla_tpu_enable_async_collective_fusion_fuse_all_gather": "true",
+    "xla_tpu_enable_async_collective_fusion_multiple_steps": "true",
+    "xla_tpu_overlap_compute_collective_tc": "true",
+}
+# KiB of on-chip memory that one fusion may fill: the tiles of matmuls grow with it.
+_FUSION_MEMORY = {"v5e": 49152, "v5p": 49152}
+
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h
 
 
-def compiler_options(platform: str) -> dict[str, str] | None:
+def compiler_options(device: Any) -> dict[str, str] | None:
     """Options of `jax.jit` for the step.
 
     Args:
-        platform: Of the devices that will run it, such as "cpu".
+        device: One of those that will run it, present or not.
     """
-    return _CPU_OPTIONS if platform == "cpu" and knows(_CPU_OPTIONS) else None
+    if device.platform == "cpu":
+        return _CPU_OPTIONS if knows(_CPU_OPTIONS) else None
+    if device.platform != "tpu":
+        return None
+    chip = find_accelerator(device.device_kind)
+    memory = _FUSION_MEMORY.get(chip.name) if chip is not None else None
+    limit = {} if memory is None else {"xla_tpu_scoped_vmem_limit_kib": str(memory)}
+    return _TPU_OPTIONS | limit
 
 
 def knows(options: Mapping[str, str]) -> bool:

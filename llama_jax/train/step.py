@@ -79,12 +79,12 @@ def make_train_step(
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
     layout = shardings(abstract_state)
-    platform = next(iter(jax.tree.leaves(layout)[0].device_set)).platform
+    device = next(iter(jax.tree.leaves(layout)[0].device_set))
     return jax.jit(
         train_step,
         donate_argnums=0,
         out_shardings=(layout, None),
-        compiler_options=compiler_options(platform),
+        compiler_options=compiler_options(device),
     )
 
 

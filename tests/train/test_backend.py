@@ -3,10 +3,19 @@
 import platform
 import subprocess
 import sys
+from typing import NamedTuple
 
 import pytest
 
 from llama_jax.train.backend import compiler_options, knows
+
+
+class Device(NamedTuple):
+    """What a program is compiled for."""
+
+    platform: str
+    device_kind: str
+
 
 TOUCH_AND_FREE = """
 import resource
@@ -22,9 +31,17 @@ print(faults[2] - faults[1])
 
 
 def test_options_of_the_cpu_stay_on_the_cpu():
-    assert compiler_options("cpu")
-    assert compiler_options("tpu") is None
-    assert compiler_options("cuda") is None
+    cpu = compiler_options(Device("cpu", "cpu"))
+    tpu = compiler_options(Device("tpu", "TPU v5 lite"))
+    assert cpu and tpu
+    assert not cpu.keys() & tpu.keys()
+    assert compiler_options(Device("gpu", "NVIDIA H100 80GB HBM3")) is None
+
+
+def test_only_chips_that_have_the_memory_give_more_of_it_to_a_fusion():
+    option = "xla_tpu_scoped_vmem_limit_kib"
+    assert option in (compiler_options(Device("tpu", "TPU v5")) or {})
+    assert option not in (compiler_options(Device("tpu", "TPU v99")) or {})
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that is told")
