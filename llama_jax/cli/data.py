@@ -11,6 +11,7 @@ from typing import Literal
 _USAGE = """usage: llama-jax data build RECIPE --out DIR [--input PATH] [--FIELD VALUE ...]
        llama-jax data inspect DIR [--document N | --token N | --step N | --report]
        llama-jax data seen RUN_DIR [--step N]
+       llama-jax data at-step RUN_DIR STEP [--replay]
        llama-jax data classifier train --good PATH --bad PATH --out FILE
        llama-jax data sites RECIPE --out FILE [--max-rate R]
 
@@ -76,6 +77,10 @@ def main(argv: list[str]) -> int:
         from llama_jax.cli.data_seen import main as seen
 
         return seen(argv[1:])
+    if argv[:1] == ["at-step"]:
+        from llama_jax.cli.data_at_step import main as at_step
+
+        return at_step(argv[1:])
     if argv[:1] == ["sites"]:
         from llama_jax.cli.data_sites import main as sites
 
@@ -87,7 +92,7 @@ def main(argv: list[str]) -> int:
     if argv and argv[0] not in ("-h", "--help"):
         raise ValueError(
             f"data {argv[0]!r} is no command. There are: data build, data inspect, data seen, data "
-            "classifier, data sites."
+            "at-step, data classifier, data sites."
         )
     print(_USAGE, file=sys.stdout if argv else sys.stderr)
     return 0 if argv else 2

@@ -1,6 +1,5 @@
 """Where a run begins: at nothing, at its own last checkpoint, or at another run's."""
 
-import collections
 import dataclasses
 import json
 import re
@@ -12,7 +11,7 @@ from llama_jax.atomic import write_atomically
 from llama_jax.checkpoint import Checkpointer, CheckpointError
 from llama_jax.checkpoint.damage import find_newest_good
 from llama_jax.config import RunConfig
-from llama_jax.train.taint import Taint, read_taints
+from llama_jax.train.taint import Taint, passed_rows, read_taints
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,12 +118,9 @@ def find_beginning(run_dir: Path, config: RunConfig, origin: Origin | None) -> B
     """
     known = _read_origin(run_dir)
     taints = read_taints(run_dir)
-    passed: dict[int, int] = collections.defaultdict(int)
-    for taint in taints:
-        passed[taint.since_step] += taint.passed_rows
     begin = Beginning(
         tainted=tuple(taint for taint in taints if not taint.applied),
-        passed={after: rows for after, rows in passed.items() if rows},
+        passed=passed_rows(taints),
     )
     own = Checkpointer(run_dir / "checkpoints", config.checkpoint, read_only=True)
     step, damaged = find_newest_good(own.directory, at_most=begin.trusted_step)

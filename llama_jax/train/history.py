@@ -9,6 +9,7 @@ from llama_jax.config import RunConfig
 from llama_jax.data.dataset import Document
 from llama_jax.train.beginning import Beginning
 from llama_jax.train.data import OpenRaw, open_data
+from llama_jax.train.taint import passed_rows, read_taints
 
 _SAMPLES_AT_ONCE = 1024
 
@@ -66,3 +67,35 @@ def documents_seen(
             for first in range(seen.start, seen.stop, _SAMPLES_AT_ONCE):
                 count = min(_SAMPLES_AT_ONCE, seen.stop - first)
                 yield from data.dataset.documents_of(first, count)
+
+
+def samples_at_step(run_dir: Path, step: int) -> range:
+    """Samples of the global order that one update read, or will read.
+
+    Args:
+        run_dir: Folder of the run.
+        step: Of the update, counted from 1.
+
+    Raises:
+        ValueError: If the run has no such update of its own.
+        CheckpointError: If its newest checkpoint cannot be read.
+    """
+    config: RunConfig = recipe.from_json((run_dir / "config.json").read_text())
+    checkpoints = Checkpointer(run_dir / "checkpoints", read_only=True)
+    newest = checkpoints.latest_step()
+    meta = {"step": 0, "samples": 0, "first_sample": 0}
+    if newest is not None:
+        meta = checkpoints.meta(newest)
+    stood = Beginning(
+        step=meta["step"], samples=meta["samples"], passed=passed_rows(read_taints(run_dir))
+    )
+    if not 1 <= step <= config.train.num_steps:
+        raise ValueError(
+            f"STEP={step} must be an update of the run, 1 to {config.train.num_steps}."
+        )
+    samples = stood.samples_of(step, config)
+    if samples.start < meta["first_sample"]:
+        raise ValueError(
+            f"STEP={step}: the run in {run_dir} branched off later; ask the run it came from."
+        )
+    return samples

@@ -5,8 +5,10 @@ and the run itself where it rewinds; the next start goes back to the last good c
 `since_step` or before, keeps later ones aside as `STEP.tainted`, and marks the entry as applied.
 """
 
+import collections
 import dataclasses
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import jax
@@ -71,6 +73,14 @@ def read_taints(run_dir: Path) -> list[Taint]:
         raise ValueError(
             f"{path} cannot be read ({error}); put it right, or move it away."
         ) from None
+
+
+def passed_rows(taints: Iterable[Taint]) -> dict[int, int]:
+    """Rows that are passed over, by the number of updates made before."""
+    passed: dict[int, int] = collections.defaultdict(int)
+    for taint in taints:
+        passed[taint.since_step] += taint.passed_rows
+    return {after: rows for after, rows in passed.items() if rows}
 
 
 def add_taint(run_dir: Path, taint: Taint) -> None:
