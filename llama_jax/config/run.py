@@ -14,7 +14,8 @@ from llama_jax.config.stream import check_stream
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
 REMAT_POLICIES = ("none", "full", "attention", "qkv", "dots", "offload")
 ATTENTION_BACKENDS = ("auto", "xla", "splash", "cudnn")
-CONTEXT_EXCHANGES = ("gather", "all_to_all")
+MATMULS = ("dtype", "int8", "fp8")
+CONTEXT_EXCHANGES = ("gather", "all_to_all", "ring")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,28 +25,39 @@ class ComputeConfig:
     Attributes:
         dtype: Of activations and matmuls; master weights are always float32. "auto" is bfloat16
             on accelerators and float32 on CPU.
+        matmul: Of the blocks' weights: "dtype" is that of `dtype`; "int8" and "fp8" round operands
+            to 8 bits, forward and for the gradient of activations. They need the extra `quant`.
         remat: What the backward pass finds saved: "none" recomputes nothing, "full" recomputes
             each block from its input, "attention" saves attention outputs, "qkv" the queries,
             keys and values too, "dots" saves matmul outputs, "offload" keeps matmul outputs in
             host memory.
         attention: Kernel; "auto" is splash attention on TPU, cuDNN on GPU and XLA on CPU.
         context: How attention crosses the shards of a row where `mesh.context` splits it: "gather"
-            makes keys and values whole on each device, "all_to_all" exchanges rows for heads.
+            makes keys and values whole on each device, "all_to_all" exchanges rows for heads,
+            "ring" passes keys and values from device to device.
         loss_chunks: Pieces in which the vocabulary projection is computed; only one piece's
             float32 logits are live at a time.
     """
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    matmul: Literal["dtype", "int8", "fp8"] = "dtype"
     remat: Literal["none", "full", "attention", "qkv", "dots", "offload"] = "full"
     attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
-    context: Literal["gather", "all_to_all"] = "gather"
+    context: Literal["gather", "all_to_all", "ring"] = "gather"
     loss_chunks: int = 8
 
     def __post_init__(self) -> None:
         checks.one_of("compute", COMPUTE_DTYPES, dtype=self.dtype)
+        checks.one_of("compute", MATMULS, matmul=self.matmul)
         checks.one_of("compute", REMAT_POLICIES, remat=self.remat)
         checks.one_of("compute", ATTENTION_BACKENDS, attention=self.attention)
         checks.one_of("compute", CONTEXT_EXCHANGES, context=self.context)
+        if self.context == "ring" and self.attention not in ("auto", "xla"):
+            raise ValueError(
+                f"compute.attention={self.attention!r} is not used with compute.context='ring', "
+                "whose pieces are mixed without a kernel; use compute.attention='auto', or "
+                "compute.context='all_to_all'."
+            )
         checks.positive("compute", loss_chunks=self.loss_chunks)
 
 

@@ -98,16 +98,20 @@ class Attention(nnx.Module):
     def _project(
         self, x: Float[Array, "B T D"], turn: Rotation
     ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
-        q = project(x, gather(self.query.astype(x.dtype), "embed", "heads", "head_dim"))
-        k = project(x, gather(self.key.astype(x.dtype), "embed", "kv_heads", "head_dim"))
-        v = project(x, gather(self.value.astype(x.dtype), "embed", "kv_heads", "head_dim"))
+        def into(weight: nnx.Param[Array], heads: str) -> Float[Array, "B T _ H"]:
+            whole = gather(weight.astype(x.dtype), "embed", heads, "head_dim")
+            return project(x, whole, self.compute.matmul)
+
+        q, k = into(self.query, "heads"), into(self.key, "kv_heads")
+        v = into(self.value, "kv_heads")
         q = constrain(apply_rope(q, turn), "batch", "seq", "act_heads", None)
         k = constrain(apply_rope(k, turn), "batch", "seq", "act_kv_heads", None)
         v = constrain(v, "batch", "seq", "act_kv_heads", None)
         return checkpoint_name(q, "query"), checkpoint_name(k, "key"), checkpoint_name(v, "value")
 
     def _leave_heads(self, mixed: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:
-        out = project(mixed, gather(self.out.astype(mixed.dtype), "heads", "head_dim", "embed"))
+        whole = gather(self.out.astype(mixed.dtype), "heads", "head_dim", "embed")
+        out = project(mixed, whole, self.compute.matmul)
         return constrain(out, "batch", "seq", "act_embed")
 
 

@@ -41,7 +41,7 @@ class Block(nnx.Module):
         self.attention_norm = RMSNorm(config)
         self.attention = Attention(config, compute, rngs=rngs)
         self.mlp_norm = RMSNorm(config)
-        self.mlp = MLP(config, rngs=rngs)
+        self.mlp = MLP(config, compute, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "B T D"], turn: Rotation, segments: Int[Array, "B T"]

@@ -6,7 +6,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from llama_jax.config import ModelConfig
+from llama_jax.config import ComputeConfig, ModelConfig
 from llama_jax.model.initializers import new_param, residual_stddev
 from llama_jax.ops.project import project
 from llama_jax.sharding import constrain, gather, platform
@@ -18,21 +18,22 @@ class MLP(nnx.Module):
     Source: Shazeer 2020 (arXiv:2002.05202), equation 6.
     """
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, compute: ComputeConfig, *, rngs: nnx.Rngs):
         D, F = config.embed_dim, config.mlp_dim
         self.gate = new_param(rngs, (D, F), ("embed", "mlp"))
         self.up = new_param(rngs, (D, F), ("embed", "mlp"))
         self.down = new_param(rngs, (F, D), ("mlp", "embed"), stddev=residual_stddev(config))
+        self.matmul = compute.matmul
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Returns the update to add to the residual stream, in the dtype of `x`."""
         hidden = self._hidden_of_both(x) if platform() == "cpu" else self._hidden(x)
-        down = project(hidden, gather(self.down.astype(x.dtype), "mlp", "embed"))
+        down = project(hidden, gather(self.down.astype(x.dtype), "mlp", "embed"), self.matmul)
         return constrain(down, "batch", "seq", "act_embed")
 
     def _hidden(self, x: Float[Array, "B T D"]) -> Float[Array, "B T F"]:
-        gate = project(x, gather(self.gate.astype(x.dtype), "embed", "mlp"))
-        up = project(x, gather(self.up.astype(x.dtype), "embed", "mlp"))
+        gate = project(x, gather(self.gate.astype(x.dtype), "embed", "mlp"), self.matmul)
+        up = project(x, gather(self.up.astype(x.dtype), "embed", "mlp"), self.matmul)
         gate = checkpoint_name(constrain(gate, "batch", "seq", "act_mlp"), "mlp_gate")
         up = checkpoint_name(constrain(up, "batch", "seq", "act_mlp"), "mlp_up")
         return jax.nn.silu(gate) * up
@@ -41,7 +42,7 @@ class MLP(nnx.Module):
         # Side by side, so that `x` is read by one matmul, and its gradient written by one: faster
         # on a CPU, while a TPU would copy the two apart again.
         weights = jnp.stack([self.gate[...], self.up[...]], axis=1).astype(x.dtype)
-        gate_up = project(x, gather(weights, "embed", None, "mlp"))
+        gate_up = project(x, gather(weights, "embed", None, "mlp"), self.matmul)
         gate_up = constrain(gate_up, "batch", "seq", None, "act_mlp")
         return swiglu(checkpoint_name(gate_up, "mlp_gate_up"))
 

@@ -9,6 +9,7 @@ import pytest
 
 from llama_jax.config import MeshConfig
 from llama_jax.ops.attention import attend
+from llama_jax.ops.attention.cudnn import attend_cudnn
 from llama_jax.ops.attention.splash import attend_splash
 from llama_jax.ops.attention.xla import attend_xla
 from llama_jax.sharding import make_mesh, use_layout
@@ -143,7 +144,62 @@ def test_splash_attention_equals_xla_on_packed_rows(mesh, group):
         np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
-@pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN needs an NVIDIA GPU")
+NEEDS_GPU = pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs an NVIDIA GPU")
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        pytest.param(attend_xla, id="xla"),
+        pytest.param(functools.partial(attend_splash, interpret=True), id="splash"),
+        pytest.param(attend_cudnn, id="cudnn", marks=NEEDS_GPU),
+    ],
+)
+def test_a_document_has_no_part_in_the_others(backend):
+    dtype = jnp.bfloat16 if backend is attend_cudnn else jnp.float32
+    inputs = [jnp.asarray(x, dtype) for x in heads(8, T=256, H=128)]
+    # Boundaries within a kernel's block, at its edge, and padding at both ends of a row.
+    lengths = [[100, 28, 100, 28], [7, 121, 64, 64]]
+    names = [[1, 2, 3, 0], [0, 1, 2, 3]]
+    segments = np.stack([np.repeat(n, length) for n, length in zip(names, lengths, strict=True)])
+    segments = segments.astype(np.int32)
+    edited = (segments == 2)[..., None, None]
+
+    def of_others(q, k, v):
+        mixed = backend(q, k, v, segments, segments)
+        others = jnp.where(edited | (segments == 0)[..., None, None], 0, mixed)
+        return jnp.sum(jnp.square(others.astype(jnp.float32))), others
+
+    run = jax.jit(jax.grad(of_others, (0, 1, 2), has_aux=True))
+    changed = [jnp.where(edited, 3 * x + 1, x) for x in inputs]
+    before, after = run(*inputs), run(*changed)
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    assert np.any(np.asarray(before[1]) != 0)
+    for gradient in after[0]:
+        np.testing.assert_array_equal(np.where(edited, gradient, 0), 0)
+
+
+def inputs_of_kernels(jaxpr):
+    """Shapes of the arrays that each Pallas kernel of a program reads."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "pallas_call":
+            yield [x.aval.shape for x in eqn.invars]
+        for inner in jax.tree.leaves(eqn.params, is_leaf=lambda x: hasattr(x, "eqns")):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from inputs_of_kernels(inner)
+
+
+def test_splash_attention_reads_keys_once_for_the_heads_that_share_them():
+    q, k, v = heads(9, T=256, H=128)
+    segments = np.ones((B, 256), np.int32)
+    program = jax.make_jaxpr(attend_splash)(q, k, v, segments, segments)
+    (shapes,) = inputs_of_kernels(program.jaxpr)
+    assert shapes.count((B, N, 256, 128)) == 1  # queries
+    assert shapes.count((B, K, 256, 128)) == 2  # keys and values
+
+
+@NEEDS_GPU
 def test_cudnn_attention_equals_xla_on_packed_rows():
     q, k, v = (x.astype(jnp.bfloat16) for x in heads(6, T=256, H=128))
     segments = jnp.repeat(jnp.array([[1, 2, 3, 0], [1, 1, 1, 2]]), 64, axis=1)

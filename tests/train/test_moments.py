@@ -10,14 +10,20 @@ import pytest
 
 from llama_jax.checkpoint import Checkpointer
 from llama_jax.config import AdamW, CheckpointConfig, MeshConfig
-from llama_jax.data.batch import Batch
 from llama_jax.flops import count_params, state_bytes
 from llama_jax.model import abstract_params
 from llama_jax.sharding import make_mesh, use_layout
 from llama_jax.train.moments import BLOCK, dequantize, keep_in_bfloat16, keep_in_int8, quantize
 from llama_jax.train.optimizer import make_optimizer
 from llama_jax.train.state import abstract_state
-from tests.train.tiny_run import MODEL, on_mesh, random_batch, start, tiny_config
+from tests.train.tiny_run import (
+    MODEL,
+    counting_batch,
+    on_mesh,
+    random_batch,
+    start,
+    tiny_config,
+)
 
 SMALL = ("bfloat16", "int8")
 LR = np.float32(1e-2)
@@ -76,16 +82,6 @@ def test_updates_stay_close_where_gradients_differ_by_orders_of_magnitude(small)
     assert np.corrcoef(exact.ravel(), rounded.ravel())[0, 1] > 0.97
     np.testing.assert_allclose(np.mean(rounded**2), np.mean(exact**2), rtol=0.03)
     assert np.abs(rounded).max() < 1.5 * np.abs(exact).max()
-
-
-def counting_batch(seed: int) -> Batch:
-    """Rows that count up or down in the vocabulary, from a random start."""
-    rng = np.random.default_rng(seed)
-    first, step = rng.integers(0, 64, (8, 1)), rng.choice([-2, -1, 1, 2], (8, 1))
-    tokens = ((first + step * np.arange(17)) % 64).astype(np.int32)
-    ones = np.ones((8, 16), np.int32)
-    places = np.broadcast_to(np.arange(16, dtype=np.int32), (8, 16))
-    return Batch(tokens[:, :-1], tokens[:, 1:], ones.astype(np.float32), places, ones)
 
 
 @pytest.mark.slow

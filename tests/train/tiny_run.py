@@ -72,6 +72,16 @@ def random_batch(seed: int, *, rows: int = 8, seq_len: int = 16, vocab: int = 64
     return Batch(tokens[:, :-1], tokens[:, 1:], mask, positions, segments)
 
 
+def counting_batch(seed: int) -> Batch:
+    """Rows that count up or down in the vocabulary, from a random start."""
+    rng = np.random.default_rng(seed)
+    first, step = rng.integers(0, 64, (8, 1)), rng.choice([-2, -1, 1, 2], (8, 1))
+    tokens = ((first + step * np.arange(17)) % 64).astype(np.int32)
+    ones = np.ones((8, 16), np.int32)
+    places = np.broadcast_to(np.arange(16, dtype=np.int32), (8, 16))
+    return Batch(tokens[:, :-1], tokens[:, 1:], ones.astype(np.float32), places, ones)
+
+
 def on_mesh(batch: Batch, mesh) -> Batch:
     """The batch laid out over the mesh."""
     return jax.tree.map(lambda rows: jax.device_put(jnp.asarray(rows), batch_sharding(mesh)), batch)

@@ -7,12 +7,13 @@ from jaxtyping import Array, Float, Int
 
 from llama_jax.ops.attention.all_to_all import Attend, attend_all_to_all
 from llama_jax.ops.attention.cudnn import attend_cudnn
+from llama_jax.ops.attention.ring import attend_ring
 from llama_jax.ops.attention.splash import attend_splash
 from llama_jax.ops.attention.xla import attend_xla
 from llama_jax.sharding import constrain, num_shards, platform
 
 Backend = Literal["auto", "xla", "splash", "cudnn"]
-Context = Literal["gather", "all_to_all"]
+Context = Literal["gather", "all_to_all", "ring"]
 KERNELS: dict[str, Attend] = {"xla": attend_xla, "splash": attend_splash, "cudnn": attend_cudnn}
 BACKEND_OF_PLATFORM: dict[str, Backend] = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}
 
@@ -46,7 +47,8 @@ def attend(
         backend: Kernel; "auto" is splash attention on TPU, cuDNN on GPU, and XLA elsewhere or
             where `q_indices` are given.
         context: How queries meet all the keys before them where devices split a row: "gather"
-            makes keys and values whole along it, "all_to_all" exchanges rows for heads.
+            makes keys and values whole along it, "all_to_all" exchanges rows for heads, "ring"
+            passes keys and values from device to device and mixes them without a kernel.
 
     Returns:
         In the dtype of `q`; softmax is computed in float32.
@@ -68,6 +70,8 @@ def attend(
         mixed = kernel(q, k, v, q_segments, kv_segments)
     elif context == "all_to_all":
         mixed = attend_all_to_all(kernel, q, k, v, q_segments)
+    elif context == "ring":
+        mixed = attend_ring(q, k, v, q_segments)
     else:
         k = constrain(k, "batch", None, "act_kv_heads", None)
         v = constrain(v, "batch", None, "act_kv_heads", None)
