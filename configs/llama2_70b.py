@@ -18,6 +18,11 @@ from llama_jax.config import (
     RunConfig,
     TrainConfig,
 )
+from llama_jax.config.pod import PodSettings
+
+PODS = {
+    "v5p": PodSettings(tokens=8_192, remat="attention", min_chips=64),
+}
 
 
 def config() -> RunConfig:

@@ -18,6 +18,12 @@ from llama_jax.config import (
     RunConfig,
     TrainConfig,
 )
+from llama_jax.config.pod import PodSettings
+
+PODS = {
+    "v5e": PodSettings(tokens=16_384, remat="full", min_chips=16),
+    "v5p": PodSettings(tokens=16_384, remat="qkv", min_chips=32),
+}
 
 
 def config() -> RunConfig:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_jax.config import BuildConfig, RunConfig
+from llama_jax.config.pod import PodSettings
 
 # A checkout keeps recipes beside the package; a wheel carries them inside it.
 _FOLDERS = (
@@ -50,14 +51,7 @@ def load_recipe(reference: str, kind: type = RunConfig) -> Any:
     Raises:
         ValueError: If there is no such recipe, or it does not give a `kind`.
     """
-    path = Path(reference)
-    if path.suffix not in (".py", ".json"):
-        folder = recipe_folder() / "data" if kind is BuildConfig else recipe_folder()
-        path = folder / f"{reference}.py"
-        if not path.is_file():
-            raise ValueError(_no_such_recipe(reference, list_recipes(kind)))
-    if not path.is_file():
-        raise ValueError(f"RECIPE={reference!r}: there is no such file.")
+    path = _find(reference, kind)
     if path.suffix == ".json":
         value = from_json(path.read_text(), kind)
     else:
@@ -71,6 +65,28 @@ def load_recipe(reference: str, kind: type = RunConfig) -> Any:
             f"{kind.__name__}."
         )
     return value
+
+
+def load_pods(reference: str) -> dict[str, PodSettings]:
+    """Settings by name of chip, from the table `PODS` of a recipe; empty where it has none.
+
+    Raises:
+        ValueError: If there is no such recipe.
+    """
+    path = _find(reference, RunConfig)
+    return {} if path.suffix == ".json" else runpy.run_path(str(path)).get("PODS", {})
+
+
+def _find(reference: str, kind: type) -> Path:
+    path = Path(reference)
+    if path.suffix not in (".py", ".json"):
+        folder = recipe_folder() / "data" if kind is BuildConfig else recipe_folder()
+        path = folder / f"{reference}.py"
+        if not path.is_file():
+            raise ValueError(_no_such_recipe(reference, list_recipes(kind)))
+    if not path.is_file():
+        raise ValueError(f"RECIPE={reference!r}: there is no such file.")
+    return path
 
 
 def _no_such_recipe(name: str, known: list[str]) -> str:

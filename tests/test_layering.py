@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOUNDATION = {"atomic", "units", "plain_text", "page", "config", "recipe", "hardware", "flops"}
+FOUNDATION = {
+    "atomic",
+    "units",
+    "plain_text",
+    "page",
+    "config",
+    "recipe",
+    "hardware",
+    "flops",
+    "pods",
+}
 PEERS = {"data", "checkpoint", "convert", "infer", "observe", "scaling", "aot"}
 CENTRE = FOUNDATION | {"sharding", "ops", "model"}
 MAY_IMPORT = {
@@ -18,6 +28,7 @@ MAY_IMPORT = {
     "recipe": {"config"},
     "hardware": {"config"},
     "flops": {"config"},
+    "pods": {"config", "hardware"},
     "sharding": FOUNDATION,
     "ops": FOUNDATION | {"sharding"},
     "model": FOUNDATION | {"sharding", "ops"},

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_jax.cli.recipe_args import parse_recipe
-from llama_jax.hardware import Pod, parse_pod
+from llama_jax.hardware import parse_pod
+from llama_jax.pods import Slices, parse_slices
 
 if TYPE_CHECKING:
     from llama_jax.aot.compile import DoesNotFit
@@ -36,6 +37,8 @@ class Options:
     """Flags of the command beside the recipe's fields.
 
     Attributes:
+        pod: CHIP:GRID or CHIP:GRID*SLICES: mesh, remat and pieces of a batch as the recipe's table
+            says for it, and --topology and --slices from it.
         topology: CHIP:GRID or CHIP:COUNT, as in v5p:4x4x8 or h100:8.
         slices: Pods of that kind, joined by the data-centre network.
         rows_per_chip: Rows of a batch on each chip, in place of the recipe's batch; may be a
@@ -49,6 +52,7 @@ class Options:
         json: Whether to print one JSON document on stdout, in place of the page.
     """
 
+    pod: str = ""
     topology: str = ""
     slices: int = 1
     rows_per_chip: float = 0.0
@@ -66,7 +70,7 @@ def main(argv: list[str]) -> int:
     config, options = parse_recipe(
         argv, prog="llama-jax doctor", description=_DESCRIPTION, extra=Options
     )
-    pod = _pod(options)
+    slices = _slices(options)
     from llama_jax.aot.topology import prepare_environment
 
     prepare_environment()
@@ -74,7 +78,7 @@ def main(argv: list[str]) -> int:
     from llama_jax.cli.doctor_run import Request, examine, plan_request
 
     request: Request = plan_request(
-        config, pod, num_slices=options.slices, rows_per_chip=options.rows_per_chip
+        config, slices.pod, num_slices=slices.count, rows_per_chip=options.rows_per_chip
     )
     if options.tune:
         from llama_jax.cli.doctor_tune import tune
@@ -95,8 +99,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _pod(options: Options) -> Pod:
-    if not options.topology:
+def _slices(options: Options) -> Slices:
+    if not (options.topology or options.pod):
         raise ValueError("--topology is needed: CHIP:GRID or CHIP:COUNT (v5p:4x4x8, h100:8).")
     if options.slices < 1:
         raise ValueError(f"--slices={options.slices} must be 1 or more.")
@@ -104,7 +108,9 @@ def _pod(options: Options) -> Pod:
         raise ValueError(f"--rows-per-chip={options.rows_per_chip} must be positive.")
     if not 0 < options.goodput <= 1:
         raise ValueError(f"--goodput={options.goodput} must be in (0, 1].")
-    return parse_pod(options.topology, "--topology")
+    if options.pod:
+        return parse_slices(options.pod, "--pod")
+    return Slices(pod=parse_pod(options.topology, "--topology"), count=options.slices)
 
 
 def _xla_options(given: tuple[str, ...]) -> dict[str, str]:

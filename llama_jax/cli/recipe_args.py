@@ -5,7 +5,8 @@ import sys
 from typing import Annotated, Any
 
 from llama_jax.config import BuildConfig, RunConfig
-from llama_jax.recipe import list_recipes, load_recipe
+from llama_jax.pods import lay_over, parse_slices
+from llama_jax.recipe import list_recipes, load_pods, load_recipe
 
 
 def parse_recipe(
@@ -41,6 +42,8 @@ def parse_recipe(
     import tyro
 
     default = load_recipe(argv[0], kind)
+    if pod := _pod_of(argv, extra):
+        default = lay_over(default, load_pods(argv[0]), parse_slices(pod, "--pod"))
     arguments = dataclasses.make_dataclass(
         "Arguments",
         [
@@ -56,6 +59,18 @@ def parse_recipe(
         args=argv[1:],
     )
     return parsed.recipe, parsed.options
+
+
+def _pod_of(argv: list[str], extra: type) -> str:
+    """The value of `--pod`: the recipe's fields begin with what the pod asks for."""
+    if "pod" not in {field.name for field in dataclasses.fields(extra)}:
+        return ""
+    values = (
+        arg.partition("=")[2] if "=" in arg else following
+        for arg, following in zip(argv, [*argv[1:], ""], strict=True)
+        if arg.partition("=")[0] == "--pod"
+    )
+    return next(values, "")
 
 
 def _front_page(prog: str, description: str, kind: type) -> str:

@@ -21,6 +21,7 @@ Ctrl-C and SIGTERM finish the update, save, and exit with 75; start again to go 
 
 example:
   llama-jax train demo --run-dir demo_run/model --train.num-steps 200
+  llama-jax train llama2_7b --pod v5p:4x4x8 --data.directory tokens
   llama-jax train demo --stream fineweb --input fineweb/ --tokenizer-file llama2.model
   llama-jax train demo --init-from demo_run/model@100 --run-dir cooled --train.num-steps 150"""
 
@@ -35,6 +36,8 @@ class Options:
             parameters, optimizer state, step and place in the data.
         stream: Data recipe whose raw documents are read, filtered and tokenised on the fly, in
             place of shards.
+        pod: CHIP:GRID, or CHIP:GRID*SLICES: mesh, remat and pieces of a batch as the recipe's
+            table says for it; fields that are given too come on top.
         input: File, folder or URL that the sources of --stream are below.
         tokenizer_file: A SentencePiece .model or tiktoken file, in place of that of --stream.
         json: Whether to print a summary as JSON on stdout at the end.
@@ -43,6 +46,7 @@ class Options:
     run_dir: Path | None = None
     init_from: str = ""
     stream: str = ""
+    pod: str = ""
     input: str = ""
     tokenizer_file: str = ""
     json: bool = False

@@ -1,0 +1,84 @@
+"""A run laid over a pod keeps its batch; only how it is computed changes."""
+
+import dataclasses
+import math
+
+import pytest
+
+from llama_jax.config.pod import PodSettings
+from llama_jax.pods import lay_over, parse_slices
+from llama_jax.recipe import list_recipes, load_pods, load_recipe
+
+RECIPE = load_recipe("llama2_7b")  # batches of 1,024 rows of 4,096 tokens
+KNOWN = {
+    "v5p": PodSettings(tokens=16_384, remat="qkv"),
+    "v5e": PodSettings(tokens=4_096, min_chips=16),
+    "tpu7x": PodSettings(tokens=16_384),
+}
+
+
+def laid(pod, config=RECIPE):
+    return lay_over(config, KNOWN, parse_slices(pod, "--pod"))
+
+
+@pytest.mark.parametrize(
+    ("pod", "replica", "fsdp", "line", "pieces"),
+    [
+        ("v5p:2x4x4", 1, 8, 4, 8),
+        ("v5p:4x4x8*2", 2, 16, 8, 1),
+        ("v5p:4x4x4", 1, 16, 4, 4),
+        ("v5e:4x8", 1, 4, 8, 32),
+        ("tpu7x:2x2x4", 1, 8, 4, 8),
+    ],
+)
+def test_a_pod_splits_parameters_over_a_plane_and_a_line(pod, replica, fsdp, line, pieces):
+    config = laid(pod)
+    mesh = config.mesh
+    assert (mesh.replica, mesh.fsdp, mesh.fsdp_line) == (replica, fsdp, line)
+    assert config.train.accumulation_steps == pieces
+    assert config.compute.remat == KNOWN[pod.partition(":")[0]].remat
+
+
+def test_what_is_learned_is_the_recipes_on_every_pod():
+    config = laid("v5p:4x4x8")
+    undone = dataclasses.replace(
+        config,
+        mesh=RECIPE.mesh,
+        compute=RECIPE.compute,
+        train=dataclasses.replace(config.train, accumulation_steps=1),
+    )
+    assert undone == RECIPE
+
+
+def test_pieces_divide_every_stage_of_a_growing_batch():
+    train = dataclasses.replace(RECIPE.train, batch_size=384, batch_ramp=((10, 1536),))
+    config = laid("v5p:2x4x4", dataclasses.replace(RECIPE, train=train))
+    assert config.train.accumulation_steps == 12  # 12 and 48 rows a device; four at once
+
+
+@pytest.mark.parametrize(
+    ("pod", "message"),
+    [
+        ("h100:8", "has no settings for h100"),
+        ("v5e:2x4", "needs 16"),
+        ("v5p:8x8x16*3", "train.batch_size=1024 rows cannot be split over the 3072 devices"),
+        ("v5p:4x4x8*0", "no number of slices"),
+        ("v5p:4x4x9", "there is no such slice"),
+    ],
+)
+def test_what_cannot_be_laid_over_a_pod_is_refused(pod, message):
+    with pytest.raises(ValueError, match=message):
+        laid(pod)
+
+
+def test_recipes_name_settings_for_chips_that_exist():
+    with_settings = [name for name in list_recipes() if load_pods(name)]
+    assert with_settings
+    for name in with_settings:
+        for chip, settings in load_pods(name).items():
+            grid = {"v5e": "16x16", "v6e": "16x16"}.get(chip, "4x4x8")
+            config = lay_over(
+                load_recipe(name), {chip: settings}, parse_slices(f"{chip}:{grid}", "")
+            )
+            devices = math.prod(dataclasses.asdict(config.mesh).values())
+            assert config.train.batch_size % (devices * config.train.accumulation_steps) == 0
