@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from llama_jax.config import BuildConfig, MinHash, ParagraphDedup, Source, TokenizerFile
-from llama_jax.data.tokenizer import file_sha256
+from llama_jax.data.tokenizer import file_sha256, load_tokenizer
 
 from . import output, plan
 from .assemble import Made, MadeSource, assemble
@@ -136,6 +136,9 @@ class _Build:
 
     def made(self) -> Made:
         """Runs every step."""
+        if isinstance(self._config.tokenizer, TokenizerFile):
+            # It is wanted last: what is wrong with it must not be found hours later.
+            load_tokenizer(Path(self._config.tokenizer.path))
         collected = self._run("collect", {s.name: _collect(s) for s in self._config.sources})
         self._check_damage()
         documents = self._run("gather", {n: list(_gather(n, c)) for n, c in collected.items()})

@@ -27,7 +27,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        0 done, 1 the work failed, 2 the request was wrong, 75 stopped early after saving.
+        0 done, 1 the work failed, 2 the request was wrong, 75 stopped early after saving, 130
+        interrupted.
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
@@ -49,6 +50,10 @@ def main(argv: list[str] | None = None) -> int:
         # The reader of our output has gone (`| head`): nothing is left to say to it.
         sys.stderr.close()
         return 1
+    except KeyboardInterrupt:
+        # While it was still importing, say: commands that can go on later say so themselves.
+        print(f"llama-jax {command}: stopped.", file=sys.stderr)
+        return 130
     except OSError as failure:
         print(f"llama-jax {command}: failed: {failure}", file=sys.stderr)
         return 1

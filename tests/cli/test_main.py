@@ -13,6 +13,15 @@ def test_an_unknown_command_is_refused_with_a_hint(capsys):
     assert "Did you mean train?" in capsys.readouterr().err
 
 
+def test_an_interrupted_command_leaves_no_traceback(monkeypatch, capsys):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("importlib.import_module", interrupted)
+    assert main(["data", "build", "demo"]) == 130
+    assert capsys.readouterr().err == "llama-jax data: stopped.\n"
+
+
 def test_no_command_shows_help_and_is_wrong(capsys):
     assert main([]) == 2
     assert "usage: llama-jax COMMAND" in capsys.readouterr().out

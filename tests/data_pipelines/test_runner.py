@@ -343,6 +343,19 @@ def test_a_build_does_not_write_where_it_reads(config, tmp_path, option):
         build(config, folders["--out"], Quiet(), work=folders["--work"])
 
 
+def test_a_tokenizer_that_cannot_be_read_is_refused_before_anything_is_collected(config, tmp_path):
+    (tmp_path / "bad.model").write_bytes(b"no model")
+    for name, complaint in {
+        "none.model": "there is no such file",
+        "bad.model": "is no Sentence",
+    }.items():
+        wrong = dataclasses.replace(config, tokenizer=TokenizerFile(path=str(tmp_path / name)))
+        reporter = Quiet()
+        with pytest.raises(ValueError, match=complaint):
+            build(wrong, tmp_path / "out", reporter)
+        assert not reporter.stages
+
+
 def test_two_builds_into_one_folder_are_refused(config, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
