@@ -9,7 +9,7 @@ from typing import Literal
 from llama_jax.aot.costs import COLLECTIVES, Cost
 from llama_jax.aot.disguises import is_sliced, is_zero_padded
 from llama_jax.aot.groups import Layout, group_across_slices, group_of
-from llama_jax.aot.hlo import Computation, Instruction, Module, reading
+from llama_jax.aot.hlo import ASYNCHRONOUS_CALLS, Computation, Instruction, Module, reading
 from llama_jax.aot.kernels import target
 
 # Collectives between slices are handed to the host, which knows the data-centre network.
@@ -172,8 +172,8 @@ def _run_by(
     """Collectives that an instruction runs, each with the computation that holds it."""
     if _kind(launch):
         yield computation, launch
-    elif launch.opcode in ("fusion", "async-start"):
-        for inside in module.called(launch, "calls"):
+    elif launch.opcode in ("fusion", *ASYNCHRONOUS_CALLS):
+        for inside in module.called(launch):
             for inner in inside:
                 yield from _run_by(module, inside, inner)
 

@@ -6,7 +6,14 @@ import math
 import re
 from collections.abc import Mapping
 
-from llama_jax.aot.hlo import Computation, Instruction, MalformedText, Module, reading
+from llama_jax.aot.hlo import (
+    ASYNCHRONOUS_CALLS,
+    Computation,
+    Instruction,
+    MalformedText,
+    Module,
+    reading,
+)
 from llama_jax.aot.kernels import is_kernel, kernel_flops, target
 from llama_jax.aot.loops import counted
 from llama_jax.aot.traffic import hbm_bytes
@@ -20,7 +27,7 @@ COLLECTIVE_OPCODES = frozenset(
 )
 NOT_MEMORY_TRAFFIC = COLLECTIVE_OPCODES | {"send", "send-done", "recv", "recv-done"}
 # They cost what the computations cost that they run.
-RUN_OTHERS = ("while", "conditional", "call", "async-start")
+RUN_OTHERS = ("while", "conditional", "call", *ASYNCHRONOUS_CALLS)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -8,6 +8,9 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+# They run a computation beside what follows them in the schedule, until their end.
+ASYNCHRONOUS_CALLS = ("async-start", "call-start")
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Array:

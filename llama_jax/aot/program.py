@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from llama_jax.aot.collectives import Collective, collectives_of
 from llama_jax.aot.costs import RUN_OTHERS, Cost, Costs, branch_taken, computation_costs
 from llama_jax.aot.groups import layout_of
-from llama_jax.aot.hlo import Computation, Instruction, Module, parse_module
+from llama_jax.aot.hlo import ASYNCHRONOUS_CALLS, Computation, Instruction, Module, parse_module
 from llama_jax.aot.kernels import Kernel, is_kernel, kernel_flops, kernel_name
 from llama_jax.aot.loops import counted, trip_counts
 
@@ -76,7 +76,7 @@ def read_program(text: str, mesh_shape: Mapping[str, int]) -> Program:
         name
         for one in scheduled
         for start in one
-        if start.opcode == "async-start"
+        if start.opcode in ASYNCHRONOUS_CALLS
         for name in start.callees()
     }
     total = costs.totals[module.entry.name]

@@ -1,13 +1,13 @@
 """Bytes that an instruction moves to and from HBM: what it reads of its operands, and writes."""
 
-from llama_jax.aot.hlo import Computation, Instruction, Module
+from llama_jax.aot.hlo import ASYNCHRONOUS_CALLS, Computation, Instruction, Module
 from llama_jax.aot.kernels import target
 
 HBM = 0
 # They name what is there, or run other computations, which count for themselves.
 _MOVES_NOTHING = {
     "parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "conditional",
-    "call", "async-start", "partition-id", "replica-id", "after-all", "add-dependency",
+    "call", *ASYNCHRONOUS_CALLS, "partition-id", "replica-id", "after-all", "add-dependency",
     "optimization-barrier", "domain",
 }  # fmt: skip
 _SAME_ELEMENTS = ("bitcast", "reshape", "convert", "copy", "transpose")

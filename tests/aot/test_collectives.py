@@ -116,7 +116,8 @@ def test_a_kernel_between_start_and_end_overlaps():
     assert found.overlap.kernel_flops == 4 * 2 * 36 * 4
 
 
-def test_a_collective_that_a_generic_start_wraps_is_found_once():
+@pytest.mark.parametrize(("opcode", "role"), [("async", "calls"), ("call", "to_apply")])
+def test_a_collective_that_an_asynchronous_call_runs_is_found_once(opcode, role):
     wrapped = computation(
         "wrapped",
         """
@@ -127,13 +128,13 @@ def test_a_collective_that_a_generic_start_wraps_is_found_once():
     found = only(
         wrapped,
         main(
-            """
-            %x = f32[8,16]{1,0} parameter(0)
-            %begun = ((f32[8,16]{1,0}), f32[2,16]{1,0}) async-start(%x), calls=%wrapped
-            %work = f32[8,16]{1,0} negate(%x) @7
-            %going = ((f32[8,16]{1,0}), f32[2,16]{1,0}) async-update(%begun)
-            %work.2 = f32[8,16]{1,0} negate(%x) @8
-            ROOT %y = f32[2,16]{1,0} async-done(%going)
+            f"""
+            %x = f32[8,16]{{1,0}} parameter(0)
+            %begun = ((f32[8,16]{{1,0}}), f32[2,16]{{1,0}}) {opcode}-start(%x), {role}=%wrapped
+            %work = f32[8,16]{{1,0}} negate(%x) @7
+            %going = ((f32[8,16]{{1,0}}), f32[2,16]{{1,0}}) {opcode}-update(%begun)
+            %work.2 = f32[8,16]{{1,0}} negate(%x) @8
+            ROOT %y = f32[2,16]{{1,0}} {opcode}-done(%going)
             """
         ),
     )
