@@ -82,3 +82,14 @@ def test_recipes_name_settings_for_chips_that_exist():
             )
             devices = math.prod(dataclasses.asdict(config.mesh).values())
             assert config.train.batch_size % (devices * config.train.accumulation_steps) == 0
+
+
+@pytest.mark.parametrize("flag", [("--pod", "v5p:4x4x4"), ("--pod=v5p:4x4x4",)])
+def test_fields_that_are_given_come_on_top_of_the_pods(flag):
+    from llama_jax.cli.train import parse
+
+    config, options = parse(["llama2_7b", *flag, "--compute.remat", "attention"])
+    assert options.pod == "v5p:4x4x4"
+    assert config.mesh.fsdp_line == 4
+    assert config.train.accumulation_steps == 4
+    assert config.compute.remat == "attention"
