@@ -27,7 +27,7 @@ COLLECTIVE_OPCODES = frozenset(
 )
 NOT_MEMORY_TRAFFIC = COLLECTIVE_OPCODES | {"send", "send-done", "recv", "recv-done"}
 # They cost what the computations cost that they run.
-RUN_OTHERS = ("while", "conditional", "call", *ASYNCHRONOUS_CALLS)
+RUN_OTHERS = ("while", "conditional", "call")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -116,9 +116,11 @@ def _cost(
         return totals[body.name].times(counted(trips[body.name]))
     if opcode == "conditional":
         return totals[branch_taken(module, instruction, totals).name]
-    if opcode in RUN_OTHERS:
+    if opcode == "call" or opcode in ASYNCHRONOUS_CALLS:
         called = (totals[one.name] for one in module.called(instruction))
-        return functools.reduce(Cost.__add__, called, Cost())
+        total = functools.reduce(Cost.__add__, called, Cost())
+        # Cycles of another core, which works beside this one.
+        return total if opcode == "call" else dataclasses.replace(total, cycles=0)
     cycles = instruction.cycles
     matmul_flops = kernel = 0.0
     if opcode == "fusion":

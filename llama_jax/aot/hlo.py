@@ -63,7 +63,7 @@ class Instruction:
     def cycles(self) -> int | None:
         """What the compiler estimates for one execution; None where it does not say."""
         found = _CYCLES.search(self.attributes)
-        return int(found[1]) if found else None
+        return int(found[1]) if found and found[1] != _NO_ESTIMATE else None
 
     @property
     def index(self) -> int:
@@ -305,6 +305,7 @@ _NAME = re.compile(r"%([\w.\-]+)")
 _ARRAY = re.compile(r"([a-z]\w*)\[((?:(?:<=)?\d+,?)*)\](?:\{([^}]*)\})?")
 _SPACE = re.compile(r"S\((\d+)\)")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_NO_ESTIMATE = str(2**63 - 1)  # what a cost model says of SparseCores that it does not know
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
 _CALLS = re.compile(
     r"\b(calls|to_apply|condition|body|true_computation|false_computation|branch_computations"

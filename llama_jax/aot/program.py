@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from llama_jax.aot.collectives import Collective, collectives_of
 from llama_jax.aot.costs import RUN_OTHERS, Cost, Costs, branch_taken, computation_costs
 from llama_jax.aot.groups import layout_of
-from llama_jax.aot.hlo import ASYNCHRONOUS_CALLS, Computation, Instruction, Module, parse_module
+from llama_jax.aot.hlo import Computation, Instruction, Module, parse_module
 from llama_jax.aot.kernels import Kernel, is_kernel, kernel_flops, kernel_name
 from llama_jax.aot.loops import counted, trip_counts
 
@@ -71,14 +71,6 @@ def read_program(text: str, mesh_shape: Mapping[str, int]) -> Program:
     costs = computation_costs(module, trips)
     counts = _executions(module, trips, costs)
     scheduled = [one for one in module.computations.values() if counts.get(one.name)]
-    # What an asynchronous start wraps is read with the start and its end.
-    wrapped = {
-        name
-        for one in scheduled
-        for start in one
-        if start.opcode in ASYNCHRONOUS_CALLS
-        for name in start.callees()
-    }
     total = costs.totals[module.entry.name]
     return Program(
         cycles=total.cycles,
@@ -88,7 +80,6 @@ def read_program(text: str, mesh_shape: Mapping[str, int]) -> Program:
         collectives=tuple(
             collective
             for one in scheduled
-            if one.name not in wrapped
             for collective in collectives_of(
                 module, one, costs.steps[one.name], counts[one.name], layout
             )
@@ -104,7 +95,10 @@ def _num_partitions(text: str) -> int | None:
 
 
 def _executions(module: Module, trips: Mapping[str, int | None], costs: Costs) -> dict[str, int]:
-    """How often a step runs each scheduled computation; insides of fusions are not scheduled."""
+    """How often a step runs each computation of the schedule.
+
+    Insides of fusions and of asynchronous calls are not of it.
+    """
     counts = {module.entry.name: 1}
     # Callers stand after what they call, so a count is whole before it is handed on.
     for computation in reversed(module.computations.values()):
@@ -124,7 +118,7 @@ def _runs(
         yield body, counted(trips[body.name])
     elif instruction.opcode == "conditional":
         yield branch_taken(module, instruction, costs.totals), 1
-    elif instruction.opcode in RUN_OTHERS:
+    elif instruction.opcode == "call":
         yield from ((called, 1) for called in module.called(instruction))
 
 

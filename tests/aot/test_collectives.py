@@ -294,6 +294,33 @@ def test_a_slice_inside_a_fusion_is_seen_through_tuples():
     assert only(keep, main(WHOLE + both)).stands_for == "reduce-scatter"
 
 
+def test_cycles_of_another_core_are_not_those_of_the_schedule():
+    beside = computation(
+        "beside",
+        """
+        %p = f32[8,16]{1,0} parameter(0)
+        %copy = f32[8,16]{1,0} copy(%p) @9223372036854775807
+        ROOT %n = f32[8,16]{1,0} negate(%copy) @50
+        """,
+    )
+    program = read_program(
+        module(
+            beside,
+            main(
+                """
+                %x = f32[8,16]{1,0} parameter(0)
+                %begun = ((f32[8,16]{1,0}), f32[8,16]{1,0}) call-start(%x), to_apply=%beside
+                %y = f32[8,16]{1,0} call-done(%begun)
+                ROOT %z = f32[8,16]{1,0} copy(%y) @9223372036854775807
+                """
+            ),
+        ),
+        MESH,
+    )
+    assert (program.cycles, program.work, program.collectives) == (0, (), ())
+    assert program.hbm_bytes == 3 * 2 * 512
+
+
 def test_a_collective_of_a_loop_counts_with_each_iteration():
     state = "(s32[], f32[8,16]{1,0})"
     body = computation(
