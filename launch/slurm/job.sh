@@ -14,7 +14,6 @@ $cpus
 #SBATCH --requeue
 
 $setup
-export XLA_FLAGS=$xla_flags
 # One process drives all GPUs of its node; JAX would else take one a task.
 export JAX_LOCAL_DEVICE_IDS=$local_devices
 # Each task sees all GPUs of its node, of which JAX takes those that are its own.

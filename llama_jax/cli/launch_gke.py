@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from llama_jax.cli.launch_hosts import Hosts, check_name, compiler_flags, find_hosts
+from llama_jax.cli.launch_hosts import Hosts, check_name, find_hosts
 from llama_jax.cli.launch_job import Job, parse_job
 from llama_jax.cli.launch_preflight import (
     ask_doctor,
@@ -18,30 +18,28 @@ from llama_jax.cli.launch_preflight import (
 from llama_jax.cli.launch_state import LaunchState
 from llama_jax.cli.launch_templates import render
 
-USAGE = """usage: llama-jax launch gke RECIPE --chips POD --image IMAGE --claim PVC --run-dir DIR
-           [--slices N] [--queue QUEUE] [--spot] [--dry-run] [any flag of llama-jax train]
+USAGE = """usage: llama-jax launch gke RECIPE --pod POD --image IMAGE --claim PVC --run-dir DIR
+           [--chips POD] [--queue QUEUE] [--spot] [--dry-run] [any flag of llama-jax train]
 
 Applies a JobSet: a job a slice, a pod a host. Where one pod fails, all start again from the last
 checkpoint; one that was preempted after saving costs no restart. DIR and the data lie below the
 mount of the claim, which all hosts share. A JobSet of the same name is stopped first, and saves.
 
 example:
-  llama-jax launch gke llama2_70b --chips v5p:8x8x8 --slices 2 --image IMAGE --claim shared \\
-      --run-dir /mnt/run/llama2-70b --data.directory /mnt/run/tokens --mesh.replica 2 --dry-run"""
+  llama-jax launch gke llama2_70b --pod 'v5p:8x8x8*2' --image IMAGE --claim shared \\
+      --run-dir /mnt/run/llama2-70b --data.directory /mnt/run/tokens --dry-run"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
     """Flags of `launch gke`."""
 
-    chips: str
-    """A slice or all GPUs, as in v5p:4x4x8 or h100:64."""
     image: str
     """Container image with llama-jax in it."""
     claim: str
     """Persistent volume claim that all hosts can write: Filestore, Lustre, a mounted bucket."""
-    slices: int = 1
-    """TPU slices; --mesh.replica counts them."""
+    chips: str = ""
+    """Slices or all GPUs, as in v5p:4x4x8*2 or h100:64, of a run that --pod does not lay over."""
     name: str = ""
     """Of the JobSet; the run's by default."""
     namespace: str = "default"
@@ -69,13 +67,13 @@ class Options:
 def main(argv: list[str]) -> int:
     """Runs `llama-jax launch gke`."""
     job, options = parse_job("gke", argv, Options, USAGE)
-    hosts = find_hosts(options.chips, options.slices)
+    hosts = find_hosts(options.chips, job.pod)
     name = options.name or job.name.replace("_", "-")
     check_name(name)
     check_absolute("--run-dir", str(job.run_dir), below=options.mount)
     check_absolute("data.directory", job.config.data.directory, below=options.mount)
     check_recipe(job, below=options.mount)
-    check_mesh(job, hosts.num_devices, hosts.slices)
+    check_mesh(job, hosts.slices.num_devices, hosts.slices.count)
     manifest = render_manifest(job, options, hosts, name)
     folder = Path("runs") / name
     path = folder / "jobset.yaml"
@@ -95,7 +93,7 @@ def main(argv: list[str]) -> int:
         return 0
     check_tools("kubectl")
     if options.doctor and hosts.is_tpu:
-        ask_doctor(job, options.chips, options.slices)
+        ask_doctor(job, hosts.slices)
     state.save(folder)
     path.write_text(manifest, encoding="utf-8")
     # A finished or stopped one of the same name has to go first: a JobSet cannot be changed.
@@ -108,7 +106,6 @@ def main(argv: list[str]) -> int:
 
 def render_manifest(job: Job, options: Options, hosts: Hosts, name: str) -> str:
     """The JobSet as YAML."""
-    flags = compiler_flags(hosts.pod)
     common = {
         "name": name,
         "namespace": options.namespace,
@@ -127,14 +124,12 @@ def render_manifest(job: Job, options: Options, hosts: Hosts, name: str) -> str:
         "claim": options.claim,
     }
     if not hosts.is_tpu:
-        gpu = {"chip": hosts.pod.chip.name.upper(), "xla_flags": flags}
-        return render("gke/gpu.yaml", common | gpu)
-    env = {"LLAMA_JAX_CLUSTER": "auto"} | ({"LIBTPU_INIT_ARGS": flags} if flags else {})
+        return render("gke/gpu.yaml", common | {"chip": hosts.slices.pod.chip.name.upper()})
+    pod = hosts.slices.pod
     tpu = {
-        "slices": hosts.slices,
-        "pod": options.chips,
-        "topology": hosts.pod.topology or "1x1",
-        "env": json.dumps([{"name": key, "value": value} for key, value in env.items()]),
+        "slices": hosts.slices.count,
+        "pod": f"{pod.chip.name}:{pod.topology}",
+        "topology": pod.topology or "1x1",
     }
     return render("gke/tpu.yaml", common | tpu)
 

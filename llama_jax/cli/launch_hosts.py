@@ -1,10 +1,10 @@
 """How chips are spread over hosts, and what each platform calls them."""
 
 import dataclasses
-import importlib
 import re
 
-from llama_jax.hardware import GPUS_A_NODE, Pod, parse_pod
+from llama_jax.hardware import GPUS_A_NODE
+from llama_jax.pods import Slices, parse_slices
 
 _CHIPS_A_TPU_HOST = 4
 _LARGEST_SINGLE_HOST_2D = 8
@@ -36,34 +36,27 @@ class Hosts:
     """The machines of a run.
 
     Attributes:
-        pod: Chips of a slice, or all GPUs.
-        slices: TPU slices; 1 for GPUs.
+        slices: TPU slices, or one of all GPUs.
         per_slice: Hosts of a slice.
     """
 
-    pod: Pod
-    slices: int
+    slices: Slices
     per_slice: int
 
     @property
     def chips_per_host(self) -> int:
         """Chips that one host drives."""
-        return self.pod.count // self.per_slice
-
-    @property
-    def num_devices(self) -> int:
-        """JAX devices of the whole run."""
-        return self.slices * self.pod.count * self.pod.chip.devices_per_chip
+        return self.slices.pod.count // self.per_slice
 
     @property
     def is_tpu(self) -> bool:
         """Whether the chips are TPUs."""
-        return not self.pod.chip.name.startswith(("a", "h"))
+        return self.slices.pod.chip.device_kinds[0].startswith("tpu")
 
     @property
     def gke_accelerator(self) -> str:
         """The label of GKE's node pools."""
-        return _GKE[self.pod.chip.name]
+        return _GKE[self.slices.pod.chip.name]
 
     @property
     def tpu_vm(self) -> tuple[str, str]:
@@ -72,34 +65,42 @@ class Hosts:
         Raises:
             ValueError: If Cloud TPU VMs have no such chip.
         """
-        name = self.pod.chip.name
+        name = self.slices.pod.chip.name
         if name not in _TPU_VM:
             raise ValueError(
                 f"--chips={name}: there are no Cloud TPU VMs with it; there are "
                 f"{', '.join(_TPU_VM)}. Use `launch gke` or `launch slurm`."
             )
         prefix, cores, runtime = _TPU_VM[name]
-        return f"{prefix}-{self.pod.count * cores}", runtime
+        return f"{prefix}-{self.slices.pod.count * cores}", runtime
 
 
-def find_hosts(chips: str, slices: int = 1) -> Hosts:
-    """Reads --chips and --slices.
+def find_hosts(chips: str, pod: str) -> Hosts:
+    """Reads --chips, or the --pod of the run.
+
+    Args:
+        chips: CHIP:GRID, CHIP:GRID*SLICES or CHIP:COUNT; empty for `pod`.
+        pod: The same, of a run that is laid over it.
 
     Raises:
-        ValueError: If there is no such pod.
+        ValueError: If there is no such pod, or none is named.
     """
-    pod = parse_pod(chips)
-    if slices < 1:
-        raise ValueError(f"--slices={slices} must be positive.")
-    if pod.topology:
-        flat = pod.topology.count("x") == 1
-        single = flat and pod.count <= _LARGEST_SINGLE_HOST_2D
-        per_slice = 1 if single else max(1, pod.count // _CHIPS_A_TPU_HOST)
-    elif slices > 1:
-        raise ValueError(f"--slices={slices} is of TPUs; give all GPUs in --chips.")
+    if not chips and not pod:
+        raise ValueError(
+            "--pod='' names no chips: give --pod CHIP:GRID*SLICES, which lays the run over them "
+            "too, or --chips for a recipe without settings for the chip."
+        )
+    slices = parse_slices(chips or pod, "--chips" if chips else "--pod")
+    count = slices.pod.count
+    if slices.pod.topology:
+        flat = len(slices.pod.sides) == 2
+        single = flat and count <= _LARGEST_SINGLE_HOST_2D
+        per_slice = 1 if single else max(1, count // _CHIPS_A_TPU_HOST)
+    elif slices.count > 1:
+        raise ValueError(f"--chips={chips or pod}: slices are of TPUs; give all GPUs (h100:64).")
     else:
-        per_slice = max(1, pod.count // GPUS_A_NODE)
-    return Hosts(pod=pod, slices=slices, per_slice=per_slice)
+        per_slice = max(1, count // GPUS_A_NODE)
+    return Hosts(slices=slices, per_slice=per_slice)
 
 
 def check_name(name: str) -> None:
@@ -113,13 +114,3 @@ def check_name(name: str) -> None:
             f"--name={name!r} must be up to 40 of a-z, 0-9 and '-', begin with a letter and not "
             "end with '-': hosts are called after it. Give another --name."
         )
-
-
-def compiler_flags(pod: Pod) -> str:
-    """What XLA is told on these chips, for `LIBTPU_INIT_ARGS` or `XLA_FLAGS`; empty for nothing."""
-    try:
-        known = importlib.import_module("llama_jax.config.pod")
-    except ImportError:
-        return ""
-    flags = getattr(known, "XLA_FLAGS", {}).get(pod.chip.name, {})
-    return " ".join(f"--{name}={value}" for name, value in flags.items())

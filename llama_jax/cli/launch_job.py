@@ -20,6 +20,7 @@ class Job:
         name: Of the run: the last part of its folder.
         config: Resolved, to check it before anything starts.
         run_dir: Folder of the run, as its processes will see it.
+        pod: That `--pod` lays the run over; empty where it is not given.
         train_argv: Arguments of `llama-jax train` in every process.
         argv: Of `llama-jax launch`.
     """
@@ -28,6 +29,7 @@ class Job:
     name: str
     config: RunConfig
     run_dir: Path
+    pod: str
     train_argv: tuple[str, ...]
     argv: tuple[str, ...]
 
@@ -65,6 +67,7 @@ def parse_job(platform: str, argv: list[str], flags: type[T], usage: str) -> tup
         name=run_dir.name,
         config=config,
         run_dir=run_dir,
+        pod=training.pod,
         train_argv=(recipe, *rest, *([] if training.run_dir else ["--run-dir", str(run_dir)])),
         argv=(platform, *argv),
     )

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path, PurePosixPath
 
 from llama_jax.cli.launch_job import Job
+from llama_jax.pods import Slices
 from llama_jax.recipe import to_json
 
 
@@ -123,7 +124,7 @@ def check_recipe(job: Job, below: str) -> None:
         check_absolute("RECIPE", recipe, below)
 
 
-def ask_doctor(job: Job, chips: str, slices: int) -> None:
+def ask_doctor(job: Job, slices: Slices) -> None:
     """Compiles the run's step for the pod, where the compiler is installed; takes minutes.
 
     Raises:
@@ -136,15 +137,18 @@ def ask_doctor(job: Job, chips: str, slices: int) -> None:
             file=sys.stderr,
         )
         return
+    pod = f"{slices.pod.chip.name}:{slices.pod.topology}"
     with tempfile.TemporaryDirectory() as folder:
         recipe = Path(folder) / "config.json"
         recipe.write_text(to_json(job.config), encoding="utf-8")
         doctor = [sys.executable, "-m", "llama_jax.cli.main", "doctor", str(recipe)]
         code = subprocess.run(  # noqa: S603 (our own command)
-            [*doctor, "--topology", chips, "--slices", str(slices)], stdout=sys.stderr, check=False
+            [*doctor, "--topology", pod, "--slices", str(slices.count)],
+            stdout=sys.stderr,
+            check=False,
         ).returncode
     if code:
         raise ValueError(
-            f"--chips={chips}, --slices={slices}: the doctor says that this run would fail there, "
+            f"--chips={pod}*{slices.count}: the doctor says that this run would fail there, "
             "for the reason above. Change what it names, or launch with --no-doctor."
         )

@@ -6,12 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from llama_jax.cli.launch_hosts import compiler_flags
 from llama_jax.cli.launch_job import Job, parse_job
 from llama_jax.cli.launch_preflight import check_data, check_mesh, check_run_dir, check_tools
 from llama_jax.cli.launch_state import LOGS, LaunchState
 from llama_jax.cli.launch_templates import render
-from llama_jax.hardware import parse_pod
 
 USAGE = """usage: llama-jax launch slurm RECIPE --nodes N [--gpus-per-node N] [--tasks-per-node N]
            [--time T] [--partition P] [--account A] [--dry-run] [any flag of llama-jax train]
@@ -46,8 +44,6 @@ class Options:
     """Shell commands before the run: modules, a virtual environment, a container."""
     program: str = "llama-jax"
     """How the command is called on a node."""
-    chip: str = ""
-    """The GPU, as in h100, to set the compiler's flags for it."""
     max_restarts: int = 100
     """Crashes after which the run is given up."""
     stop_seconds: int = 600
@@ -113,8 +109,6 @@ def main(argv: list[str]) -> int:
 def render_script(job: Job, options: Options) -> str:
     """The sbatch script."""
     gpus, tasks = options.gpus_per_node, options.tasks
-    pod = parse_pod(options.chip, "--chip") if options.chip else None
-    flags = compiler_flags(pod) if pod else ""
     whole_node = gpus > 1 and tasks == 1
     return render(
         "slurm/job.sh",
@@ -132,7 +126,6 @@ def render_script(job: Job, options: Options) -> str:
             "logs": job.run_dir / LOGS,
             "stop_seconds": options.stop_seconds,
             "setup": options.setup,
-            "xla_flags": shlex.quote(flags) if flags else "",
             "local_devices": ",".join(map(str, range(gpus))) if whole_node else "",
             "program": options.program,
             "run_dir": shlex.quote(str(job.run_dir)),

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from llama_jax import __version__
-from llama_jax.cli.launch_hosts import Hosts, check_name, compiler_flags, find_hosts
+from llama_jax.cli.launch_hosts import Hosts, check_name, find_hosts
 from llama_jax.cli.launch_job import Job, parse_job
 from llama_jax.cli.launch_preflight import (
     ask_doctor,
@@ -18,8 +18,8 @@ from llama_jax.cli.launch_preflight import (
 from llama_jax.cli.launch_state import LaunchState
 from llama_jax.cli.launch_templates import render
 
-USAGE = """usage: llama-jax launch tpu-vm RECIPE --chips POD --zone ZONE --install COMMAND
-           --run-dir DIR [--slices N] [--project P] [--spot] [--dry-run]
+USAGE = """usage: llama-jax launch tpu-vm RECIPE --pod POD --zone ZONE --install COMMAND
+           --run-dir DIR [--chips POD] [--project P] [--spot] [--dry-run]
            [any flag of llama-jax train]
 
 Asks for TPU slices, waits until they are there, runs --install on every host (the program, and the
@@ -27,7 +27,7 @@ mount of a disk that all share), and starts a service on each that trains and st
 itself. Run again, it goes on with what is there, and replaces slices that were taken away.
 
 example:
-  llama-jax launch tpu-vm llama2_7b --chips v5p:4x4x4 --zone us-east5-a \\
+  llama-jax launch tpu-vm llama2_7b --pod v5p:4x4x4 --zone us-east5-a \\
       --install 'pip install llama-jax[tpu] && sudo mount DISK /mnt/run' \\
       --run-dir /mnt/run/llama2-7b --data.directory /mnt/run/tokens --dry-run"""
 
@@ -36,14 +36,12 @@ example:
 class Options:
     """Flags of `launch tpu-vm`."""
 
-    chips: str
-    """A slice, as in v5p:4x4x8."""
     zone: str
     """Zone of the chips."""
     install: str
     """Shell commands that put llama-jax and the shared disk on a host; run on each."""
-    slices: int = 1
-    """Slices; --mesh.replica counts them."""
+    chips: str = ""
+    """Slices, as in v5p:4x4x8*2, of a run that --pod does not lay over."""
     name: str = ""
     """Of the queued resource; the run's by default."""
     project: str = ""
@@ -69,20 +67,20 @@ class Options:
 def main(argv: list[str]) -> int:
     """Runs `llama-jax launch tpu-vm`."""
     job, options = parse_job("tpu-vm", argv, Options, USAGE)
-    hosts = find_hosts(options.chips, options.slices)
+    hosts = find_hosts(options.chips, job.pod)
     name = options.name or job.name.replace("_", "-")
     check_name(name)
     check_absolute("--run-dir", str(job.run_dir))
     check_absolute("data.directory", job.config.data.directory)
     check_recipe(job, below="/")
-    check_mesh(job, hosts.num_devices, hosts.slices)
+    check_mesh(job, hosts.slices.num_devices, hosts.slices.count)
     script = render_script(job, options, hosts, name)
     if options.dry_run:
         print(script, end="")
         return 0
     check_tools("gcloud")
     if options.doctor:
-        ask_doctor(job, options.chips, options.slices)
+        ask_doctor(job, hosts.slices)
     folder = Path("runs") / name
     state = LaunchState(
         platform="tpu-vm",
@@ -101,18 +99,18 @@ def main(argv: list[str]) -> int:
 def render_script(job: Job, options: Options, hosts: Hosts, name: str) -> str:
     """The bash script that asks for the chips and starts the run."""
     accelerator, runtime = hosts.tpu_vm
-    several = f"--node-count={hosts.slices} --node-prefix={name}"
+    several = f"--node-count={hosts.slices.count} --node-prefix={name}"
     tier = "--spot" if options.spot else "--reserved" if options.reserved else ""
     return render(
         "tpu_vm/launch.sh",
         {
             "name": name,
-            "slices": hosts.slices,
-            "pod": options.chips,
+            "slices": hosts.slices.count,
+            "pod": f"{hosts.slices.pod.chip.name}:{hosts.slices.pod.topology}",
             "where": shlex.join(_where(options)),
             "create": " ".join(
                 [
-                    several if hosts.slices > 1 else f"--node-id={name}",
+                    several if hosts.slices.count > 1 else f"--node-id={name}",
                     f"--accelerator-type={accelerator}",
                     f"--runtime-version={options.runtime or runtime}",
                     *([tier] if tier else []),
@@ -122,16 +120,13 @@ def render_script(job: Job, options: Options, hosts: Hosts, name: str) -> str:
             "check": shlex.quote(
                 f'test "$({options.program} --version)" = "llama-jax {__version__}"'
             ),
-            "start": shlex.quote(_service(job, options, hosts, name)),
+            "start": shlex.quote(_service(job, options, name)),
         },
     )
 
 
-def _service(job: Job, options: Options, hosts: Hosts, name: str) -> str:
+def _service(job: Job, options: Options, name: str) -> str:
     """What starts the run on a host, and has the host start it again."""
-    environment = {"LLAMA_JAX_CLUSTER": "auto"}
-    if flags := compiler_flags(hosts.pod):
-        environment["LIBTPU_INIT_ARGS"] = flags
     properties = {
         "Restart": "on-failure",
         "RestartSec": "15",
@@ -147,8 +142,7 @@ def _service(job: Job, options: Options, hosts: Hosts, name: str) -> str:
             f"sudo systemctl stop {unit} 2> /dev/null; sudo systemctl reset-failed 2> /dev/null;",
             f'sudo systemd-run --unit={unit} --collect --uid="$(id -u)"',
             *(f"--property={key}={value}" for key, value in properties.items()),
-            *(shlex.quote(f"--setenv={key}={value}") for key, value in environment.items()),
-            '--setenv=PATH="$PATH" --setenv=HOME="$HOME"',
+            '--setenv=LLAMA_JAX_CLUSTER=auto --setenv=PATH="$PATH" --setenv=HOME="$HOME"',
             f'"$(command -v {options.program})" train {shlex.join(job.train_argv)}',
         ]
     )

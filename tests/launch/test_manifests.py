@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,135 +19,40 @@ from llama_jax.cli.launch import main
 from llama_jax.cli.launch_job import Job
 from llama_jax.cli.launch_preflight import ask_doctor
 from llama_jax.cli.launch_templates import render
+from llama_jax.pods import parse_slices
 from llama_jax.recipe import load_recipe, recipe_folder
 from tests.train.tiny_run import tiny_config
 
 GOLDEN = Path(__file__).parent / "golden"
-DATA = ("--data.directory", "/mnt/run/tokens")
-GKE = ("--image", "registry/llama-jax:0.1.0", "--claim", "shared", *DATA)
-POOL = ("--run-dir", "/mnt/run/pool")
+DATA = "--data.directory /mnt/run/tokens"
+GKE = f"--image registry/llama-jax:0.1.0 --claim shared {DATA}"
+POOL = f"--run-dir /mnt/run/pool {DATA}"
 LAUNCHES = {
-    "gke_one_slice.yaml": (
-        *(
-            "gke",
-            "llama2_7b",
-            "--chips",
-            "v5p:4x4x4",
-            "--run-dir",
-            "/mnt/run/llama2-7b",
-        ),
-        *GKE,
-    ),
-    "gke_two_slices.yaml": (
-        *(
-            "gke",
-            "llama2_70b",
-            "--chips",
-            "v5p:8x8x8",
-            "--slices",
-            "2",
-            "--mesh.replica",
-            "2",
-        ),
-        *(
-            "--queue",
-            "tpus",
-            "--priority",
-            "high",
-            "--service-account",
-            "trainer",
-            "--spot",
-        ),
-        *("--run-dir", "/mnt/run/llama2-70b", *GKE),
-    ),
-    "gke_gpus.yaml": (*("gke", "llama2_7b", "--chips", "h100:64", "--queue", "gpus", *POOL, *GKE),),
-    "slurm_gpu.sh": (
-        *(
-            "slurm",
-            "llama2_7b",
-            "--nodes",
-            "8",
-            "--cpus-per-task",
-            "12",
-            "--chip",
-            "h100",
-        ),
-        *(
-            "--partition",
-            "big",
-            "--account",
-            "us",
-            "--setup",
-            "module load cuda",
-            *POOL,
-            *DATA,
-        ),
-    ),
-    "slurm_node.sh": (
-        *("slurm", "llama2_7b", "--nodes", "8", "--tasks-per-node", "1", *POOL, *DATA),
-        *("--time", "2-00:00:00"),
-    ),
-    "tpu_vm_one_slice.sh": (
-        *(
-            "tpu-vm",
-            "llama2_7b",
-            "--chips",
-            "v6e:16x16",
-            "--zone",
-            "us-east5-b",
-            *POOL,
-            *DATA,
-        ),
-        *("--install", "pip install 'llama-jax[tpu]'"),
-    ),
-    "tpu_vm_two_slices.sh": (
-        *(
-            "tpu-vm",
-            "llama2_7b",
-            "--chips",
-            "v5p:4x4x4",
-            "--slices",
-            "2",
-            "--mesh.replica",
-            "2",
-        ),
-        *("--zone", "us-east5-a", "--project", "ours", "--spot", *POOL, *DATA),
-        *(
-            "--install",
-            "pip install 'llama-jax[tpu]' && sudo mount 10.0.0.2:/share /mnt/run",
-        ),
-    ),
-    "ray.txt": (
-        "ray",
-        "llama2_7b",
-        "--workers",
-        "8",
-        "--gpus-per-worker",
-        "8",
-        *POOL,
-        *DATA,
-    ),
-    "local.sh": (
-        "local",
-        "llama2_7b",
-        "--processes",
-        "2",
-        "--train.seed",
-        "3",
-        *POOL,
-        *DATA,
-    ),
+    "gke_one_slice.yaml": f"gke llama2_7b --pod v5p:4x4x4 --run-dir /mnt/run/llama2-7b {GKE}",
+    "gke_two_slices.yaml": f"gke llama2_70b --pod v5p:8x8x8*2 --run-dir /mnt/run/llama2-70b {GKE}"
+    " --queue tpus --priority high --service-account trainer --spot",
+    "gke_gpus.yaml": f"gke llama2_7b --chips h100:64 --queue gpus --run-dir /mnt/run/pool {GKE}",
+    "slurm_gpu.sh": f"slurm llama2_7b --nodes 8 --cpus-per-task 12 {POOL}"
+    " --partition big --account us --setup 'module load cuda'",
+    "slurm_node.sh": f"slurm llama2_7b --nodes 8 --tasks-per-node 1 --time 2-00:00:00 {POOL}",
+    "tpu_vm_one_slice.sh": f"tpu-vm llama2_7b --chips v6e:16x16 --zone us-east5-b {POOL}"
+    " --install 'pip install llama-jax[tpu]'",
+    "tpu_vm_two_slices.sh": f"tpu-vm llama2_7b --pod v5p:4x4x4*2 --zone us-east5-a {POOL}"
+    " --project ours --spot"
+    " --install 'pip install llama-jax[tpu] && sudo mount 10.0.0.2:/share /mnt/run'",
+    "ray.txt": f"ray llama2_7b --workers 8 --gpus-per-worker 8 {POOL}",
+    "local.sh": f"local llama2_7b --processes 2 --train.seed 3 {POOL}",
 }
 
 
-def dry_run(capsys, *argv: str) -> str:
-    assert main([*argv, "--dry-run"]) == 0
+def dry_run(capsys, command: str) -> str:
+    assert main([*shlex.split(command), "--dry-run"]) == 0
     return capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", LAUNCHES)
 def test_what_would_run_is_what_it_was(name, capsys):
-    text = dry_run(capsys, *LAUNCHES[name])
+    text = dry_run(capsys, LAUNCHES[name])
     if os.environ.get("LLAMA_JAX_UPDATE_GOLDEN"):
         (GOLDEN / name).write_text(text)
     assert text == (GOLDEN / name).read_text()
@@ -238,73 +144,40 @@ def test_gcloud_knows_each_flag(name):
 
 
 @pytest.mark.parametrize(
-    ("argv", "complaint"),
+    ("command", "complaint"),
     [
+        (f"gke llama2_7b --pod v5p:4x4x4 {GKE}", "--run-dir='runs/llama2_7b' must lie below"),
+        (f"gke llama2_7b {GKE} {POOL}", "--pod='' names no chips"),
+        (f"gke llama2_7b --chips v5p:4x4x5 {GKE} {POOL}", "there is no such slice"),
+        (f"gke llama2_7b --chips v5p:4x4x4 {GKE} {POOL} --mesh.fsdp 3", "over 64 devices"),
+        (f"gke llama2_7b --chips h100:64*2 {GKE} {POOL}", "slices are of TPUs"),
+        (f"gke llama2_7b --chips h100:8 {GKE} --run-dir /mnt/run/A", "--name='A' must be"),
+        (f"gke mine.py --chips v5p:4x4x4 {GKE} {POOL}", "RECIPE='mine.py' must lie below"),
+        (f"ray llama2_7b --workers 2 --gpus-per-worker 8 {DATA}", "--run-dir='runs/llama2_7b'"),
         (
-            ("gke", "--chips", "v5p:4x4x4", *GKE),
-            "--run-dir='runs/llama2_7b' must lie below",
-        ),
-        (("gke", "--chips", "v5p:4x4x5", *GKE, *POOL), "there is no such slice"),
-        (
-            ("gke", "--chips", "v5p:4x4x4", *GKE, *POOL, "--mesh.fsdp", "3"),
-            "over 64 devices",
-        ),
-        (
-            ("gke", "mine.py", "--chips", "v5p:4x4x4", *GKE, *POOL),
-            "RECIPE='mine.py' must lie below --mount=/mnt/run",
-        ),
-        (
-            ("gke", "--chips", "h100:64", "--slices", "2", *GKE, *POOL),
-            "--slices=2 is of TPUs",
-        ),
-        (
-            ("gke", "--chips", "h100:8", *GKE, "--run-dir", "/mnt/run/A"),
-            "--name='A' must be",
-        ),
-        (
-            ("ray", "--workers", "2", "--gpus-per-worker", "8"),
-            "--run-dir='runs/llama2_7b' must",
-        ),
-        (
-            (
-                "tpu-vm",
-                "--chips",
-                "tpu7x:4x4x4",
-                "--zone",
-                "z",
-                "--install",
-                "i",
-                *POOL,
-                *DATA,
-            ),
+            f"tpu-vm llama2_7b --chips tpu7x:4x4x4 --zone z --install i {POOL}",
             "there are no Cloud TPU VMs with it",
         ),
     ],
 )
-def test_what_cannot_work_is_refused_by_name(argv, complaint, tmp_path, monkeypatch):
-    platform, *flags = argv
+def test_what_cannot_work_is_refused_by_name(command, complaint, tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text((recipe_folder() / "llama2_7b.py").read_text())
     monkeypatch.chdir(tmp_path)
-    recipe = [] if flags[0] == "mine.py" else ["llama2_7b"]
     with pytest.raises(ValueError, match=re.escape(complaint)):
-        main([platform, *recipe, *flags, "--dry-run"])
+        main([*shlex.split(command), "--dry-run"])
 
 
 @pytest.mark.parametrize(
-    ("argv", "complaint"),
+    ("command", "complaint"),
     [
-        (
-            ("slurm", "--nodes", "2", "--tasks-per-node", "3"),
-            "must be 1, for one process a node",
-        ),
-        (("slurm", "--nodes", "0"), "--nodes=0 must be positive"),
-        (("ray", "--workers", "2"), "give one of them"),
+        ("slurm llama2_7b --nodes 2 --tasks-per-node 3", "must be 1, for one process a node"),
+        ("slurm llama2_7b --nodes 0", "--nodes=0 must be positive"),
+        ("ray llama2_7b --workers 2", "give one of them"),
     ],
 )
-def test_a_flag_that_breaks_a_rule_is_refused(argv, complaint, capsys):
-    platform, *flags = argv
+def test_a_flag_that_breaks_a_rule_is_refused(command, complaint, capsys):
     with pytest.raises(SystemExit) as stop:
-        main([platform, "llama2_7b", *flags, "--dry-run"])
+        main([*command.split(), "--dry-run"])
     said = " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert stop.value.code == 2 and complaint in said
 
@@ -326,19 +199,16 @@ def test_a_line_without_its_value_is_left_out_with_its_comment_and_its_key(tmp_p
 def test_a_dry_run_for_ray_is_json_for_its_driver(capsys):
     from llama_jax.cli.launch_ray_driver import Spec
 
-    text = dry_run(capsys, *LAUNCHES["ray.txt"])
+    text = dry_run(capsys, LAUNCHES["ray.txt"])
     assert Spec(**json.loads(text.split("'")[1])).workers == 8
 
 
+TWO_SLICES = parse_slices("v5p:4x4x4*2", "--pod")
+
+
 def job(config):
-    return Job(
-        platform="gke",
-        name="run",
-        config=config,
-        run_dir=Path("/mnt/run"),
-        train_argv=(),
-        argv=(),
-    )
+    names = {"platform": "gke", "name": "run", "pod": "", "train_argv": (), "argv": ()}
+    return Job(config=config, run_dir=Path("/mnt/run"), **names)
 
 
 @pytest.mark.parametrize("code", [0, 2])
@@ -353,13 +223,13 @@ def test_a_run_that_the_doctor_refuses_is_not_launched(code, monkeypatch):
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     monkeypatch.setattr("subprocess.run", answer)
-    refused = pytest.raises(ValueError, match="--chips=v5p:4x4x4, --slices=2: the doctor says")
+    refused = pytest.raises(ValueError, match=re.escape("--chips=v5p:4x4x4*2: the doctor says"))
     with refused if code else contextlib.nullcontext():
-        ask_doctor(job(tiny_config(train__num_steps=7)), "v5p:4x4x4", 2)
+        ask_doctor(job(tiny_config(train__num_steps=7)), TWO_SLICES)
     assert asked[0][-4:] == ["--topology", "v5p:4x4x4", "--slices", "2"]
 
 
 def test_a_launch_without_the_compiler_says_that_the_doctor_was_not_asked(monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    ask_doctor(job(tiny_config()), "v5p:4x4x4", 1)
+    ask_doctor(job(tiny_config()), TWO_SLICES)
     assert "the doctor was not asked" in capsys.readouterr().err

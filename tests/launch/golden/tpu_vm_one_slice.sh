@@ -22,7 +22,7 @@ while [ "$(state)" != ACTIVE ]; do
 done
 
 # 2. The program, and the disk that all hosts share.
-everywhere 'pip install '"'"'llama-jax[tpu]'"'"''
+everywhere 'pip install llama-jax[tpu]'
 # The flags were read by this version; another may mean something else by them.
 everywhere 'test "$(llama-jax --version)" = "llama-jax 0.1.0"'
 

@@ -22,9 +22,9 @@ while [ "$(state)" != ACTIVE ]; do
 done
 
 # 2. The program, and the disk that all hosts share.
-everywhere 'pip install '"'"'llama-jax[tpu]'"'"' && sudo mount 10.0.0.2:/share /mnt/run'
+everywhere 'pip install llama-jax[tpu] && sudo mount 10.0.0.2:/share /mnt/run'
 # The flags were read by this version; another may mean something else by them.
 everywhere 'test "$(llama-jax --version)" = "llama-jax 0.1.0"'
 
 # 3. One service a host, which the host itself starts again; 2 means refused, and stays down.
-everywhere 'sudo systemctl stop llama-jax-pool 2> /dev/null; sudo systemctl reset-failed 2> /dev/null; sudo systemd-run --unit=llama-jax-pool --collect --uid="$(id -u)" --property=Restart=on-failure --property=RestartSec=15 --property=RestartPreventExitStatus=2 --property=StartLimitIntervalSec=3600 --property=StartLimitBurst=100 --property=TimeoutStopSec=600 --setenv=LLAMA_JAX_CLUSTER=auto --setenv=PATH="$PATH" --setenv=HOME="$HOME" "$(command -v llama-jax)" train llama2_7b --mesh.replica 2 --run-dir /mnt/run/pool --data.directory /mnt/run/tokens'
+everywhere 'sudo systemctl stop llama-jax-pool 2> /dev/null; sudo systemctl reset-failed 2> /dev/null; sudo systemd-run --unit=llama-jax-pool --collect --uid="$(id -u)" --property=Restart=on-failure --property=RestartSec=15 --property=RestartPreventExitStatus=2 --property=StartLimitIntervalSec=3600 --property=StartLimitBurst=100 --property=TimeoutStopSec=600 --setenv=LLAMA_JAX_CLUSTER=auto --setenv=PATH="$PATH" --setenv=HOME="$HOME" "$(command -v llama-jax)" train llama2_7b --pod '"'"'v5p:4x4x4*2'"'"' --run-dir /mnt/run/pool --data.directory /mnt/run/tokens'
