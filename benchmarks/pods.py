@@ -44,23 +44,22 @@ class Case:
     slices: int = 1
     rows: float
     seq_len: int = 4096
-    remat: str = ""
+    overrides: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """Of its reading."""
         parts = [self.recipe, self.topology.replace(":", "-"), f"x{self.slices}"]
-        parts += [f"{self.rows:g}x{self.seq_len}", *([self.remat] if self.remat else [])]
+        parts += [f"{self.rows:g}x{self.seq_len}", *(self.overrides[1::2])]
         return "_".join(parts)
 
     @property
     def command(self) -> list[str]:
         """That compiles it."""
-        more = ["--compute.remat", self.remat] if self.remat else []
         return [
             *("doctor", self.recipe, "--topology", self.topology),
             *("--slices", f"{self.slices}", "--rows-per-chip", f"{self.rows:g}"),
-            *("--data.seq-len", f"{self.seq_len}", *more, "--json"),
+            *("--data.seq-len", f"{self.seq_len}", *self.overrides, "--json"),
         ]
 
 
@@ -69,24 +68,20 @@ def of_published(run: PublishedRun) -> Case:
     return Case(
         recipe=run.recipe,
         topology=run.topology,
-        slices=run.num_slices,
         rows=run.rows_per_chip,
         seq_len=run.seq_len,
-        remat=run.remat,
+        overrides=run.overrides,
     )
 
 
 # Those that others' programs were compiled for too, then one recipe of each size on each kind.
 _OURS = (
-    Case(recipe="llama2_7b", topology="v5p:2x4x4", rows=4),
-    Case(recipe="llama2_7b", topology="v5e:4x4", rows=1),
-    Case(recipe="llama2_7b", topology="v5e:4x4", rows=4),
-    Case(recipe="llama2_70b", topology="v5p:4x4x4", rows=2),
-    Case(recipe="llama2_70b", topology="v5e:16x16", rows=1),
-    Case(recipe="llama2_7b", topology="v4:4x4x4", rows=2),
-    Case(recipe="llama3_1_8b", topology="v5p:4x4x4", rows=1, seq_len=8192),
-    Case(recipe="llama2_13b", topology="v5p:4x4x4", rows=4),
-    Case(recipe="llama2_7b", topology="tpu7x:4x4x4", rows=8),
+    Case(
+        recipe="llama2_7b",
+        topology="v5e:4x4",
+        rows=4,
+        overrides=("--compute.remat", "full", "--mesh.fsdp-line", "4"),
+    ),
 )
 CASES = tuple(dict.fromkeys([*map(of_published, PUBLISHED_RUNS), *_OURS]))
 

@@ -78,10 +78,10 @@ def lay_over(config: RunConfig, known: Mapping[str, PodSettings], slices: Slices
         config.train, accumulation_steps=_pieces(config, settings.tokens, slices)
     )
     compute = dataclasses.replace(config.compute, remat=settings.remat)
-    return dataclasses.replace(config, train=train, compute=compute, mesh=_mesh(slices))
+    return dataclasses.replace(config, train=train, compute=compute, mesh=mesh_over(slices))
 
 
-def _mesh(slices: Slices) -> MeshConfig:
+def mesh_over(slices: Slices) -> MeshConfig:
     """Parameters are split over a slice: over a plane of its torus, and along the line across."""
     pod = slices.pod
     sides = sorted(int(side) for side in pod.topology.split("x")) if pod.topology else [pod.count]

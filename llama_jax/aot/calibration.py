@@ -19,28 +19,26 @@ class PublishedRun:
     Attributes:
         name: Who, what and where.
         recipe: Ours of the same model.
-        topology: One slice.
-        num_slices: How many.
-        rows_per_chip: Of `seq_len` tokens.
+        topology: That our program is compiled for; theirs may have had more chips.
+        rows_per_chip: Of `seq_len` tokens, in our program; theirs may have had more.
         seq_len: Tokens of a row.
+        overrides: Of our recipe, as the command line takes them.
         tokens_per_second_per_chip: As published, or from the published time of a step.
         source: Where.
-        remat: Nearest to what the run saved.
     """
 
     name: str
     recipe: str
     topology: str
-    num_slices: int = 1
     rows_per_chip: float
     seq_len: int
+    overrides: tuple[str, ...]
     tokens_per_second_per_chip: float
     source: str
-    remat: str = ""
 
     @property
     def seconds(self) -> float:
-        """Of one step."""
+        """Of as many tokens as a step of ours has."""
         return self.rows_per_chip * self.seq_len / self.tokens_per_second_per_chip
 
 
@@ -48,78 +46,78 @@ _AXLEARN = "Lee et al. 2025 (arXiv:2507.05411), table of iteration times"
 _FUJI = "comments of axlearn/experiments/text/gpt/fuji.py, commit 01ebc3f"
 _TIERS = "MaxText 0.2.0, docs/reference/models/tiering.md"
 
+_V5P_70B = ("--compute.remat", "attention", "--mesh.fsdp-line", "4")
+_V5P_7B = ("--compute.remat", "qkv", "--mesh.fsdp-line", "2")
+_V5E_7B = ("--compute.remat", "qkv", "--mesh.fsdp-line", "4")
+
 PUBLISHED_RUNS = (
     PublishedRun(
-        name="AXLearn LLaMA-2 7B, v5p-512",
+        name="AXLearn LLaMA-2 7B, v5p, 256 chips",
         recipe="llama2_7b",
-        topology="v5p:4x8x8",
+        topology="v5p:2x4x4",
         rows_per_chip=4,
         seq_len=4096,
+        overrides=_V5P_7B,
         tokens_per_second_per_chip=4 * 4096 / 2.5,
         source=_AXLEARN,
     ),
     PublishedRun(
-        name="AXLearn LLaMA-2 70B, v5p-1024",
+        name="AXLearn LLaMA-2 70B, v5p, 512 chips",
         recipe="llama2_70b",
-        topology="v5p:8x8x8",
+        topology="v5p:4x4x4",
         rows_per_chip=2,
         seq_len=4096,
+        overrides=_V5P_70B,
         tokens_per_second_per_chip=2 * 4096 / 11.6,
         source=_AXLEARN,
     ),
     PublishedRun(
         name="MaxText LLaMA-2 70B, v5p, 512 chips",
         recipe="llama2_70b",
-        topology="v5p:8x8x8",
+        topology="v5p:4x4x4",
         rows_per_chip=2,
         seq_len=4096,
+        overrides=_V5P_70B,
         tokens_per_second_per_chip=692,
         source=_TIERS,
     ),
     PublishedRun(
-        name="AXLearn LLaMA-2 7B, 4 x v5e-256",
+        name="AXLearn LLaMA-2 7B, v5e, 4 x 256 chips",
         recipe="llama2_7b",
-        topology="v5e:16x16",
-        num_slices=4,
+        topology="v5e:4x4",
         rows_per_chip=1,
         seq_len=4096,
+        overrides=_V5E_7B,
         tokens_per_second_per_chip=4096 / 2.21,
         source=_FUJI,
     ),
     PublishedRun(
-        name="AXLearn LLaMA-2 70B, 4 x v5e-256",
-        recipe="llama2_70b",
-        topology="v5e:16x16",
-        num_slices=4,
-        rows_per_chip=1,
-        seq_len=4096,
-        tokens_per_second_per_chip=4096 / 14.3736,
-        source=_FUJI,
-    ),
-    PublishedRun(
-        name="MaxText LLaMA-2 70B, v6e-256",
-        recipe="llama2_70b",
-        topology="v6e:16x16",
-        rows_per_chip=4,
-        seq_len=4096,
-        tokens_per_second_per_chip=900,
-        source=_TIERS,
-    ),
-    PublishedRun(
-        name="MaxText LLaMA-3.1 8B, v6e-256",
+        name="MaxText LLaMA-3.1 8B, v6e, 256 chips",
         recipe="llama3_1_8b",
         topology="v6e:16x16",
-        rows_per_chip=4,
+        rows_per_chip=2,
         seq_len=8192,
+        overrides=("--compute.remat", "qkv"),
         tokens_per_second_per_chip=7207,
         source=_TIERS,
     ),
     PublishedRun(
-        name="MaxText LLaMA-3.1 70B, v6e-256",
+        name="MaxText LLaMA-2 70B, v6e, 256 chips",
+        recipe="llama2_70b",
+        topology="v6e:16x16",
+        rows_per_chip=1,
+        seq_len=4096,
+        overrides=("--compute.remat", "qkv"),
+        tokens_per_second_per_chip=900,
+        source=_TIERS,
+    ),
+    PublishedRun(
+        name="MaxText LLaMA-3.1 70B, v6e, 256 chips",
         recipe="llama3_1_70b",
         topology="v6e:16x16",
-        rows_per_chip=2,
+        rows_per_chip=1,
         seq_len=8192,
+        overrides=("--compute.remat", "attention"),
         tokens_per_second_per_chip=960,
         source=_TIERS,
     ),

@@ -20,6 +20,9 @@ _STATE_BYTES_PER_PARAM = 12  # float32 parameters and AdamW's two moments
 _BF16_BYTES = 2
 _WORTH_TELLING = 0.02  # of the step's time
 _TIGHT, _ROOMY = 0.95, 0.5  # of the memory
+_PLANE_AND_LINE = (
+    "give mesh.fsdp a plane of the torus and mesh.fsdp_line the line across it, as --pod does"
+)
 _WIDE_MATRIX_UNITS = ("v6e", "tpu7x")  # 256 x 256; those before had 128 x 128
 
 
@@ -132,8 +135,7 @@ def _disguised_gathers(case: _Case) -> Iterator[Finding]:
             evidence=f"{sum(c.bytes for c in reduces) / 1e9:,.1f} GB in "
             f"{sum(c.count for c in reduces):,} launches; {seconds:.2f} s on the links, twice "
             "what an all-gather takes",
-            fix="gather the weight before the matmul: make it whole along its sharded axis in "
-            "the compute dtype",
+            fix=_PLANE_AND_LINE,
         )
 
 
@@ -155,8 +157,7 @@ def _reduced_gradients(case: _Case) -> Iterator[Finding]:
         evidence=f"{moved / 1e9:,.1f} GB of all-reduce a step, in "
         f"{sum(c.count for c in reduces):,} launches, for {case.gradient_bytes / 1e9:,.1f} GB of "
         f"gradients; {seconds:.2f} s on the links, {case.share(seconds)}",
-        fix="a reduce-scatter moves half: pin each gradient to the layout of its parameter "
-        "before it is reduced",
+        fix=f"a reduce-scatter moves half: {_PLANE_AND_LINE}",
     )
 
 

@@ -26,10 +26,12 @@ It needs the compiler of the hardware, not the hardware: pip install 'llama-jax[
 'llama-jax[cuda]' for GPUs.
 
 examples:
-  llama-jax doctor llama2_7b --topology v5p:4x4x4 --rows-per-chip 4
+  llama-jax doctor llama2_7b --pod v5p:4x4x4
   llama-jax doctor llama2_70b --topology v5p:4x4x8 --slices 2 --usd-per-chip-hour 4.2
   llama-jax doctor llama3_8b --topology v5e:16x16 --rows-per-chip 1 --save-hlo step.hlo --json
-  llama-jax doctor llama2_7b --topology v5e:4x4 --tune"""
+  llama-jax doctor llama2_7b --topology v5e:4x4 --tune
+
+`llama-jax doctor restart RECIPE` kills a small run of it and proves that nothing is lost."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,8 +43,8 @@ class Options:
             says for it, and --topology and --slices from it.
         topology: CHIP:GRID or CHIP:COUNT, as in v5p:4x4x8 or h100:8.
         slices: Pods of that kind, joined by the data-centre network.
-        rows_per_chip: Rows of a batch on each chip, in place of the recipe's batch; may be a
-            fraction.
+        rows_per_chip: Rows of a batch on each chip, computed at once, in place of the recipe's
+            batch; may be a fraction.
         usd_per_chip_hour: Your price; there is no default, for prices are by contract and region.
         goodput: Share of the wall clock in which steps run. Assumed; LLaMA-3's run had over 90%.
         xla: Options of XLA and libtpu as NAME=VALUE, beside those that the run brings along.
@@ -67,6 +69,10 @@ class Options:
 def main(argv: list[str]) -> int:
     """Runs the command; see `--help`."""
     started = time.monotonic()
+    if argv[:1] == ["restart"]:
+        from llama_jax.cli.doctor_restart import main as restart
+
+        return restart(argv[1:])
     config, options = parse_recipe(
         argv, prog="llama-jax doctor", description=_DESCRIPTION, extra=Options
     )
@@ -83,7 +89,7 @@ def main(argv: list[str]) -> int:
     if options.tune:
         from llama_jax.cli.doctor_tune import tune
 
-        return tune(request, as_json=options.json)
+        return tune(request, rows=options.rows_per_chip or 1.0, as_json=options.json)
     try:
         found = examine(
             request, started=started, options=_xla_options(options.xla), save_hlo=options.save_hlo

@@ -110,7 +110,9 @@ def plan_request(
                 f"--rows-per-chip={rows_per_chip:g} on {pod.count * num_slices} chips makes a "
                 f"batch of {rows:g} rows: give a fraction that makes whole rows."
             )
-        train = dataclasses.replace(config.train, batch_size=round(rows), batch_ramp=())
+        train = dataclasses.replace(
+            config.train, batch_size=round(rows), batch_ramp=(), accumulation_steps=1
+        )
         config = dataclasses.replace(config, train=train)
     if num_slices > 1 and config.mesh.replica == 1:
         # Between slices the network is slow: each holds the model whole.

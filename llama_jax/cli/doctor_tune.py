@@ -18,9 +18,10 @@ from typing import Any
 from llama_jax.aot.compile import DoesNotFit
 from llama_jax.cli.doctor_page import describe, document
 from llama_jax.cli.doctor_run import Request, examine, plan_request
-from llama_jax.config import RunConfig
+from llama_jax.config import MeshConfig, RunConfig
 from llama_jax.config.run import REMAT_POLICIES
 from llama_jax.hardware import Pod
+from llama_jax.pods import Slices, mesh_over
 from llama_jax.recipe import to_json
 
 _GIB = 1 << 30
@@ -62,11 +63,14 @@ class Trial:
         return self.answer["needed_bytes"] or float("inf")
 
 
-def tune(request: Request, *, as_json: bool) -> int:
-    """Searches, prints what was found, and returns the exit code."""
+def tune(request: Request, *, rows: float, as_json: bool) -> int:
+    """Searches from so many rows a chip on, prints what was found, and returns the exit code."""
     config, pod = request.config, request.machine.pod
+    if config.mesh == MeshConfig(replica=config.mesh.replica):  # the recipe names no split
+        slices = Slices(pod=pod, count=request.machine.num_slices)
+        config = dataclasses.replace(config, mesh=mesh_over(slices))
     attempt = Attempts(pod, request.machine.num_slices, _cache_folder())
-    trials = list(search(config, max(1.0, request.rows_per_chip), attempt))
+    trials = list(search(config, rows, attempt))
     fitting = [trial for trial in trials if trial.fits]
     if not fitting:
         print("llama-jax doctor: nothing fits; use more chips.", file=sys.stderr)
@@ -99,11 +103,17 @@ def search(
                 best = trial
     if best is None:
         return
+    mesh = best.config.mesh
     for split in _TENSOR_SPLITS:
-        if config.model.num_kv_heads % split or config.mesh.tensor != 1:
+        if (
+            config.model.num_kv_heads % split
+            or mesh.tensor != 1
+            or (mesh.fsdp != -1 and mesh.fsdp % split)
+        ):
             return
-        mesh = dataclasses.replace(best.config.mesh, tensor=split)
-        yield attempt(dataclasses.replace(best.config, mesh=mesh), best.rows_per_chip)
+        fewer = mesh.fsdp if mesh.fsdp == -1 else mesh.fsdp // split
+        mesh_of_split = dataclasses.replace(mesh, tensor=split, fsdp=fewer)
+        yield attempt(dataclasses.replace(best.config, mesh=mesh_of_split), best.rows_per_chip)
 
 
 def _more_rows(
@@ -181,8 +191,9 @@ def _compile(request: Request) -> dict[str, Any]:
 def _overrides(request: Request) -> str:
     config = request.config
     told = f"--rows-per-chip {request.rows_per_chip:g} --compute.remat {config.compute.remat}"
-    if config.mesh.tensor != 1:
-        told += f" --mesh.tensor {config.mesh.tensor}"
+    for name, size in dataclasses.asdict(config.mesh).items():
+        if size != getattr(MeshConfig(), name):
+            told += f" --mesh.{name.replace('_', '-')} {size}"
     return told
 
 

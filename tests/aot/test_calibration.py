@@ -2,8 +2,9 @@
 
 import pytest
 
+from benchmarks.pods import samples
 from llama_jax.aot.calibration import PUBLISHED_RUNS, Sample, fit, leave_one_out
-from llama_jax.aot.step_time import Calibration, predict_step_time
+from llama_jax.aot.step_time import CALIBRATED, Calibration, predict_step_time
 from llama_jax.hardware import parse_pod
 from llama_jax.recipe import load_recipe
 from tests.aot.fakes import kernel, machine, program
@@ -42,3 +43,10 @@ def test_published_runs_are_of_recipes_and_pods_that_exist(run):
 
     mfu = run.tokens_per_second_per_chip * train_flops_per_token(config.model, run.seq_len, "full")
     assert 0.35 < mfu / peak < 0.75
+
+
+def test_what_is_kept_in_the_repository_gives_the_calibration_and_its_promise():
+    found = samples()
+    assert fit(found) == CALIBRATED
+    errors = [abs(error) for error in leave_one_out(found)]
+    assert sum(errors) / len(errors) <= 0.15
