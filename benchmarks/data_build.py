@@ -251,6 +251,8 @@ class Measured:
                 target=_measure, args=(task, key, work, self._prepare, theirs)
             )
             process.start()
+            # Else nobody hears of its death.
+            theirs.close()
             stage = task.name.split("/")[0]
             self.peaks[stage] = max(self.peaks[stage], ours.recv())
             process.join()

@@ -77,11 +77,11 @@ def edited(text: str, seed: int) -> str:
 
 def similarities(texts: list[str], ngram: int) -> dict[tuple[int, int], float]:
     """Jaccard similarity of each pair of texts, by their places, that have an n-gram in common."""
-    numbers: dict[str, int] = {}
+    numbers: dict[bytes, int] = {}
     rows, columns = [], []
     for row, text in enumerate(texts):
         words = plain(text).split()
-        grams = {" ".join(words[at : at + ngram]) for at in range(max(len(words) - ngram + 1, 1))}
+        grams = {b" ".join(words[at : at + ngram]) for at in range(max(len(words) - ngram + 1, 1))}
         columns += [numbers.setdefault(gram, len(numbers)) for gram in grams]
         rows += [row] * len(grams)
     ones = np.ones(len(rows), np.int32)

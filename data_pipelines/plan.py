@@ -15,6 +15,8 @@ _PART_BYTES = 8 << 20
 _MAX_PARTS = 4096
 _MIN_BUCKET_BYTES, _MAX_BUCKET_BYTES = 8 << 20, 512 << 20
 _USUAL_BUCKETS = 64
+# More would make the pieces of a bucket, one of each part, too small to compress well.
+_FINE = 4
 
 
 def parts(files: Sequence[RawFile]) -> Iterator[tuple[RawFile, ...]]:
@@ -33,8 +35,13 @@ def parts(files: Sequence[RawFile]) -> Iterator[tuple[RawFile, ...]]:
         yield tuple(part)
 
 
+def num_fine_buckets(text_bytes: int) -> int:
+    """Into how many buckets so much text is cut first: those that are held in memory."""
+    return _FINE * num_buckets(text_bytes)
+
+
 def num_buckets(text_bytes: int) -> int:
-    """Into how many buckets so much text goes; a bucket is held in memory, and becomes a shard."""
+    """Into how many buckets so much text goes; a bucket becomes a shard."""
     bucket_bytes = min(max(text_bytes // _USUAL_BUCKETS, _MIN_BUCKET_BYTES), _MAX_BUCKET_BYTES)
     return max(-(-text_bytes // bucket_bytes), 1)
 

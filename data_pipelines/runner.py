@@ -289,7 +289,7 @@ def _collect(source: Source) -> list[Task]:
     opened, filters = open_source(source), open_filters(source.filters)
     within = open_filters(getattr(source, "file_filters", ()))
     files = list(opened.files())
-    buckets = plan.num_buckets(sum(file.expected_text_bytes() for file in files))
+    buckets = plan.num_fine_buckets(sum(file.expected_text_bytes() for file in files))
     # Lists of evaluation items, say: what a filter reads decides its results.
     filters_made_from = [
         each.fingerprint() for each in (*filters, *within) if isinstance(each, Fingerprinted)
