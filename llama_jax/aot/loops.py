@@ -9,7 +9,7 @@ from llama_jax.aot.hlo import Computation, Instruction, Module, reading
 _MAX_DEPTH = 64  # of what a counter is computed from; a real one takes five steps at most
 _SAME_VALUE = ("copy", "bitcast", "convert", "reshape", "copy-start", "copy-done")
 _KNOWN = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
-_OPPOSITE = {"GT": "LT", "GE": "LE", "LT": "GT", "LE": "GE", "NE": "NE", "EQ": "EQ"}
+_MIRRORED = {"GT": "LT", "GE": "LE"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,8 +37,12 @@ def trip_counts(module: Module) -> dict[str, int | None]:
             known = constants.get(computation.name, {})
             with reading(instruction):
                 loop = _Loop(module, computation, instruction, known)
-                counts[loop.body.name] = loop.trip_count()
-                constants[loop.body.name] = loop.constants()
+                trips, body = loop.trip_count(), loop.body.name
+                # Two loops of one body that differ are told by neither.
+                counts[body] = trips if counts.get(body, trips) == trips else None
+                constants[body] = dict(
+                    loop.constants().items() & constants.get(body, loop.constants()).items()
+                )
     return counts
 
 
@@ -68,9 +72,9 @@ class _Loop:
         if None in paths:
             return None
         (left, left_step), (right, right_step) = paths  # type: ignore[misc]
-        if direction in ("GT", "GE"):
+        if direction in _MIRRORED:
             left, left_step, right, right_step = right, right_step, left, left_step
-            direction = _OPPOSITE[direction]
+            direction = _MIRRORED[direction]
         return _iterations(direction, right - left, left_step - right_step)
 
     def constants(self) -> dict[int, int]:

@@ -111,6 +111,17 @@ def test_what_cannot_be_read_is_not_guessed(body, condition, i):
     assert trips(body, condition, start(i, "constant(9)")) is None
 
 
+def test_two_loops_of_one_body_are_counted_if_they_agree():
+    again = """
+        %d = s32[] constant(BOUND)
+        %t.2 = (s32[], s32[]) tuple(%a, %d)
+        %w.2 = (s32[], s32[]) while(%t.2), condition=%loop.while, body=%loop
+        """
+    entry = start("constant(0)", "constant(9)").replace("ROOT %w", again + "ROOT %w")
+    assert trips(UP, BELOW, entry.replace("BOUND", "9")) == 9
+    assert trips(UP, BELOW, entry.replace("BOUND", "8")) is None
+
+
 def test_a_loop_in_a_loop_multiplies_and_may_take_constants_from_outside():
     work = "%x = f32[4] constant({...})\n%y = f32[4] negate(%x) @10\n"
     inner = parts("inner", work + UP, BELOW)
