@@ -148,6 +148,16 @@ def test_a_kept_work_folder_spares_what_has_not_changed(config, tmp_path):
     assert contents(tmp_path / "two") == contents(tmp_path / "three")
 
 
+def test_what_is_held_in_memory_is_a_quarter_of_a_bucket(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("data_pipelines.plan._MIN_BUCKET_BYTES", 20_000)
+    work = tmp_path / "work"
+    build(config, tmp_path / "out", Quiet(), work=work)
+    collected = json.loads((work / "collect/files/00000/done.json").read_text())["result"]
+    buckets = len(list((work / "gather/files").iterdir()))
+    assert collected["num_buckets"] == 4 * buckets
+    assert buckets > 1
+
+
 def test_a_kept_work_folder_spares_the_search_for_duplicates(config, tmp_path):
     source = dataclasses.replace(
         config.sources[0], dedup=(ParagraphDedup(), MinHash(bands=2, rows=4))
