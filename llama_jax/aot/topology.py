@@ -43,6 +43,8 @@ def devices_of(pod: Pod, num_slices: int = 1) -> list[Any]:
     options: dict[str, Any] = {} if num_slices == 1 else {"num_slices": num_slices}
     if pod.chip.name == "v4":
         options["chip_config_name"] = "megacore"  # one device a chip, as Cloud TPUs show it
+    if pod.count == 1:
+        options["chips_per_host_bounds"] = (1, 1, 1)  # libtpu's default is a host of four
     with _quiet_stderr():
         found = topologies.get_topology_desc(
             f"{pod.chip.name}:{pod.topology}", platform="tpu", **options
