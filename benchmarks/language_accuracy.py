@@ -33,7 +33,7 @@ _ENGLISH = {
     "the", "of", "and", "to", "in", "is", "that", "for", "with", "be", "are", "this", "on", "not",
 }
 # fmt: on
-_MOST_ENGLISH = 0.08
+_MOST_ENGLISH = 0.15
 _LEAST_CHARACTERS = 200
 _LEAST_SCORE = 0.5
 _WIDTH = 3
