@@ -18,7 +18,7 @@ class PodSettings:
     """
 
     tokens: int
-    remat: Literal["none", "full", "attention", "qkv", "dots", "offload"] = "full"
+    remat: Literal["none", "full", "attention", "qkv", "gate", "dots", "offload"] = "full"
     min_chips: int = 1
 
     def __post_init__(self) -> None:

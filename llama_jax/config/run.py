@@ -12,7 +12,7 @@ from llama_jax.config.optimizer import Optimizer, Schedule, WarmupStableDecay
 from llama_jax.config.stream import check_stream
 
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
-REMAT_POLICIES = ("none", "full", "attention", "qkv", "dots", "offload")
+REMAT_POLICIES = ("none", "full", "attention", "qkv", "gate", "dots", "offload")
 ATTENTION_BACKENDS = ("auto", "xla", "splash", "cudnn")
 MATMULS = ("dtype", "int8", "fp8")
 CONTEXT_EXCHANGES = ("gather", "all_to_all", "ring")
@@ -29,8 +29,8 @@ class ComputeConfig:
             to 8 bits, forward and for the gradient of activations. They need the extra `quant`.
         remat: What the backward pass finds saved: "none" recomputes nothing, "full" recomputes
             each block from its input, "attention" saves attention outputs, "qkv" the queries,
-            keys and values too, "dots" saves matmul outputs, "offload" keeps matmul outputs in
-            host memory.
+            keys and values too, "gate" the MLP's gates instead, "dots" saves matmul outputs,
+            "offload" keeps matmul outputs in host memory.
         attention: Kernel; "auto" is splash attention on TPU, cuDNN on GPU and XLA on CPU.
         context: How attention crosses the shards of a row where `mesh.context` splits it: "gather"
             makes keys and values whole on each device, "all_to_all" exchanges rows for heads,
@@ -41,7 +41,7 @@ class ComputeConfig:
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     matmul: Literal["dtype", "int8", "fp8"] = "dtype"
-    remat: Literal["none", "full", "attention", "qkv", "dots", "offload"] = "full"
+    remat: Literal["none", "full", "attention", "qkv", "gate", "dots", "offload"] = "full"
     attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
     context: Literal["gather", "all_to_all", "ring"] = "gather"
     loss_chunks: int = 8

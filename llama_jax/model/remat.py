@@ -7,6 +7,7 @@ import jax
 
 # Named with `checkpoint_name` where they are computed.
 ATTENTION = ("attention",)
+GATE = ("mlp_gate", "mlp_gate_up", *ATTENTION)
 QKV = ("query", "key", "value", *ATTENTION)
 MATMULS = (*QKV, "mlp_gate_up", "mlp_gate", "mlp_up")
 
@@ -31,6 +32,8 @@ def rematerialize(block: Callable[..., Any], policy: str) -> Callable[..., Any]:
             keep = saved.save_only_these_names(*ATTENTION)
         case "qkv":
             keep = saved.save_only_these_names(*QKV)
+        case "gate":
+            keep = saved.save_only_these_names(*GATE)
         case "dots":
             keep = saved.save_from_both_policies(
                 saved.dots_with_no_batch_dims_saveable, saved.save_only_these_names(*ATTENTION)

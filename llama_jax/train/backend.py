@@ -33,7 +33,7 @@ _TPU_OPTIONS = {
     "xla_tpu_overlap_compute_collective_tc": "true",
 }
 # KiB of on-chip memory that one fusion may fill: the tiles of matmuls grow with it.
-_FUSION_MEMORY = {"v5e": 49152, "v5p": 49152}
+_FUSION_MEMORY = {"v5e": 49152, "v5p": 49152, "v6e": 49152, "tpu7x": 49152}
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h
 

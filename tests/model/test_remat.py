@@ -66,6 +66,8 @@ def test_each_policy_saves_what_its_name_says(one_device, capsys):
     _, of_none = names_saved("none", capsys)
     assert names_saved("full", capsys) == (set(), 0)
     assert names_saved("attention", capsys) == ({"attention"}, 2)  # with the log-sum-exp
+    assert names_saved("qkv", capsys) == ({"attention", "query", "key", "value"}, 5)
+    assert names_saved("gate", capsys) == ({"attention", "mlp_gate_up"}, 3)  # one on a CPU
     named, of_dots = names_saved("dots", capsys)
     assert "attention" in named
     assert 1 < of_dots < of_none
