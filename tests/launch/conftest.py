@@ -12,8 +12,9 @@ from tests.train.conftest import (  # noqa: F401 (fixtures)
 from tests.train.tiny_run import tiny_config
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config(corpus) -> RunConfig:  # noqa: F811
+    """A run of 12 steps that saves after 5, 10 and 12."""
     return tiny_config(
         data__directory=str(corpus),
         train__num_steps=12,
