@@ -17,6 +17,7 @@ from llama_jax.train.guards import NonFiniteGuard, StopRequest, stop_request
 from llama_jax.train.hosts import Hosts
 from llama_jax.train.ledger import Ledger
 from llama_jax.train.parts import Parts, open_parts
+from llama_jax.train.recompute import Recompute
 from llama_jax.train.schedule import make_schedule
 from llama_jax.train.spikes import SpikeGuard
 from llama_jax.train.state import TrainState
@@ -99,6 +100,7 @@ class _Run:
         self.config, self.parts, self.stop = parts.config, parts, stop
         self.watchdog = watchdog
         self.clock, self.journal = parts.clock, parts.journal
+        self.recompute = Recompute(parts.config, parts.program)
         self.seconds_to_first_step = 0.0
         train = parts.config.train
         self.learning_rate = make_schedule(
@@ -138,7 +140,11 @@ class _Run:
         batch = next(self.parts.batches)
         # The devices waited too only where they had nothing left to do.
         self.clock.data_seconds += self.clock.lap("data_wait" if self.ledger.idle else "steps")
-        state, metrics = train_step(state, batch, np.float32(self.learning_rate(done)))
+        learning_rate = np.float32(self.learning_rate(done))
+        if self.recompute.due(done + 1):
+            self.watchdog.expect(done, f"the check of update {done + 1:,}", long=True)
+            self.recompute.check(done + 1, state, batch, learning_rate)
+        state, metrics = train_step(state, batch, learning_rate)
         self.ledger.add(done + 1, metrics)
         if not self.seconds_to_first_step:
             jax.block_until_ready(metrics)
