@@ -28,7 +28,7 @@ test-beam: .venv-beam/installed
 
 # Steps compiled for TPUs that are not here, in an environment of its own: libtpu takes 700 MB.
 test-tpu: .venv-tpu/installed
-	.venv-tpu/bin/python -m pytest -m "tpu or slow" tests/aot tests/cli/test_doctor_tpu.py
+	.venv-tpu/bin/python -m pytest -m "tpu or slow" --numprocesses 2 tests/aot tests/cli/test_doctor_tpu.py
 
 lint: .venv/installed
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/basedpyright
