@@ -50,11 +50,11 @@ def batch():
     return rows, targets, (rows.segments > 0).astype(np.float32)
 
 
-def loss_and_gradients(config):
-    graphdef, params = new_params(config)
+def loss_and_gradients(config, compute=FLOAT32):
+    graphdef, params = new_params(config, compute)
     rows, targets, mask = batch()
 
-    compute = dataclasses.replace(FLOAT32, loss_chunks=2)
+    compute = dataclasses.replace(compute, loss_chunks=2)
     loss_sums = make_loss_sums(graphdef, compute, z_loss=1e-3)
     whole = Batch(rows.tokens, targets, mask, rows.positions, rows.segments)
 
@@ -80,6 +80,17 @@ def test_loss_and_gradients_are_the_same_under_every_layout(name, sizes):
     expected, d_expected = on_one_device(name)
     with layout(**sizes):
         loss, gradients = loss_and_gradients(CONFIGS[name])
+    np.testing.assert_allclose(loss, expected, rtol=2e-6)
+    for got, wanted in zip(jax.tree.leaves(gradients), jax.tree.leaves(d_expected), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=2e-6 * np.abs(wanted).max() + 1e-9)
+
+
+@pytest.mark.parametrize("context", ["all_to_all", pytest.param("ring", marks=pytest.mark.slow)])
+def test_a_model_that_recomputes_is_the_same_however_rows_cross_devices(context):
+    expected, d_expected = on_one_device("untied")
+    with layout(context=2):
+        compute = dataclasses.replace(FLOAT32, context=context, remat="attention")
+        loss, gradients = loss_and_gradients(CONFIGS["untied"], compute)
     np.testing.assert_allclose(loss, expected, rtol=2e-6)
     for got, wanted in zip(jax.tree.leaves(gradients), jax.tree.leaves(d_expected), strict=True):
         np.testing.assert_allclose(got, wanted, atol=2e-6 * np.abs(wanted).max() + 1e-9)

@@ -66,10 +66,10 @@ def on_one_device(num_kv_heads):
 @pytest.mark.parametrize(
     ("mesh", "num_kv_heads"),
     [
-        ("context 2", 2),
-        ("context 4", 2),
-        ("fsdp 2, context 2, tensor 2", 8),
         ("context 4, tensor 2", 2),
+        pytest.param("context 2", 2, marks=pytest.mark.slow),
+        pytest.param("context 4", 2, marks=pytest.mark.slow),
+        pytest.param("fsdp 2, context 2, tensor 2", 8, marks=pytest.mark.slow),
         pytest.param("context 8", 1, marks=pytest.mark.slow),
         pytest.param("context 8", 8, marks=pytest.mark.slow),
     ],
@@ -100,7 +100,7 @@ def test_a_document_has_no_part_in_the_others(context):
     q, k, v, weights = heads(4, K=2)
     edited = (SEGMENTS == 2)[..., None, None]
     others = (SEGMENTS != 2)[..., None, None]
-    with layout("context 4"):
+    with layout("context 2"):
         mix = mix_packed(context)
         before = outputs_and_gradients(mix, q, k, v, weights * others)
         after = outputs_and_gradients(
@@ -140,6 +140,7 @@ def test_splash_mixes_whole_rows_after_an_all_to_all():
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_long_pieces_are_mixed_some_rows_at_a_time(monkeypatch):
     monkeypatch.setattr(blocks, "ROWS", 4)
     with layout("context 2"):
