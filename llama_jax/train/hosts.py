@@ -74,14 +74,16 @@ class SlowHost:
     why: str
 
 
-def find_slow(times: Mapping[int, HostTimes]) -> SlowHost | None:
+def find_slow(times: Mapping[int, HostTimes], interval: int) -> SlowHost | None:
     """The process that keeps the others waiting most; None where none stands out.
 
     Args:
-        times: Of processes, by number; those of another interval than the latest do not count.
+        times: Of processes, by number.
+        interval: Updates; a process that is behind by more is not compared. By one it may be, for
+            nobody waits until all have told.
     """
     latest = max((host.step for host in times.values()), default=0)
-    current = {index: host for index, host in times.items() if host.step == latest}
+    current = {index: host for index, host in times.items() if host.step >= latest - interval}
     if len(current) < 2:
         return None
     index, host = max(current.items(), key=lambda item: item[1].busy_seconds)
@@ -132,4 +134,5 @@ class Pace:
         if jax.process_index():
             return here, None
         heard = self._hosts.heard("pace")
-        return here, find_slow({index: HostTimes(**told) for index, told in heard.items()})
+        times = {index: HostTimes(**told) for index, told in heard.items()}
+        return here, find_slow(times, updates)

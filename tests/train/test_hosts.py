@@ -9,17 +9,18 @@ def times(busy, *, data=0.0, step=10):
 
 
 def test_the_host_that_waits_least_for_the_devices_is_the_slow_one():
-    slow = find_slow({0: times(0.1), 1: times(0.7, data=0.6), 2: times(0.12), 3: times(0.1)})
+    late = times(0.7, data=0.6, step=8)  # has not told of the last interval yet
+    slow = find_slow({0: times(0.1), 1: late, 2: times(0.12), 3: times(0.1)}, 2)
     assert slow is not None and slow.index == 1
     assert "0.7 s an update" in slow.why and "0.6 s of them for data" in slow.why
-    pair = find_slow({0: times(0.1), 1: times(0.7)})
+    pair = find_slow({0: times(0.1), 1: times(0.7)}, 2)
     assert pair is not None and pair.index == 1
 
 
 def test_hosts_that_are_alike_or_alone_or_of_another_interval_are_not_named():
-    assert find_slow({}) is None and find_slow({0: times(0.9)}) is None
-    assert find_slow({0: times(0.3), 1: times(0.4), 2: times(0.35)}) is None
-    assert find_slow({0: times(0.1, step=20), 1: times(0.9, step=10)}) is None
+    assert find_slow({}, 2) is None and find_slow({0: times(0.9)}, 2) is None
+    assert find_slow({0: times(0.3), 1: times(0.4), 2: times(0.35)}, 2) is None
+    assert find_slow({0: times(0.1, step=20), 1: times(0.9, step=17)}, 2) is None
 
 
 def test_each_interval_is_measured_from_the_one_before():
