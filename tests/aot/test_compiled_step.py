@@ -69,10 +69,21 @@ def recomputed_matmul_params(remat: str) -> int:
     return layers - down if remat == "full" else 0
 
 
-@pytest.mark.parametrize(("remat", "forward_launches"), [("full", 2), ("dots", 1)])
-def test_matmuls_and_kernels_are_those_counted_by_hand(remat, forward_launches):
-    program, tokens = compiled(remat, "v5e:2x2", MeshConfig())
-    by_hand = (6 * matmul_params(MODEL) + 2 * recomputed_matmul_params(remat)) * tokens
+def swaps_flops_per_token(remat: str) -> int:
+    """TPUs swap the halves of a head for RoPE by a matmul with a permutation (ops/rope.py)."""
+    heads = MODEL.num_layers * (MODEL.num_heads + MODEL.num_kv_heads)
+    passes = 3 if remat == "full" else 2
+    return 2 * passes * heads * MODEL.head_dim**2
+
+
+@pytest.mark.parametrize(
+    ("remat", "topology", "forward_launches"),
+    [("full", "v5e:2x2", 2), ("dots", "v5e:2x2", 1), ("full", "tpu7x:2x2x1", 2)],
+)
+def test_matmuls_and_kernels_are_those_counted_by_hand(remat, topology, forward_launches):
+    program, tokens = compiled(remat, topology, MeshConfig())
+    params = 6 * matmul_params(MODEL) + 2 * recomputed_matmul_params(remat)
+    by_hand = (params + swaps_flops_per_token(remat)) * tokens
     assert program.matmul_flops == pytest.approx(by_hand, rel=0.01)
 
     kernels = {"fwd" if "fwd" in one.name else "bwd": one for one in program.kernels}
