@@ -21,7 +21,9 @@ from llama_jax.config import (
 from llama_jax.config.pod import PodSettings
 
 PODS = {
-    "v5p": PodSettings(tokens=8_192, remat="attention", min_chips=64),
+    "v5e": PodSettings(tokens=4_096, remat="full", min_chips=256),
+    "v5p": PodSettings(tokens=8_192, remat="gate", min_chips=64),
+    "v6e": PodSettings(tokens=4_096, remat="qkv", min_chips=256),
 }
 
 
