@@ -49,6 +49,7 @@ _TIERS = "MaxText 0.2.0, docs/reference/models/tiering.md"
 _V5P_70B = ("--compute.remat", "attention", "--mesh.fsdp-line", "4")
 _V5P_7B = ("--compute.remat", "qkv", "--mesh.fsdp-line", "2")
 _V5E_7B = ("--compute.remat", "qkv", "--mesh.fsdp-line", "4")
+_V6E_70B = ("--compute.remat", "qkv", "--mesh.fsdp", "16", "--mesh.fsdp-line", "16")
 
 PUBLISHED_RUNS = (
     PublishedRun(
@@ -107,7 +108,7 @@ PUBLISHED_RUNS = (
         topology="v6e:16x16",
         rows_per_chip=1,
         seq_len=4096,
-        overrides=("--compute.remat", "qkv"),
+        overrides=_V6E_70B,
         tokens_per_second_per_chip=900,
         source=_TIERS,
     ),

@@ -53,7 +53,7 @@ class Calibration:
     kernels: float
 
 
-CALIBRATED = Calibration(cycles=1.08, kernels=0.51)
+CALIBRATED = Calibration(cycles=1.02, kernels=0.33)
 # Where the compiler estimates no cycles (GPUs): share of the peak at which matmuls run. Assumed.
 _MATMULS = 0.7
 
