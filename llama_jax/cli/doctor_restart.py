@@ -202,12 +202,12 @@ class _Trial:
         arguments = ("train", str(self.recipe), "--run-dir", str(run), *flags)
         return subprocess.Popen(  # noqa: S603 (ourselves)
             [sys.executable, *program, *arguments],
-            env=os.environ
-            | {
+            env={
+                **os.environ,
                 "JAX_PLATFORMS": "cpu",
                 "JAX_NUM_CPU_DEVICES": str(_DEVICES),
-            }
-            | environment,
+                **environment,
+            },
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
