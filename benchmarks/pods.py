@@ -82,6 +82,18 @@ _OURS = (
         rows=4,
         overrides=("--compute.remat", "full", "--mesh.fsdp-line", "4"),
     ),
+    Case(
+        recipe="llama2_70b",
+        topology="v5p:4x4x4",
+        rows=2,
+        overrides=("--compute.remat", "gate", "--mesh.fsdp-line", "4"),
+    ),
+    Case(
+        recipe="llama2_70b",
+        topology="v5e:16x16",
+        rows=1,
+        overrides=("--compute.remat", "full", "--mesh.fsdp-line", "16"),
+    ),
 )
 CASES = tuple(dict.fromkeys([*map(of_published, PUBLISHED_RUNS), *_OURS]))
 
