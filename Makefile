@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN := demo_run
 INPUT ?=
 
-.PHONY: demo test test-slow test-beam test-tpu lint bench lock clean
+.PHONY: demo test test-slow test-long test-beam test-tpu lint bench lock clean
 
 # The whole job on real text, in minutes; `make demo INPUT=DIR` trains on your own documents.
 # Started again, each command finds what is done and goes on.
@@ -16,11 +16,15 @@ demo: .venv/installed
 	test -d $(RUN)/hf || $(BIN)/llama-jax convert to-hf $(RUN)/model $(RUN)/hf
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not slow and not tpu" --numprocesses 2
+	$(BIN)/python -m pytest -m "not slow and not long and not tpu" --numprocesses 2
 
 # The long tests, and the comparisons with PyTorch and transformers.
 test-slow: .venv/parity
 	$(BIN)/python -m pytest -m "slow or parity"
+
+# What CI leaves to people: many kills, and a restart certificate from beginning to end.
+test-long: .venv/installed
+	$(BIN)/python -m pytest -m long
 
 # A build through Apache Beam, in an environment of its own.
 test-beam: .venv-beam/installed

@@ -69,7 +69,7 @@ def test_a_check_says_what_differs():
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_recipe_earns_its_certificate(capsys):
     assert main(["demo", "--json"]) == 0
     verdict = json.loads(capsys.readouterr().out)

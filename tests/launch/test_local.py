@@ -96,8 +96,13 @@ def test_a_dry_run_prints_what_would_run(llama_jax, config):
     assert not (llama_jax.folder / "runs").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kills", [5, pytest.param(50, id="fifty")])
+@pytest.mark.parametrize(
+    "kills",
+    [
+        pytest.param(5, marks=pytest.mark.slow),
+        pytest.param(50, marks=pytest.mark.long, id="fifty"),
+    ],
+)
 def test_a_run_whose_processes_are_killed_is_the_run_left_alone(
     llama_jax, config, kills, one_device
 ):
