@@ -153,4 +153,6 @@ def test_of_two_processes_the_one_that_was_stopped_is_named(llama_jax, corpus, t
         second.communicate()
     assert first.returncode == 1, told
     assert "hung: process 0 of 2" in told and "silent: process 1;" in told.replace(". ", "; ")
-    assert {incident.kind for incident in read_incidents(tmp_path / "run")} == {"hang"}
+    # On a busy machine one of the two may also have been slow before.
+    kinds = {incident.kind for incident in read_incidents(tmp_path / "run")}
+    assert "hang" in kinds <= {"hang", "slow host"}
