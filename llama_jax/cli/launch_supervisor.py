@@ -142,7 +142,10 @@ class Supervisor:
             for worker in self._workers:
                 code = None if worker.index in codes else worker.process.poll()
                 if code is not None:
-                    if code != DONE and not any(codes.values()):
+                    # Nobody dies of SIGKILL because another failed: that one was first, even
+                    # where the others' end was seen before its own.
+                    killed = code == -signal.SIGKILL and codes.get(first) != code
+                    if code != DONE and (killed or not any(codes.values())):
                         first = worker.index
                     codes[worker.index] = code
                     deadline = min(deadline, time.monotonic() + self._patience(code))

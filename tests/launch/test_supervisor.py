@@ -58,6 +58,14 @@ def test_one_that_is_killed_takes_the_others_down_and_all_start_again(supervise)
     assert waits == [1, 1]
 
 
+def test_one_that_was_killed_is_named_though_another_ended_before_it(supervise):
+    once = f"{STEP} test $n = 1 || "
+    _, state, _ = supervise(
+        once + "exit 1", "test -e again || { touch again; sleep 0.1; kill -9 $$; }"
+    )
+    assert "process 1 was killed by SIGKILL" in state.incidents[0]["what"]
+
+
 def test_a_crash_loop_ends_and_shows_the_log(supervise, capsys):
     code, state, waits = supervise("sleep 600", "echo the reason; exit 1")
     assert (code, state.phase, state.attempt) == (1, "failed", 3)
