@@ -95,10 +95,20 @@ def compile_program(lowered: jax.stages.Lowered, options: Mapping[str, str]) -> 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
+# The compiler says it in one way where it has laid all out, and in another where temporaries alone
+# are too many.
+_SIZES = re.compile(
+    r"[Uu]sed ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?)"
+    r"|\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)"
+)
+
+
 def _read_sizes(message: str) -> tuple[int, int]:
-    """Of "Used 20.35G of 15.75G hbm"."""
-    match = re.search(r"[Uu]sed ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?)", message)
+    """Bytes needed and bytes there; zeros where the compiler does not say."""
+    match = _SIZES.search(message)
     if match is None:
         return 0, 0
-    needed, needed_unit, limit, limit_unit = match.groups()
+    needed, needed_unit, limit, limit_unit = (
+        group for group in match.groups() if group is not None
+    )
     return int(float(needed) * _UNITS[needed_unit]), int(float(limit) * _UNITS[limit_unit])

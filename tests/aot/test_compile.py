@@ -1,0 +1,41 @@
+"""What the compiler says of memory is read in both of its ways."""
+
+import jax
+import pytest
+
+from llama_jax.aot.compile import DoesNotFit, compile_program
+
+GIB = 1 << 30
+
+
+class Refused:
+    """A program that the compiler refuses with a message."""
+
+    def __init__(self, message):
+        self.message = message
+
+    def compile(self, compiler_options):
+        raise jax.errors.JaxRuntimeError(self.message)
+
+
+@pytest.mark.parametrize(
+    ("message", "needed", "limit"),
+    [
+        ("Ran out of memory in memory space hbm. Used 20.5G of 15.75G hbm.", 20.5, 15.75),
+        (
+            "the total memory required for HLO temporaries (42.0G) exceeds available HBM (15.75G).",
+            42.0,
+            15.75,
+        ),
+        ("it did not work out", 0, 0),
+    ],
+)
+def test_how_much_too_much_it_is(message, needed, limit):
+    with pytest.raises(DoesNotFit) as caught:
+        compile_program(Refused(f"RESOURCE_EXHAUSTED: {message}"), {})  # pyright: ignore[reportArgumentType]
+    assert (caught.value.needed, caught.value.limit) == (needed * GIB, limit * GIB)
+
+
+def test_other_failures_are_passed_on():
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        compile_program(Refused("INTERNAL: a bug"), {})  # pyright: ignore[reportArgumentType]
