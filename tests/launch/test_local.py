@@ -51,8 +51,8 @@ def alone(config, compile_cache, tmp_path_factory) -> Path:
         pytest.param(2, 1, MeshConfig(fsdp=1, tensor=2), marks=pytest.mark.slow),
         pytest.param(2, 2, MeshConfig(replica=2, fsdp=2), marks=pytest.mark.slow),
         pytest.param(4, 1, MeshConfig(fsdp=4), marks=pytest.mark.slow),
-        pytest.param(4, 1, MeshConfig(fsdp=2, tensor=2), marks=pytest.mark.slow),
-        pytest.param(4, 2, MeshConfig(replica=2, fsdp=4), marks=pytest.mark.slow),
+        pytest.param(4, 1, MeshConfig(fsdp=2, tensor=2), marks=pytest.mark.long),
+        pytest.param(4, 2, MeshConfig(replica=2, fsdp=4), marks=pytest.mark.long),
     ],
 )
 def test_several_processes_have_the_losses_of_one(
