@@ -1,6 +1,7 @@
 """Meshes and logical axes: what fits is laid out, what does not is refused by name."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,12 @@ def test_sizes_that_do_not_multiply_to_the_devices_are_refused(config):
     wanted = f"mesh.tensor={config.tensor} cannot be laid over 8 devices"
     with pytest.raises(ValueError, match=wanted):
         make_mesh(config)
+
+
+def test_a_slice_that_would_hold_part_of_a_replica_is_refused():
+    devices = [types.SimpleNamespace(slice_index=number // 2) for number in range(4)]
+    with pytest.raises(ValueError, match=r"mesh\.replica=1 must be a multiple of the 2 slices"):
+        make_mesh(MeshConfig(fsdp=4), devices)
 
 
 def test_a_mistyped_logical_axis_is_refused(one_device):

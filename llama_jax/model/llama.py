@@ -165,7 +165,7 @@ class Llama(nnx.Module):
     def _embed(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         table = self.embed.table.astype(resolve_dtype(self.compute))
         # Made whole along `embed` before the lookup: XLA would otherwise replicate the activation.
-        # The outer pin is of the table, the inner one of its gradient.
+        # The second pin is of the table, the first one of its gradient.
         table = constrain(gather(table, "vocab", "embed"), "vocab", "embed")
         table = constrain(table, "vocab", None)
         return constrain(jnp.take(table, tokens, axis=0), "batch", "seq", "act_embed")
