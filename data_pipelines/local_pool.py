@@ -171,7 +171,12 @@ def _start_worker(counters: Any, lock: str, parent: int) -> None:
     # The parent is told of ^C and ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _done_bytes = counters
-    _lock = Path(lock).open("a")  # noqa: SIM115 - held as long as the process lives
+    try:
+        # Held as long as the process lives; not made, for a build may be over before its last
+        # process has started, and its folder then is deleted or gone.
+        _lock = Path(lock).open()  # noqa: SIM115
+    except FileNotFoundError:
+        os._exit(0)
     fcntl.flock(_lock, fcntl.LOCK_SH)
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
 

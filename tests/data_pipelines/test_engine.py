@@ -1,6 +1,7 @@
 """Tasks are done once for what they are made from, whoever runs them and whoever dies."""
 
 import dataclasses
+import multiprocessing
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from data_pipelines import local_pool
 from data_pipelines.code_version import code_version
 from data_pipelines.engine import Engine, Task, TaskFailedError, in_this_process
 from data_pipelines.local_pool import LocalPool
@@ -165,6 +167,16 @@ def test_a_pool_goes_on_after_a_failure_and_in_another_folder(tmp_path, pool):
         task = Task(name="glad", function=where, config=Letters())
         (done,) = Engine(tmp_path / folder, pool).run([task], heard([]))
         assert done.folder == tmp_path / folder / "glad"
+
+
+def test_a_process_that_starts_after_the_build_is_over_leaves_its_folder_alone(tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    arguments = ([0], str(tmp_path / ".workers.lock"), os.getpid())
+    late = spawn.Process(target=local_pool._start_worker, args=arguments)
+    late.start()
+    late.join()
+    assert late.exitcode == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_processes_that_cannot_start_end_the_build(tmp_path, pool, monkeypatch):
