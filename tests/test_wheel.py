@@ -36,7 +36,7 @@ def test_an_installed_wheel_finds_recipes_pipelines_and_templates(wheel, tmp_pat
         "print(llama_jax.__file__)\n"
         "print(load_pipelines('runner').__file__)\n"
         "print(recipe.load_recipe('llama2_7b').name)\n"
-        "from llama_jax.cli.launch_templates import find_template\n"
+        "from llama_jax.cli.launch.templates import find_template\n"
         "print(find_template('gke/tpu.yaml'))"
     )
     run = subprocess.run(

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_jax.cli.data_input import with_input
+from llama_jax.cli.data.input import with_input
 from llama_jax.cli.recipe_args import parse_recipe
 from llama_jax.config import BuildConfig, RunConfig, TokenizerFile
 from llama_jax.recipe import load_recipe

@@ -8,7 +8,7 @@ import pytest
 from rich import console
 
 from llama_jax.cli import pipelines
-from llama_jax.cli.build_progress import BuildProgress
+from llama_jax.cli.data.progress import BuildProgress
 from llama_jax.cli.main import main
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llama_jax.cli.data_input import with_input, without
+from llama_jax.cli.data.input import with_input, without
 from llama_jax.config import BuildConfig, FilesSource
 from llama_jax.recipe import list_recipes, load_recipe
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from llama_jax.checkpoint import Checkpointer
-from llama_jax.cli.doctor_restart import Check, main
+from llama_jax.cli.doctor.restart import Check, main
 from llama_jax.data.dataset import open_dataset
 from llama_jax.recipe import from_json, list_recipes, load_recipe, to_json
 from llama_jax.train.trial import fingerprints, reduced, write_data

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 
 from llama_jax.aot.step_time import Machine
-from llama_jax.cli import doctor_tune
-from llama_jax.cli.doctor_run import Request
-from llama_jax.cli.doctor_tune import Trial, pareto, search
+from llama_jax.cli.doctor import tune
+from llama_jax.cli.doctor.run import Request
+from llama_jax.cli.doctor.tune import Trial, pareto, search
 from llama_jax.config.run import REMAT_POLICIES
 from llama_jax.hardware import parse_pod
 from llama_jax.recipe import load_recipe
@@ -97,23 +97,23 @@ def test_a_search_that_was_stopped_compiles_nothing_twice(tmp_path, monkeypatch)
             raise KeyboardInterrupt
         return attempt(request.config, request.rows_per_chip).answer
 
-    monkeypatch.setattr(doctor_tune, "_compile", compile_some)
-    monkeypatch.setattr(doctor_tune, "plan_request", fake_request)
+    monkeypatch.setattr(tune, "_compile", compile_some)
+    monkeypatch.setattr(tune, "plan_request", fake_request)
     config, pod = load_recipe("llama2_70b"), parse_pod("v5p:4x4x8")
-    attempts = doctor_tune.Attempts(pod, 1, tmp_path)
+    attempts = tune.Attempts(pod, 1, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         list(search(config, 1.0, attempts))
-    again = list(search(config, 1.0, doctor_tune.Attempts(pod, 1, tmp_path)))
+    again = list(search(config, 1.0, tune.Attempts(pod, 1, tmp_path)))
     assert len(compiled) == len(again) + 1  # the one that was cut off
     assert [trial.rate for trial in again] == [trial.rate for trial in trials()]
 
 
 def test_another_step_or_pod_is_another_program(tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor_tune, "_compile", lambda request: {"fits": False})
-    monkeypatch.setattr(doctor_tune, "plan_request", fake_request)
+    monkeypatch.setattr(tune, "_compile", lambda request: {"fits": False})
+    monkeypatch.setattr(tune, "plan_request", fake_request)
     config = load_recipe("llama2_70b")
-    doctor_tune.Attempts(parse_pod("v5p:4x4x8"), 1, tmp_path)(config, 1.0)
-    doctor_tune.Attempts(parse_pod("v5p:4x4x4"), 1, tmp_path)(config, 1.0)
-    monkeypatch.setattr(doctor_tune, "_source_hash", lambda: "changed")
-    doctor_tune.Attempts(parse_pod("v5p:4x4x8"), 1, tmp_path)(config, 1.0)
+    tune.Attempts(parse_pod("v5p:4x4x8"), 1, tmp_path)(config, 1.0)
+    tune.Attempts(parse_pod("v5p:4x4x4"), 1, tmp_path)(config, 1.0)
+    monkeypatch.setattr(tune, "_source_hash", lambda: "changed")
+    tune.Attempts(parse_pod("v5p:4x4x8"), 1, tmp_path)(config, 1.0)
     assert len(list(tmp_path.iterdir())) == 3

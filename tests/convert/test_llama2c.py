@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from llama_jax.cli.convert_check import open_weights
+from llama_jax.cli.convert.check import open_weights
 from llama_jax.cli.main import main
 from llama_jax.convert.agreement import our_forward
 from tests.model.test_trained_weights import CHECKPOINT, independent_logits, stories

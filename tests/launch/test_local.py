@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llama_jax.cli.launch_state import LaunchState, process_state
+from llama_jax.cli.launch.state import LaunchState, process_state
 from llama_jax.config import GuardConfig, MeshConfig, RunConfig
 from llama_jax.observe.writers import read_metrics
 from llama_jax.train.history import documents_seen

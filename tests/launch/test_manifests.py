@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from llama_jax.cli.launch import main
-from llama_jax.cli.launch_job import Job
-from llama_jax.cli.launch_preflight import ask_doctor
-from llama_jax.cli.launch_templates import render
+from llama_jax.cli.launch.job import Job
+from llama_jax.cli.launch.preflight import ask_doctor
+from llama_jax.cli.launch.templates import render
 from llama_jax.pods import parse_slices
 from llama_jax.recipe import load_recipe, recipe_folder
 from tests.train.tiny_run import tiny_config
@@ -190,14 +190,14 @@ def test_an_unknown_platform_is_answered_with_what_was_meant():
 def test_a_line_without_its_value_is_left_out_with_its_comment_and_its_key(tmp_path, monkeypatch):
     text = "labels:\n  # Of the queue.\n  queue: $queue\nkept:\n  - $name\n# $name\nlast: 1\n"
     (tmp_path / "t.yaml").write_text(text)
-    monkeypatch.setattr("llama_jax.cli.launch_templates._FOLDERS", (tmp_path,))
+    monkeypatch.setattr("llama_jax.cli.launch.templates._FOLDERS", (tmp_path,))
     assert render("t.yaml", {"queue": "", "name": "x"}) == "kept:\n  - x\n# x\nlast: 1\n"
     with pytest.raises(AssertionError):
         render("t.yaml", {"name": "x"})
 
 
 def test_a_dry_run_for_ray_is_json_for_its_driver(capsys):
-    from llama_jax.cli.launch_ray_driver import Spec
+    from llama_jax.cli.launch.ray_driver import Spec
 
     text = dry_run(capsys, LAUNCHES["ray.txt"])
     assert Spec(**json.loads(text.split("'")[1])).workers == 8

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from llama_jax.cli.launch_state import LaunchState
+from llama_jax.cli.launch.state import LaunchState
 from tests.train.test_loop import assert_same_run, wait_for_step
 
 FLAGS = ("--workers", 2, "--devices-per-worker", 1, "--same-node")

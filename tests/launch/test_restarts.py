@@ -2,7 +2,7 @@
 
 import pytest
 
-from llama_jax.cli.launch_restarts import Ending, Restarts
+from llama_jax.cli.launch.restarts import Ending, Restarts
 
 
 def ending(*codes: int, step: int = 0, first: int = 0) -> Ending:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_jax.cli.launch_state import LaunchState, standing_of
+from llama_jax.cli.launch.state import LaunchState, standing_of
 from tests.train.test_loop import assert_same_run
 
 CONFIG = """

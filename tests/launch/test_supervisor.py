@@ -10,8 +10,8 @@ import threading
 import pytest
 
 from llama_jax.cli.launch import main
-from llama_jax.cli.launch_state import LaunchState, process_state, standing_of
-from llama_jax.cli.launch_supervisor import Command, Supervisor
+from llama_jax.cli.launch.state import LaunchState, process_state, standing_of
+from llama_jax.cli.launch.supervisor import Command, Supervisor
 
 # Makes a step of progress for each attempt, as a run does.
 STEP = 'n=$(wc -l < metrics.jsonl); echo "{\\"step\\": $((n + 1))}" >> metrics.jsonl; '
@@ -24,7 +24,7 @@ def supervise(tmp_path, monkeypatch):
     (tmp_path / "metrics.jsonl").touch()
     waits: list[float] = []
     monkeypatch.setattr(Supervisor, "_wait", lambda self, seconds: waits.append(seconds))
-    monkeypatch.setattr("llama_jax.cli.launch_supervisor._SETTLE_SECONDS", 0.3)
+    monkeypatch.setattr("llama_jax.cli.launch.supervisor._SETTLE_SECONDS", 0.3)
 
     def run(*scripts: str, max_restarts: int = 10, restart_preempted: bool = True):
         supervisor = Supervisor(

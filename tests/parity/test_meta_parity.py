@@ -120,7 +120,7 @@ def forward(weights, params, tokens):
 
 
 def test_an_imported_release_computes_what_metas_model_does(tmp_path):
-    from llama_jax.cli.convert_check import open_weights
+    from llama_jax.cli.convert.check import open_weights
     from llama_jax.convert.agreement import our_forward
 
     params, axis, _ = RELEASES["LLaMA-3"]

@@ -2,10 +2,10 @@
 
 import sys
 
-from llama_jax.cli.convert_check import check
-from llama_jax.cli.convert_export import to_hugging_face
-from llama_jax.cli.convert_import import from_hugging_face
-from llama_jax.cli.convert_meta import from_llama2c, from_meta, to_meta
+from llama_jax.cli.convert.check import check
+from llama_jax.cli.convert.from_hugging_face import from_hugging_face
+from llama_jax.cli.convert.meta import from_llama2c, from_meta, to_meta
+from llama_jax.cli.convert.to_hugging_face import to_hugging_face
 
 _FORMATS = {
     "to-hf": to_hugging_face,

@@ -6,17 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-from llama_jax.cli.launch_hosts import Hosts, check_name, find_hosts
-from llama_jax.cli.launch_job import Job, parse_job
-from llama_jax.cli.launch_preflight import (
+from llama_jax.cli.launch.hosts import Hosts, check_name, find_hosts
+from llama_jax.cli.launch.job import Job, parse_job
+from llama_jax.cli.launch.preflight import (
     ask_doctor,
     check_absolute,
     check_mesh,
     check_recipe,
     check_tools,
 )
-from llama_jax.cli.launch_state import LaunchState
-from llama_jax.cli.launch_templates import render
+from llama_jax.cli.launch.state import LaunchState
+from llama_jax.cli.launch.templates import render
 
 USAGE = """usage: llama-jax launch gke RECIPE --pod POD --image IMAGE --claim PVC --run-dir DIR
            [--chips POD] [--queue QUEUE] [--spot] [--dry-run] [any flag of llama-jax train]

@@ -80,11 +80,11 @@ def main(argv: list[str]) -> int:
         print(USAGE, file=sys.stdout if argv[-1:] in (["-h"], ["--help"]) else sys.stderr)
         return 0 if argv[-1:] in (["-h"], ["--help"]) else 2
     if argv[0] == "ladder":
-        from llama_jax.cli.scaling_ladder import main as ladder
+        from llama_jax.cli.scaling.ladder import main as ladder
 
         return ladder(argv[1:])
     if argv[0] == "report":
-        from llama_jax.cli.scaling_report import main as report
+        from llama_jax.cli.scaling.report import main as report
 
         return report(argv[1:])
     if argv[0] != "fit":

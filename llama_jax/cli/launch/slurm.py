@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from llama_jax.cli.launch_job import Job, parse_job
-from llama_jax.cli.launch_preflight import check_data, check_mesh, check_run_dir, check_tools
-from llama_jax.cli.launch_state import LOGS, LaunchState
-from llama_jax.cli.launch_templates import render
+from llama_jax.cli.launch.job import Job, parse_job
+from llama_jax.cli.launch.preflight import check_data, check_mesh, check_run_dir, check_tools
+from llama_jax.cli.launch.state import LOGS, LaunchState
+from llama_jax.cli.launch.templates import render
 
 USAGE = """usage: llama-jax launch slurm RECIPE --nodes N [--gpus-per-node N] [--tasks-per-node N]
            [--time T] [--partition P] [--account A] [--dry-run] [any flag of llama-jax train]

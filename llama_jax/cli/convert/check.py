@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 from tyro.conf import Positional
 
-from llama_jax.cli.convert_export import open_checkpoint, vocabulary_rows
+from llama_jax.cli.convert.to_hugging_face import open_checkpoint, vocabulary_rows
 from llama_jax.cli.run_reader import find_run_tokenizer, read_config
 
 if TYPE_CHECKING:

@@ -127,7 +127,7 @@ def to_hugging_face(argv: list[str]) -> int:
     )
     if not options.check:
         return 0
-    from llama_jax.cli.convert_check import check_result
+    from llama_jax.cli.convert.check import check_result
 
     return check_result(
         options.run_dir, options.out_dir, result=options.out_dir, step=saved.step, dtype=dtype

@@ -6,12 +6,12 @@ import sys
 
 # Module and summary of each; nothing of them is imported for `--help`.
 PLATFORMS = {
-    "local": ("launch_local", "several processes on this machine, with simulated devices"),
-    "tpu-vm": ("launch_tpu_vm", "Cloud TPU VMs: queued resources, a service a host"),
-    "gke": ("launch_gke", "Kubernetes: a JobSet of TPU slices or GPU nodes, with Kueue"),
-    "slurm": ("launch_slurm", "Slurm: one process a GPU or a node"),
-    "ray": ("launch_ray", "a Ray cluster that is there already"),
-    "supervise": ("launch_supervise", "any command that starts all processes of a run"),
+    "local": ("local", "several processes on this machine, with simulated devices"),
+    "tpu-vm": ("tpu_vm", "Cloud TPU VMs: queued resources, a service a host"),
+    "gke": ("gke", "Kubernetes: a JobSet of TPU slices or GPU nodes, with Kueue"),
+    "slurm": ("slurm", "Slurm: one process a GPU or a node"),
+    "ray": ("ray", "a Ray cluster that is there already"),
+    "supervise": ("supervise", "any command that starts all processes of a run"),
 }
 VERBS = {
     "status": "how far a run is, and which process is silent or stopped",
@@ -28,9 +28,9 @@ def main(argv: list[str]) -> int:
         return 0 if argv else 2
     word = argv[0]
     if word in PLATFORMS:
-        return importlib.import_module(f"llama_jax.cli.{PLATFORMS[word][0]}").main(argv[1:])
+        return importlib.import_module(f"llama_jax.cli.launch.{PLATFORMS[word][0]}").main(argv[1:])
     if word in VERBS:
-        return importlib.import_module("llama_jax.cli.launch_status").main(word, argv[1:])
+        return importlib.import_module("llama_jax.cli.launch.status").main(word, argv[1:])
     known = [*PLATFORMS, *VERBS]
     close = difflib.get_close_matches(word, known, n=1)
     hint = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(known)}."

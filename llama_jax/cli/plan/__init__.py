@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
         print(USAGE, file=sys.stdout if argv else sys.stderr)
         return 0 if argv else 2
     if argv[0] == "compare":
-        from llama_jax.cli.plan_compare import main as compare
+        from llama_jax.cli.plan.compare import main as compare
 
         return compare(argv[1:])
     if not argv[0].startswith("-"):
@@ -121,11 +121,11 @@ def _plan(options: Options) -> int:
     real = realise(
         plan.laws[0].chosen, machine.pod, vocab_size=options.vocab_size, seq_len=options.seq_len
     )
-    from llama_jax.cli.plan_page import document, print_page
+    from llama_jax.cli.plan.page import document, print_page
 
     written: list[Path] = []
     if options.write is not None:
-        from llama_jax.cli.plan_recipe import write_recipe
+        from llama_jax.cli.plan.recipe import write_recipe
 
         write_recipe(options.write, plan, real)
         written.append(options.write)

@@ -5,10 +5,10 @@ import shlex
 import socket
 import sys
 
-from llama_jax.cli.launch_job import Job, parse_job
-from llama_jax.cli.launch_preflight import check_here
-from llama_jax.cli.launch_state import LOGS, LaunchState
-from llama_jax.cli.launch_supervisor import Command, Supervisor
+from llama_jax.cli.launch.job import Job, parse_job
+from llama_jax.cli.launch.preflight import check_here
+from llama_jax.cli.launch.state import LOGS, LaunchState
+from llama_jax.cli.launch.supervisor import Command, Supervisor
 
 USAGE = """usage: llama-jax launch local RECIPE [--processes N] [--devices-per-process M]
            [--max-restarts N] [--stop-seconds S] [--dry-run] [any flag of llama-jax train]

@@ -6,11 +6,11 @@ import json
 import os
 import sys
 
-from llama_jax.cli.launch_job import Job, parse_job
-from llama_jax.cli.launch_preflight import check_absolute, check_data, check_mesh, check_run_dir
-from llama_jax.cli.launch_state import LOGS, LaunchState
-from llama_jax.cli.launch_supervise import supervise
-from llama_jax.cli.launch_supervisor import Command
+from llama_jax.cli.launch.job import Job, parse_job
+from llama_jax.cli.launch.preflight import check_absolute, check_data, check_mesh, check_run_dir
+from llama_jax.cli.launch.state import LOGS, LaunchState
+from llama_jax.cli.launch.supervise import supervise
+from llama_jax.cli.launch.supervisor import Command
 
 USAGE = """usage: llama-jax launch ray RECIPE --workers N
            (--gpus-per-worker N | --tpus-per-worker N) [--address A] [--dry-run]
@@ -26,7 +26,7 @@ example:
       --data.directory /shared/tokens"""
 
 _PASSED_ON = ("JAX_", "LIBTPU_", "NCCL_", "XLA_")
-_DRIVER = "llama_jax.cli.launch_ray_driver"
+_DRIVER = "llama_jax.cli.launch.ray_driver"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

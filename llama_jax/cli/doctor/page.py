@@ -14,7 +14,7 @@ from llama_jax.aot.findings import Severity
 from llama_jax.aot.program import Program
 from llama_jax.aot.reading import encode_program
 from llama_jax.aot.step_time import collective_seconds
-from llama_jax.cli.doctor_run import Examination, Request
+from llama_jax.cli.doctor.run import Examination, Request
 from llama_jax.flops import count_params, matmul_params
 from llama_jax.units import human_count
 

@@ -4,8 +4,8 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from llama_jax.cli.launch_state import NAME, LaunchState
-from llama_jax.cli.launch_supervisor import Command, Supervisor
+from llama_jax.cli.launch.state import NAME, LaunchState
+from llama_jax.cli.launch.supervisor import Command, Supervisor
 
 USAGE = """usage: llama-jax launch supervise RUN_DIR [--max-restarts N] [--stop-seconds S]
            -- COMMAND ...

@@ -98,7 +98,7 @@ def from_hugging_face(argv: list[str]) -> int:
     )
     if not options.check:
         return 0
-    from llama_jax.cli.convert_check import check_result
+    from llama_jax.cli.convert.check import check_result
 
     return check_result(options.out_dir, options.hf_dir, result=options.out_dir, step=None)
 

@@ -34,8 +34,8 @@ class _Options:
 def main(argv: list[str]) -> int:
     """Runs `llama-jax data sites`."""
     from llama_jax.atomic import write_atomically
-    from llama_jax.cli.build_progress import BuildProgress
-    from llama_jax.cli.data_input import with_input
+    from llama_jax.cli.data.input import with_input
+    from llama_jax.cli.data.progress import BuildProgress
     from llama_jax.cli.pipelines import load_pipelines
     from llama_jax.cli.recipe_args import parse_recipe
     from llama_jax.config import BuildConfig

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 _FOLDERS = (
-    Path(__file__).parent.parent.parent / "launch",
-    Path(__file__).parent.parent / "_launch",
+    Path(__file__).parents[3] / "launch",
+    Path(__file__).parents[2] / "_launch",
 )
 
 

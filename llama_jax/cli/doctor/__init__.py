@@ -13,7 +13,7 @@ from llama_jax.pods import Slices, parse_slices
 
 if TYPE_CHECKING:
     from llama_jax.aot.compile import DoesNotFit
-    from llama_jax.cli.doctor_run import Request
+    from llama_jax.cli.doctor.run import Request
 
 _DESCRIPTION = """Compiles the training step for a pod, without the pod, and reads the program.
 
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
     """Runs the command; see `--help`."""
     started = time.monotonic()
     if argv[:1] == ["restart"]:
-        from llama_jax.cli.doctor_restart import main as restart
+        from llama_jax.cli.doctor.restart import main as restart
 
         return restart(argv[1:])
     config, options = parse_recipe(
@@ -81,13 +81,13 @@ def main(argv: list[str]) -> int:
 
     prepare_environment()
     from llama_jax.aot.compile import DoesNotFit
-    from llama_jax.cli.doctor_run import Request, examine, plan_request
+    from llama_jax.cli.doctor.run import Request, examine, plan_request
 
     request: Request = plan_request(
         config, slices.pod, num_slices=slices.count, rows_per_chip=options.rows_per_chip
     )
     if options.tune:
-        from llama_jax.cli.doctor_tune import tune
+        from llama_jax.cli.doctor.tune import tune
 
         return tune(request, rows=options.rows_per_chip or 1.0, as_json=options.json)
     try:
@@ -96,7 +96,7 @@ def main(argv: list[str]) -> int:
         )
     except DoesNotFit as failure:
         return _does_not_fit(request, failure, as_json=options.json)
-    from llama_jax.cli.doctor_page import document, print_page
+    from llama_jax.cli.doctor.page import document, print_page
 
     if options.json:
         print(json.dumps(document(found, options.usd_per_chip_hour, options.goodput), indent=2))

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
-from llama_jax.cli.launch_restarts import DONE, PREEMPTED, Ending, Restarts
-from llama_jax.cli.launch_state import (
+from llama_jax.cli.launch.restarts import DONE, PREEMPTED, Ending, Restarts
+from llama_jax.cli.launch.state import (
     LOGS,
     LaunchState,
     last_lines,

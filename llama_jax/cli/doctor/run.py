@@ -15,7 +15,7 @@ from llama_jax.aot.program import Program, read_program
 from llama_jax.aot.reference import Comparison, compare_with_published
 from llama_jax.aot.step_time import Machine, StepTime, predict_step_time
 from llama_jax.aot.topology import devices_of
-from llama_jax.cli.doctor_progress import stage
+from llama_jax.cli.doctor.progress import stage
 from llama_jax.config import RunConfig
 from llama_jax.flops import count_params
 from llama_jax.hardware import Pod

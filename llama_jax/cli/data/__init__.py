@@ -70,23 +70,23 @@ def main(argv: list[str]) -> int:
     if argv[:1] == ["build"]:
         return _build(argv[1:])
     if argv[:1] == ["inspect"]:
-        from llama_jax.cli.data_inspect import main as inspect
+        from llama_jax.cli.data.inspect import main as inspect
 
         return inspect(argv[1:])
     if argv[:1] == ["seen"]:
-        from llama_jax.cli.data_seen import main as seen
+        from llama_jax.cli.data.seen import main as seen
 
         return seen(argv[1:])
     if argv[:1] == ["at-step"]:
-        from llama_jax.cli.data_at_step import main as at_step
+        from llama_jax.cli.data.at_step import main as at_step
 
         return at_step(argv[1:])
     if argv[:1] == ["sites"]:
-        from llama_jax.cli.data_sites import main as sites
+        from llama_jax.cli.data.sites import main as sites
 
         return sites(argv[1:])
     if argv[:1] == ["classifier"]:
-        from llama_jax.cli.data_classifier import main as classifier
+        from llama_jax.cli.data.classifier import main as classifier
 
         return classifier(argv[1:])
     if argv and argv[0] not in ("-h", "--help"):
@@ -99,9 +99,9 @@ def main(argv: list[str]) -> int:
 
 
 def _build(argv: list[str]) -> int:
-    from llama_jax.cli.build_progress import BuildProgress
-    from llama_jax.cli.data_input import refuse_url, with_input, without
-    from llama_jax.cli.data_inspect import print_summary
+    from llama_jax.cli.data.input import refuse_url, with_input, without
+    from llama_jax.cli.data.inspect import print_summary
+    from llama_jax.cli.data.progress import BuildProgress
     from llama_jax.cli.pipelines import load_pipelines
     from llama_jax.cli.recipe_args import parse_recipe
     from llama_jax.config import BuildConfig, TokenizerFile

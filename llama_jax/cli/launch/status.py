@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from llama_jax.cli.launch_state import (
+from llama_jax.cli.launch.state import (
     LaunchState,
     find_launch,
     last_lines,

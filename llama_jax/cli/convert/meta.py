@@ -11,8 +11,8 @@ import tyro
 from tyro.conf import Positional
 
 from llama_jax import __version__
-from llama_jax.cli.convert_export import open_checkpoint
-from llama_jax.cli.convert_import import check_disk, run_config, write_run
+from llama_jax.cli.convert.from_hugging_face import check_disk, run_config, write_run
+from llama_jax.cli.convert.to_hugging_face import open_checkpoint
 from llama_jax.cli.run_reader import find_run_tokenizer, read_config
 
 _FROM = """Imports Meta's release of a LLaMA (params.json and consolidated.NN.pth, any number of
@@ -185,7 +185,7 @@ class _Arrays:
 
 
 def _weights(options: ToOptions, step: int) -> _Arrays:
-    from llama_jax.cli.convert_check import open_weights
+    from llama_jax.cli.convert.check import open_weights
 
     dtype = None if options.dtype == "saved" else options.dtype
     weights = open_weights(options.run_dir, step, dtype)

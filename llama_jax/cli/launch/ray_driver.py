@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from llama_jax.cli.launch_restarts import DONE, PREEMPTED, REFUSED
+from llama_jax.cli.launch.restarts import DONE, PREEMPTED, REFUSED
 
 _POLL_SECONDS = 0.2
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from llama_jax.aot.compile import DoesNotFit
-from llama_jax.cli.doctor_page import describe, document
-from llama_jax.cli.doctor_run import Request, examine, plan_request
+from llama_jax.cli.doctor.page import describe, document
+from llama_jax.cli.doctor.run import Request, examine, plan_request
 from llama_jax.config import MeshConfig, RunConfig
 from llama_jax.config.run import REMAT_POLICIES
 from llama_jax.hardware import Pod
@@ -243,7 +243,7 @@ def _installed(name: str) -> bool:
 
 def _source_hash() -> str:
     """Of this package: another step is another program."""
-    package = Path(__file__).parent.parent
+    package = Path(__file__).parents[2]
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         digest.update(path.read_bytes())

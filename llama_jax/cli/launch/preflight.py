@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path, PurePosixPath
 
-from llama_jax.cli.launch_job import Job
+from llama_jax.cli.launch.job import Job
 from llama_jax.pods import Slices
 from llama_jax.recipe import to_json
 
