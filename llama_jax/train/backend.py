@@ -6,11 +6,15 @@ docs/speed.md has what the options of CPUs change, docs/pod_flags.md what those 
 import ctypes
 import importlib.util
 import sys
+import warnings
 from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from llama_jax.hardware import find_accelerator
 
@@ -39,29 +43,43 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h
 
 
 def compiler_options(device: Any) -> dict[str, str] | None:
-    """Options of `jax.jit` for the step.
+    """Options of `jax.jit` for the step, those that this compiler has.
 
     Args:
-        device: One of those that will run it, present or not.
+        device: One of those that will run it, present or not; of this process, if there are more.
     """
     if device.platform == "cpu":
-        return _CPU_OPTIONS if knows(_CPU_OPTIONS) else None
+        return _CPU_OPTIONS if knows(_CPU_OPTIONS, device) else None
     if device.platform != "tpu":
         return None
+    options = _TPU_OPTIONS | _fusion_memory(device)
+    if knows(options, device):
+        return options
+    known = {name: value for name, value in options.items() if knows({name: value}, device)}
+    dropped = ", ".join(options.keys() - known.keys())
+    warnings.warn(
+        f"This libtpu has no {dropped}: the step will be slower than docs/pods says.", stacklevel=2
+    )
+    return known
+
+
+def _fusion_memory(device: Any) -> dict[str, str]:
     chip = find_accelerator(device.device_kind)
     memory = _FUSION_MEMORY.get(chip.name) if chip is not None else None
-    limit = {} if memory is None else {"xla_tpu_scoped_vmem_limit_kib": str(memory)}
-    return _TPU_OPTIONS | limit
+    return {} if memory is None else {"xla_tpu_scoped_vmem_limit_kib": str(memory)}
 
 
-def knows(options: Mapping[str, str]) -> bool:
-    """Whether this version of XLA has the options; they come and go between releases."""
-    program = jax.jit(lambda: 0, compiler_options=dict(options))
+def knows(options: Mapping[str, str], device: Any) -> bool:
+    """Whether the compiler for a device has the options; they come and go between releases."""
+    mesh = Mesh(np.array([device]), ("alone",))
+    nothing = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))
+    program = jax.jit(lambda x: x, compiler_options=dict(options))
     try:
-        with jax.default_device(jax.local_devices(backend="cpu")[0]):
-            program.lower().compile()
-    except jax.errors.JaxRuntimeError:
-        return False
+        with jax.set_mesh(mesh):
+            program.lower(nothing).compile()
+    except jax.errors.JaxRuntimeError as error:
+        # Whatever else it says, it will say of the step too, and there it is to be heard.
+        return "compile option" not in str(error)
     return True
 
 

@@ -5,8 +5,10 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+import jax
 import pytest
 
+from llama_jax.train import backend
 from llama_jax.train.backend import compiler_options, knows
 
 
@@ -15,6 +17,11 @@ class Device(NamedTuple):
 
     platform: str
     device_kind: str
+
+
+@pytest.fixture
+def every_option_is_known(monkeypatch):
+    monkeypatch.setattr(backend, "knows", lambda options, device: True)
 
 
 TOUCH_AND_FREE = """
@@ -30,7 +37,7 @@ print(faults[2] - faults[1])
 """
 
 
-def test_options_of_the_cpu_stay_on_the_cpu():
+def test_options_are_those_of_the_platform(every_option_is_known):
     cpu = compiler_options(Device("cpu", "cpu"))
     tpu = compiler_options(Device("tpu", "TPU v5 lite"))
     assert cpu and tpu
@@ -38,10 +45,19 @@ def test_options_of_the_cpu_stay_on_the_cpu():
     assert compiler_options(Device("gpu", "NVIDIA H100 80GB HBM3")) is None
 
 
-def test_only_chips_that_have_the_memory_give_more_of_it_to_a_fusion():
+def test_only_chips_that_have_the_memory_give_more_of_it_to_a_fusion(every_option_is_known):
     option = "xla_tpu_scoped_vmem_limit_kib"
     assert option in (compiler_options(Device("tpu", "TPU v5")) or {})
     assert option not in (compiler_options(Device("tpu", "TPU v99")) or {})
+
+
+def test_an_option_that_the_compiler_lacks_is_left_out_and_named(monkeypatch):
+    gone = "xla_tpu_overlap_compute_collective_tc"
+    monkeypatch.setattr(backend, "knows", lambda options, device: gone not in options)
+    with pytest.warns(UserWarning, match=gone):
+        options = compiler_options(Device("tpu", "TPU v5"))
+    assert options
+    assert gone not in options
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that is told")
@@ -65,5 +81,6 @@ def test_memory_between_steps(platforms, most_faults):
 
 
 def test_an_option_that_xla_has_dropped_is_not_asked_for():
-    assert knows({"xla_backend_optimization_level": "1"})
-    assert not knows({"xla_cpu_gone_with_the_wind": "true"})
+    device = jax.devices("cpu")[0]
+    assert knows({"xla_backend_optimization_level": "1"}, device)
+    assert not knows({"xla_cpu_gone_with_the_wind": "true"}, device)
