@@ -22,11 +22,12 @@ from pathlib import Path
 import numpy as np
 import tyro
 
+from llama_jax.checksum import file_sha256
 from llama_jax.config import DataConfig
 from llama_jax.data.dataset import Dataset, open_dataset
 from llama_jax.data.shard_writer import SplitWriter, write_manifest
 from llama_jax.data.shards import Manifest, SplitReader, list_sources, read_manifest
-from llama_jax.data.tokenizer import file_sha256, find_tokenizer
+from llama_jax.data.tokenizer import find_tokenizer
 
 VOCAB_SIZE = 32_000
 TOKENS_PER_STEP = 1 << 17

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from llama_jax.checksum import file_sha256
 from llama_jax.config import BuildConfig, MinHash, ParagraphDedup, Source, TokenizerFile
-from llama_jax.data.tokenizer import file_sha256, load_tokenizer
+from llama_jax.data.tokenizer import load_tokenizer
 
 from . import output, plan
 from .assemble import Made, MadeSource, assemble

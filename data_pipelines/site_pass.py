@@ -84,7 +84,7 @@ def count_sites(
         SiteCounts(),
     )
     for file in config.files:
-        counts.add(source.read(file, Dropped()), stage)
+        counts.add(source.read(file, Dropped()), stage.find)
         progress(file.size_bytes)
     (folder / _COUNTS).write_text(json.dumps(counts.to_json()))
     return {}

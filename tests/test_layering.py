@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOUNDATION = {
     "atomic",
+    "checksum",
     "units",
     "plain_text",
     "page",
@@ -21,6 +22,7 @@ PEERS = {"data", "checkpoint", "convert", "infer", "observe", "scaling", "aot"}
 CENTRE = FOUNDATION | {"sharding", "ops", "model"}
 MAY_IMPORT = {
     "atomic": set(),
+    "checksum": set(),
     "units": set(),
     "plain_text": set(),
     "page": {"plain_text"},
@@ -83,6 +85,7 @@ def test_pipelines_know_the_shard_format_and_the_tokenizer_alone(path):
         "llama_jax.data.tokenizer",
         "llama_jax.data.sentencepiece",
         "llama_jax.atomic",
+        "llama_jax.checksum",
         "llama_jax.config",
         "llama_jax.recipe",
         "llama_jax.page",

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from llama_jax.checksum import file_sha256
 from llama_jax.config import QualityClassifier
 
 from ..document import Document, Dropped
@@ -111,8 +112,7 @@ class ClassifierStage:
 
     def fingerprint(self) -> str:
         """Changes with the model."""
-        with Path(self._config.path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(Path(self._config.path))
 
     def keep(self, documents: Iterable[Document], dropped: Dropped) -> Iterator[Document]:
         """See `DocumentFilter`; scores are noted by tenths."""

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llama_jax.checksum import file_sha256
+
 _SUFFIXES = (".jsonl", ".txt")
 _PACKED = ("", ".gz", ".bz2")
 
@@ -52,8 +54,7 @@ def fingerprint(files: Sequence[tuple[str, Path]]) -> str:
     """Changes with a name or a byte of the files."""
     digest = hashlib.sha256()
     for name, path in files:
-        with path.open("rb") as file:
-            digest.update(f"{name}\n{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        digest.update(f"{name}\n{file_sha256(path)}\n".encode())
     return digest.hexdigest()
 
 

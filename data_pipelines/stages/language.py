@@ -12,7 +12,6 @@ uses it, and otherwise leaves the languages that do, Latin letters put aside.
 """
 
 import difflib
-import hashlib
 import importlib.metadata
 import importlib.util
 import math
@@ -21,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
+from llama_jax.checksum import file_sha256
 from llama_jax.config import LanguageFilter
 
 from ..document import Document, Dropped
@@ -164,8 +164,7 @@ class FastText:
 
     def fingerprint(self) -> str:
         """See `Detector`."""
-        with self._path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(self._path)
 
 
 class LanguageStage:

@@ -7,14 +7,10 @@ names in the build.
 
 import collections
 import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..document import Document
-
-if TYPE_CHECKING:
-    from .personal_data import PersonalDataStage
 
 
 def host_of(url: str) -> str:
@@ -49,12 +45,12 @@ class SiteCounts:
         self.documents: collections.Counter[str] = collections.Counter()
         self.finds: collections.Counter[str] = collections.Counter()
 
-    def add(self, documents: Iterable[Document], stage: "PersonalDataStage") -> None:
-        """Counts documents that have an address."""
+    def add(self, documents: Iterable[Document], find: Callable[[str], Sized]) -> None:
+        """Counts documents that have an address, and what is found in their texts."""
         for document in documents:
             if host := host_of(document.url):
                 self.documents[host] += 1
-                self.finds[host] += len(stage.find(document.text))
+                self.finds[host] += len(find(document.text))
 
     def update(self, other: "SiteCounts") -> None:
         """Adds what was counted elsewhere."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
+from llama_jax.checksum import file_sha256
 from llama_jax.config import DataConfig
 from llama_jax.data.batch import Batch
 from llama_jax.data.order import Mixture
@@ -21,7 +22,7 @@ from llama_jax.data.shards import (
     read_manifest,
 )
 from llama_jax.data.streams import Piece, ShardSource, Source, StreamCache
-from llama_jax.data.tokenizer import file_sha256, find_tokenizer
+from llama_jax.data.tokenizer import find_tokenizer
 
 DEFAULT_CACHE_BYTES = 512 << 20
 

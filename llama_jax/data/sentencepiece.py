@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32
 
-from llama_jax.data.tokenizer import file_sha256
+from llama_jax.checksum import file_sha256
 
 # SentencePiece writes a space as this character, and so cannot tell the two apart in a text.
 _META_SPACE = "\u2581".encode()

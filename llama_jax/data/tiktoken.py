@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32
 
-from llama_jax.data.tokenizer import file_sha256
+from llama_jax.checksum import file_sha256
 
 # Source: Meta's llama3 repository, llama/tokenizer.py (pattern, names and order of the 256
 # special tokens, and the lengths at which a text is cut).

@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -100,12 +99,6 @@ def find_tokenizer(directory: str | Path) -> Path:
         f"data.directory={str(directory)!r} has neither {SENTENCEPIECE_NAME} nor {TIKTOKEN_NAME}; "
         "write it with `llama-jax data build`."
     )
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_tiktoken(first_line: bytes) -> bool:

@@ -103,8 +103,8 @@ def test_sites_above_a_rate_are_found_in_one_pass_and_dropped_in_the_next(tmp_pa
     pages += [page("small.org", 0, "ann@acme.org bob@acme.org"), Document("x", "ann@acme.org")]
     stage = PersonalDataStage(PersonalData())
     first, second = SiteCounts(), SiteCounts()
-    first.add(pages[:2], stage)
-    second.add(pages[2:], stage)
+    first.add(pages[:2], stage.find)
+    second.add(pages[2:], stage.find)
     first.update(second)
     assert first.above(0.5, min_documents=2) == ["forum.org"]
     assert first.above(0.5, min_documents=1) == ["forum.org", "small.org"]
