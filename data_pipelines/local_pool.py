@@ -5,13 +5,13 @@ import concurrent.futures
 import contextlib
 import ctypes
 import fcntl
-import multiprocessing
+import multiprocessing.resource_tracker
 import os
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import sharedctypes
 from pathlib import Path
@@ -27,9 +27,10 @@ _LOCK = ".workers.lock"
 _MIN_COUNTERS = 1 << 14
 # What a process is at work on before its first task.
 _START = "the start of a process"
+_OVER = 1
 
 # Of a worker: what it was given when it started.
-_done_bytes: Any = None
+_counters: Any = None
 _lock: Any = None
 
 
@@ -73,13 +74,13 @@ class LocalPool:
             deaths.update([task.name for task in started])
             if not started and len(tasks) == num_before:
                 deaths[_START] += 1
-            for name, count in deaths.items():
-                if count == _ATTEMPTS:
-                    raise TaskFailedError(
-                        f"{name}: the process at work on it died {_ATTEMPTS} times; killed for "
-                        "lack of memory, perhaps: try fewer --workers. What is done is kept; run "
-                        "the build again to go on."
-                    )
+            # Those side by side die together: which one it was nobody knows.
+            if worst := [name for name, count in deaths.items() if count == _ATTEMPTS]:
+                raise TaskFailedError(
+                    f"{' or '.join(worst)}: the process at work on it died {_ATTEMPTS} times; "
+                    "killed for lack of memory, perhaps: try fewer --workers. What is done is "
+                    "kept; run the build again to go on."
+                )
 
     def _run(
         self, tasks: Sequence[tuple[Task, str]], work: Path, progress: Callable[[str, int], None]
@@ -98,7 +99,7 @@ class LocalPool:
 
     def _workers_for(self, num_tasks: int, work: Path) -> "_Workers":
         workers = self._workers
-        if workers is None or workers.work != work or len(workers.counters) < num_tasks:
+        if workers is None or not workers.may_run(num_tasks, work):
             self._end()
             workers = self._workers = _Workers(self._num_workers, num_tasks, work)
         return workers
@@ -113,36 +114,45 @@ class _Workers:
     """Processes that run tasks below one folder, until one of them dies."""
 
     def __init__(self, num_workers: int, num_tasks: int, work: Path):
-        self.work = work
+        self._work = work
         # A counter for each task, written by one process: a queue's lock would die with its holder.
-        self.counters = sharedctypes.RawArray(ctypes.c_int64, max(num_tasks, _MIN_COUNTERS))
+        # The last one says whether they are wanted still.
+        size = max(num_tasks, _MIN_COUNTERS) + 1
+        self._counters = sharedctypes.RawArray(ctypes.c_int64, size)
         work.mkdir(parents=True, exist_ok=True)
         _wait_for_orphans(work)
+        # With the first process, it would let ^C through again.
+        multiprocessing.resource_tracker.ensure_running()
         self._pool = concurrent.futures.ProcessPoolExecutor(
             max_workers=num_workers,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_start_worker,
-            initargs=(self.counters, str(work / _LOCK), os.getpid()),
+            initargs=(self._counters, str(work / _LOCK), os.getpid()),
         )
+
+    def may_run(self, num_tasks: int, work: Path) -> bool:
+        """Whether they are there for so many tasks in a folder, which is still the one it was."""
+        is_ours = work == self._work and (work / _LOCK).exists()
+        return is_ours and num_tasks < len(self._counters)
 
     def run(
         self, tasks: Sequence[tuple[Task, str]], progress: Callable[[str, int], None]
     ) -> list[tuple[Task, str]]:
         """Tasks that are left when a process has died; none if all are done."""
         told = [0] * len(tasks)
-        self.counters[: len(tasks)] = told
+        self._counters[: len(tasks)] = told
 
         def tell() -> None:
             for index, (task, _) in enumerate(tasks):
-                if new := self.counters[index] - told[index]:
+                if new := self._counters[index] - told[index]:
                     told[index] += new
                     progress(task.name, new)
 
         futures = {}
         # Of an idle process that has died it says so here.
-        with contextlib.suppress(BrokenProcessPool):
+        with contextlib.suppress(BrokenProcessPool), _interrupts_held():
             for index, (task, key) in enumerate(tasks):
-                future = self._pool.submit(_work_on, index, task, key, self.work)
+                future = self._pool.submit(_work_on, index, task, key, self._work)
                 futures[future] = (task, key)
         left = list(tasks[len(futures) :])
         waiting = set(futures)
@@ -158,6 +168,8 @@ class _Workers:
 
     def end(self) -> None:
         """Ends the processes, at work or not."""
+        # One that ^C came between: started, and not among those known.
+        self._counters[-1] = _OVER
         processes = list((self._pool._processes or {}).values())
         self._pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
@@ -166,11 +178,19 @@ class _Workers:
             process.join()
 
 
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Processes started within are never told of ^C: their parent is, and ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(counters: Any, lock: str, parent: int) -> None:
-    global _done_bytes, _lock
-    # The parent is told of ^C and ends the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _done_bytes = counters
+    global _counters, _lock
+    _counters = counters
     try:
         # Held as long as the process lives; not made, for a build may be over before its last
         # process has started, and its folder then is deleted or gone.
@@ -178,13 +198,20 @@ def _start_worker(counters: Any, lock: str, parent: int) -> None:
     except FileNotFoundError:
         os._exit(0)
     fcntl.flock(_lock, fcntl.LOCK_SH)
+    # With the lock: if they are wanted now, the next build will wait for this process to end.
+    if not _is_wanted(parent):
+        os._exit(0)
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
 
 
+def _is_wanted(parent: int) -> bool:
+    return os.getppid() == parent and _counters[-1] != _OVER
+
+
 def _die_with(parent: int) -> None:
-    while os.getppid() == parent:
+    while _is_wanted(parent):
         time.sleep(_POLL_SECONDS)
-    os._exit(1)
+    os._exit(0)
 
 
 def _wait_for_orphans(work: Path) -> None:
@@ -195,7 +222,7 @@ def _wait_for_orphans(work: Path) -> None:
 
 def _work_on(index: int, task: Task, key: str, work: Path) -> None:
     def progress(num_bytes: int) -> None:
-        _done_bytes[index] += num_bytes
+        _counters[index] += num_bytes
 
     run_task(task, key, work, progress)
 

@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import json
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -272,8 +271,6 @@ def test_reading_ahead_stops_though_filters_drop_all_that_is_left(open_it, corpu
         for number in itertools.count():
             kept = number < 200
             yield Document(f"{number}", f"text {number}" if kept else "no punctuation")
-            if not kept:
-                time.sleep(0.001)
 
     class Keep:
         def keep(self, documents, dropped):
@@ -284,9 +281,7 @@ def test_reading_ahead_stops_though_filters_drop_all_that_is_left(open_it, corpu
     monkeypatch.setattr("data_pipelines.stream.open_filters", lambda filters: [Keep()])
     dataset = open_it()
     dataset.batch(0)
-    start = time.monotonic()
-    dataset.close()
-    assert time.monotonic() - start < 5
+    dataset.close()  # which waits for the readers
 
 
 def test_a_source_of_which_filters_leave_nothing_is_refused(open_it, corpus):

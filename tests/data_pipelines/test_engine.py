@@ -1,11 +1,17 @@
 """Tasks are done once for what they are made from, whoever runs them and whoever dies."""
 
+import ctypes
 import dataclasses
+import fcntl
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
+import threading
+import time
 import types
+from multiprocessing import sharedctypes
 from pathlib import Path
 
 import pytest
@@ -14,6 +20,8 @@ from data_pipelines import local_pool
 from data_pipelines.code_version import code_version
 from data_pipelines.engine import Engine, Task, TaskFailedError, in_this_process
 from data_pipelines.local_pool import LocalPool
+
+SPAWN = multiprocessing.get_context("spawn")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,6 +63,11 @@ def fail(config, inputs, folder, progress):
 def where(config, inputs, folder, progress):
     """Tells its process."""
     return {"process": os.getpid()}
+
+
+def held_signals(config, inputs, folder, progress):
+    """Tells which signals never reach its process."""
+    return {"held": [int(each) for each in signal.pthread_sigmask(signal.SIG_BLOCK, ())]}
 
 
 def heard(told):
@@ -169,14 +182,59 @@ def test_a_pool_goes_on_after_a_failure_and_in_another_folder(tmp_path, pool):
         assert done.folder == tmp_path / folder / "glad"
 
 
-def test_a_process_that_starts_after_the_build_is_over_leaves_its_folder_alone(tmp_path):
-    spawn = multiprocessing.get_context("spawn")
-    arguments = ([0], str(tmp_path / ".workers.lock"), os.getpid())
-    late = spawn.Process(target=local_pool._start_worker, args=arguments)
+def start_late(lock, counters, parent):
+    """Starts as a worker does; says what it would go on to do."""
+    local_pool._start_worker(counters, str(lock), parent)
+    lock.with_name("at work").write_text("")
+    threading.Event().wait()
+
+
+@pytest.mark.parametrize("case", ["its folder is gone", "its parent is gone", "it is not wanted"])
+def test_a_process_that_starts_after_the_build_is_over_leaves_its_folder_alone(tmp_path, case):
+    lock = tmp_path / ".workers.lock"
+    if case != "its folder is gone":
+        lock.touch()
+    before = list(tmp_path.iterdir())
+    counters = sharedctypes.RawArray(ctypes.c_int64, [0, int(case == "it is not wanted")])
+    parent = -1 if case == "its parent is gone" else os.getpid()
+    late = SPAWN.Process(target=start_late, args=(lock, counters, parent))
     late.start()
     late.join()
     assert late.exitcode == 0
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == before
+
+
+def test_a_process_that_nobody_knows_ends_when_it_is_no_longer_wanted(tmp_path):
+    lock = tmp_path / ".workers.lock"
+    lock.touch()
+    counters = sharedctypes.RawArray(ctypes.c_int64, 2)
+    unknown = SPAWN.Process(target=start_late, args=(lock, counters, os.getpid()))
+    unknown.start()
+    while not (tmp_path / "at work").exists():
+        time.sleep(0.01)
+    with lock.open() as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    counters[-1] = 1
+    unknown.join()
+    assert unknown.exitcode == 0
+
+
+def test_workers_are_not_told_of_interrupts_and_this_process_is(tmp_path, pool):
+    task = Task(name="held", function=held_signals, config=Letters())
+    (done,) = Engine(tmp_path / "work", pool).run([task], heard([]))
+    assert signal.SIGINT in done.result["held"]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_workers_of_a_folder_that_was_deleted_start_anew_and_hold_it_again(tmp_path):
+    """Else a build that is killed would leave workers of which the next knows nothing."""
+    work = tmp_path / "work"
+    with LocalPool(1) as pool:
+        for name in ("one", "two"):
+            Engine(work, pool).run([Task(name=name, function=where, config=Letters())], heard([]))
+            with (work / ".workers.lock").open() as file, pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(work)
 
 
 def test_processes_that_cannot_start_end_the_build(tmp_path, pool, monkeypatch):
