@@ -19,32 +19,49 @@ from .tables import DOCUMENTS_FOLDER
 WORK = ".build"
 
 
+class AnotherConfigError(ValueError):
+    """A dataset of another config is where one should go."""
+
+
 def finished(config: BuildConfig, out: Path) -> dict[str, Any] | None:
     """The finished build in `out`, if it is of this config."""
     path = out / BUILD
-    if not path.is_file():
-        return None
-    summary = json.loads(path.read_text())
+    return checked_summary(path.read_text(), config, str(out)) if path.is_file() else None
+
+
+def checked_summary(text: str, config: BuildConfig, out: str) -> dict[str, Any]:
+    """The contents of the `build.json` of a finished build.
+
+    Raises:
+        ValueError: If it is of another config.
+    """
+    summary = json.loads(text)
     before = from_json(json.dumps(summary["config"]), BuildConfig)
     if changes := differences(before, config):
-        raise ValueError(
+        raise AnotherConfigError(
             f"--out {out} holds a dataset of another config: {'; '.join(changes)}. Build into "
             "another folder, or delete this one."
         )
     return summary
 
 
-def refuse_where_inputs_are(config: BuildConfig, option: str, folder: Path) -> None:
-    """Refuses a folder that a build would write to and read from, and what is none."""
-    if folder.exists() and not folder.is_dir():
+def refuse_where_inputs_are(config: BuildConfig, option: str, folder: Path | str) -> None:
+    """Refuses a folder or URL that a build would write to and read from, and a file."""
+    if isinstance(folder, Path) and folder.exists() and not folder.is_dir():
         raise ValueError(f"{option} {folder} is a file; give a folder.")
     for source in config.sources:
         path = getattr(source, "path", "")
-        if path and "://" not in path and folder.resolve().is_relative_to(Path(path).resolve()):
+        if path and _is_inside(folder, path):
             raise ValueError(
                 f"{option} {folder} is inside sources.{source.name}.path={path!r}: a build started "
                 "again would read what it has written. Give a folder elsewhere."
             )
+
+
+def _is_inside(folder: Path | str, path: str) -> bool:
+    if isinstance(folder, str):
+        return f"{folder.rstrip('/')}/".startswith(f"{path.rstrip('/')}/")
+    return "://" not in path and folder.resolve().is_relative_to(Path(path).resolve())
 
 
 def refuse_foreign(out: Path) -> None:

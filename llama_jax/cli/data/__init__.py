@@ -39,8 +39,9 @@ _STOPPED = 75
 class _BuildOptions:
     """Options of `data build`."""
 
-    out: Path
-    """Folder to build into; it must be empty, or hold a build of the same recipe."""
+    out: str
+    """Folder to build into; it must be empty, or hold a build of the same recipe. Or a URL that
+    fsspec writes to, gs:// or s3:// or hf://, with --work: it is built there, then sent."""
     input: str = ""
     """File, folder or URL that the sources' paths are below. A recipe whose sources have no path,
     such as the demo, takes .txt, .md, .jsonl(.gz/.zst) and .parquet files from there instead."""
@@ -109,8 +110,12 @@ def _build(argv: list[str]) -> int:
     config, options = parse_recipe(
         argv, kind=BuildConfig, extra=_BuildOptions, prog="llama-jax data build", description=_BUILD
     )
-    refuse_url("--out", options.out)
     refuse_url("--work", options.work)
+    if "://" in options.out and options.work is None:
+        raise ValueError(
+            f"--out={options.out}: what goes to a URL is built in a folder first; say which with "
+            "--work."
+        )
     config = without(config, options.skip)
     if options.input:
         config = with_input(config, options.input)
@@ -118,17 +123,20 @@ def _build(argv: list[str]) -> int:
         config = dataclasses.replace(config, tokenizer=TokenizerFile(path=options.tokenizer_file))
     if options.workers < 0:
         raise ValueError(f"--workers={options.workers} must be positive, or 0 for one a CPU.")
-    runner = load_pipelines("runner")
-    executor = runner.executor(
+    executor = load_pipelines("runner").executor(
         options.workers or len(os.sched_getaffinity(0)),
         options.runner,
         shlex.split(options.beam_options),
     )
     try:
         with BuildProgress() as progress, executor as run:
-            summary, finished_before = runner.build(
+            if "://" in options.out:
+                build, out = load_pipelines("publish").build_and_publish, options.out
+            else:
+                build, out = load_pipelines("runner").build, Path(options.out)
+            summary, finished_before = build(
                 config,
-                options.out,
+                out,
                 progress,
                 run=run,
                 work=options.work,

@@ -31,8 +31,8 @@ def refuse_url(option: str, path: Path | None) -> None:
     if found := re.match(r"([a-z][a-z0-9+.-]+):/+", str(path or "")):
         url = f"{found[1]}://{str(path)[found.end() :]}"
         raise ValueError(
-            f"{option}={url}: a build writes to a folder of a file system. Give one here, or where "
-            "the bucket is mounted; or copy the folder there once it is built."
+            f"{option}={url}: what stages leave to one another is written to a folder of a file "
+            "system. Give one here, or where a bucket is mounted."
         )
 
 

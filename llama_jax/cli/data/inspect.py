@@ -92,7 +92,7 @@ def _check_one_asked(options: _Options) -> None:
         raise ValueError(f"{' and '.join(asked)} are shown one at a time; give one of them.")
 
 
-def print_summary(summary: dict[str, Any], directory: Path) -> None:
+def print_summary(summary: dict[str, Any], directory: Path | str) -> None:
     """Prints what a build has made: counts, and what was left out."""
     tokenizer = summary["tokenizer"]
     print(f"{directory}: tokenizer {tokenizer['kind']}, {tokenizer['vocab_size']:,} ids")
@@ -111,7 +111,7 @@ def print_summary(summary: dict[str, Any], directory: Path) -> None:
             print(f"  {name} left out {count:,}: {visible(told)}")
         if more := dropped[_MAX_REASONS:]:
             print(f"  {name} left out {sum(n for _, n in more):,} for {len(more)} more reasons")
-    if (page := _page(directory)).is_file():
+    if (page := _page(Path(directory))).is_file():
         print(f"In pictures: {page}")
 
 
