@@ -16,18 +16,22 @@ class Rung:
         peak_lr: Learning rate of the plateau.
         batch_size: Rows of an update.
         num_steps: Updates of each cooled run, cooldown included, rising.
+        seeds: The size is trained with each of them.
     """
 
     model: ModelConfig
     peak_lr: float
     batch_size: int
     num_steps: tuple[int, ...]
+    seeds: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
         checks.positive("rung", peak_lr=self.peak_lr, batch_size=self.batch_size)
         if not self.num_steps or list(self.num_steps) != sorted({*self.num_steps}):
             raise ValueError(f"rung.num_steps={self.num_steps} must be one or more, and rise.")
         checks.positive("rung", num_steps=self.num_steps[0])
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"rung.seeds={self.seeds} must be one or more, all different.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +42,6 @@ class LadderConfig:
         name: Of the ladder.
         base: What every run has but for what its rung says.
         rungs: Sizes, from small to large.
-        seeds: Each run is made with every one of them.
         warmup_fraction: Of a rung's shortest run.
         decay_fraction: Share of a run that is its cooldown (Hägele et al. 2024,
             arXiv:2405.18392: 20% nearly matches a cosine).
@@ -48,7 +51,6 @@ class LadderConfig:
     name: str
     base: RunConfig
     rungs: tuple[Rung, ...]
-    seeds: tuple[int, ...] = (0,)
     warmup_fraction: float = 0.1
     decay_fraction: float = 0.2
     held_out_rungs: int = 1
@@ -58,8 +60,6 @@ class LadderConfig:
         checks.not_negative("ladder", held_out_rungs=self.held_out_rungs)
         if not 0 < self.decay_fraction < 1:
             raise ValueError(f"ladder.decay_fraction={self.decay_fraction} must be in (0, 1).")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"ladder.seeds={self.seeds} must be one or more, all different.")
         if self.held_out_rungs >= len(self.rungs):
             raise ValueError(
                 f"ladder.held_out_rungs={self.held_out_rungs} must leave some of "

@@ -1,6 +1,7 @@
 """A ladder trains each size once and cools it down at several lengths; what diverges is named."""
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,12 +67,37 @@ def test_branches_leave_one_plateau_and_the_largest_size_is_predicted(
         assert len(list(csv.DictReader(file))) == 12
 
 
+def test_cheap_runs_come_first_and_each_after_the_one_that_it_goes_on_from(monkeypatch, tmp_path):
+    trainer = Trainer(monkeypatch)
+    assert climb(tmp_path) == 0
+    names = [name for name, *_ in trainer.calls]
+    assert names.index("rung2-seed0-100") < names.index("rung0-seed0-400")
+    for name, _, origin in trainer.calls:
+        assert origin is None or names.index(origin) < names.index(name)
+
+
+def test_seeds_are_those_of_each_size(monkeypatch, tmp_path):
+    ladder = load_recipe(str(TINY), LadderConfig)
+    first, *others = ladder.rungs
+    ladder = dataclasses.replace(ladder, rungs=(dataclasses.replace(first, seeds=(0, 7)), *others))
+    recipe = tmp_path / "ladder.json"
+    recipe.write_text(to_json(ladder))
+    trainer = Trainer(monkeypatch)
+    main(["scaling", "ladder", str(recipe), "--out", str(tmp_path / "out"), "--resamples", "0"])
+    seeds = {(name.split("-")[0], config.train.seed) for name, config, _ in trainer.calls}
+    assert seeds == {("rung0", 0), ("rung0", 7), ("rung1", 0), ("rung2", 0), ("rung3", 0)}
+    with (tmp_path / "out" / "runs.csv").open() as file:
+        assert [row["seed"] for row in csv.DictReader(file)][:6] == ["0", "7"] * 3
+
+
 def test_a_stopped_ladder_goes_on_and_a_finished_one_trains_nothing(monkeypatch, tmp_path):
-    Trainer(monkeypatch, stops_at="rung1-seed0-200")
+    first = Trainer(monkeypatch, stops_at="rung1-seed0-200")
     assert climb(tmp_path) == 75
     again = Trainer(monkeypatch)
     assert climb(tmp_path) == 0
     assert again.calls[0][0] == "rung1-seed0-200"
+    done = {name for name, *_ in first.calls[:-1]}
+    assert not done & {name for name, *_ in again.calls}
     finished = Trainer(monkeypatch)
     assert climb(tmp_path) == 0
     assert finished.calls == []
@@ -91,7 +117,6 @@ def test_runs_that_diverge_are_named_and_left_out(monkeypatch, tmp_path, capsys)
     [
         ({"held_out_rungs": 4}, "must leave some of 4 rungs to fit"),
         ({"decay_fraction": 1.0}, "must be in \\(0, 1\\)"),
-        ({"seeds": (1, 1)}, "all different"),
     ],
 )
 def test_ladders_that_cannot_be_climbed_are_refused(change, complaint):
@@ -99,6 +124,13 @@ def test_ladders_that_cannot_be_climbed_are_refused(change, complaint):
     fields = {name: getattr(ladder, name) for name in ("name", "base", "rungs")}
     with pytest.raises(ValueError, match=complaint):
         LadderConfig(**fields | change)
+
+
+@pytest.mark.parametrize("seeds", [(), (1, 1)])
+def test_a_size_has_seeds_that_differ(seeds):
+    rung = load_recipe(str(TINY), LadderConfig).rungs[0]
+    with pytest.raises(ValueError, match="all different"):
+        dataclasses.replace(rung, seeds=seeds)
 
 
 def test_the_tiny_ladder_rises_and_stays_tiny():

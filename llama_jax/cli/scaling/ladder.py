@@ -2,10 +2,10 @@
 
 import csv
 import dataclasses
+import io
 import json
 import math
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
         data = dataclasses.replace(ladder.base.data, directory=options.data)
         ladder = dataclasses.replace(ladder, base=dataclasses.replace(ladder.base, data=data))
     results, lost = [], set()
-    runs = list(_runs(ladder))
+    runs = _runs(ladder)
     for number, run in enumerate(runs, 1):
         print(f"[{number}/{len(runs)}] {run.name}", file=sys.stderr)
         if run.origin in lost:
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
         if run.cooled:
             results.append(result)
             print(_line(result), file=sys.stderr)
-    _write_table(options.out / "runs.csv", results)
+            _write_table(options.out / "runs.csv", results)
     answer = _judge(results, options)
     if options.json:
         print(json.dumps(answer, indent=2))
@@ -88,18 +88,31 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _runs(ladder: LadderConfig) -> Iterator[_Run]:
+def _runs(ladder: LadderConfig) -> list[_Run]:
+    """All runs, the cheapest first: a ladder that is stopped has whole budgets to fit."""
+    from llama_jax.flops import count_params
+
+    branches = []
     for index, rung in enumerate(ladder.rungs):
         held_out = index >= len(ladder.rungs) - ladder.held_out_rungs
-        for seed in ladder.seeds:
+        for seed in rung.seeds:
             before = ""
             for num_steps in rung.num_steps:
                 plateau = ladder.plateau_steps(num_steps)
                 trunk = f"rung{index}-seed{seed}-plateau{plateau}"
-                yield _Run(trunk, _config(ladder, rung, seed, plateau, 0), before, False, held_out)
+                branch = f"rung{index}-seed{seed}-{num_steps}"
+                stable = _config(ladder, rung, seed, plateau, 0)
                 cooled = _config(ladder, rung, seed, num_steps, num_steps - plateau)
-                yield _Run(f"rung{index}-seed{seed}-{num_steps}", cooled, trunk, True, held_out)
+                cost = count_params(rung.model).total * cooled.tokens_before(num_steps)
+                pair = (
+                    _Run(trunk, stable, before, False, held_out),
+                    _Run(branch, cooled, trunk, True, held_out),
+                )
+                branches.append((cost, pair))
                 before = trunk
+    # A longer plateau costs more than the one that it goes on from, so it stays behind it.
+    branches.sort(key=lambda branch: branch[0])
+    return [run for _, pair in branches for run in pair]
 
 
 def _config(
@@ -186,10 +199,11 @@ def _line(result: dict[str, Any]) -> str:
 def _write_table(path: Path, results: list[dict[str, Any]]) -> None:
     names = ["run", "params", "tokens", "loss", "seed", "held_out"]
     good = [result for result in results if not result["diverged"]]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(good)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(good, key=lambda run: [run[n] for n in ("params", "tokens", "seed")]))
+    write_atomically(path, text.getvalue())
 
 
 def _judge(results: list[dict[str, Any]], options: _Options) -> dict[str, Any]:
