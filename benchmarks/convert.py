@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from llama_jax.config import ModelConfig
-from llama_jax.convert.hugging_face import model_config
+from llama_jax.convert.hugging_face_config import model_config
 from llama_jax.convert.mapping import tensors_of
 from llama_jax.convert.safetensors import size_bytes, write
 

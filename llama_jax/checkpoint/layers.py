@@ -56,7 +56,7 @@ def describe(checkpoint: Path, arrays: list[Layered]) -> None:
     """Writes what readers need to know of the arrays, and makes their folders."""
     for array in arrays:
         folder = checkpoint / "state" / array.name
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for layer in range(array.shape[0] if array.stacked else 1):
             if array.is_zero:
                 (checkpoint / array.file(layer)).write_bytes(

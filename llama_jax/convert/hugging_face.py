@@ -3,21 +3,20 @@
 import dataclasses
 import functools
 import json
-import os
-import shutil
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from llama_jax import __version__
-from llama_jax.config import LinearRope, Llama3Rope, ModelConfig, Rope, RunConfig
+from llama_jax.config import ModelConfig, RunConfig
 from llama_jax.convert import mapping, safetensors
 from llama_jax.convert.certificate import tensor_entry, write_certificate
+from llama_jax.convert.hugging_face_config import ExportDtype, generation_config, model_config
 from llama_jax.convert.model_card import Origin, model_card
+from llama_jax.convert.result_folder import result_folder
 from llama_jax.convert.stored import Stored, array_pieces, numpy_dtype, pieces
 from llama_jax.convert.tiktoken import Vocabulary, write_tiktoken
 from llama_jax.convert.tokenizer import (
@@ -28,7 +27,6 @@ from llama_jax.convert.tokenizer import (
 )
 from llama_jax.recipe import to_json
 
-ExportDtype = Literal["float32", "bfloat16", "float16"]
 MAX_SHARD_BYTES = 5_000_000_000
 
 
@@ -84,7 +82,9 @@ def export_hugging_face(
     dtype: ExportDtype = "float32",
     vocab_size: int | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    source: str | None = None,
     on_tensor: Callable[[str, int], None] = lambda name, num_bytes: None,
+    on_known: Callable[[int], None] = lambda count: None,
 ) -> Exported:
     """Writes weights, config, tokenizer and model card; the folder is complete or absent.
 
@@ -99,15 +99,16 @@ def export_hugging_face(
         vocab_size: Rows of the vocabulary's tables that are exported; rows behind them only pad
             the tables. None exports all.
         max_shard_bytes: Of tensors in one file.
+        source: What no other parameters have; a start that was stopped is then gone on with.
         on_tensor: Called with the name and bytes of each tensor written.
+        on_known: Called with the number of tensors that an earlier start wrote, if any.
 
     Raises:
         ValueError: If `out_dir` is in use, the parameters are not the config's, transformers
             cannot hold such a model, or the tokenizer cannot be exported.
     """
-    check_out_dir(out_dir)
     _check_request(params, config.model, dtype, max_shard_bytes)
-    write_words, special = _prepare_tokenizer(tokenizer_file, config.model.max_seq_len)
+    words = _prepare_tokenizer(tokenizer_file, config.model.max_seq_len)
     rows = config.model.vocab_size if vocab_size is None else vocab_size
     model = dataclasses.replace(config.model, vocab_size=rows)
     tensors = {tensor.name: tensor for tensor in mapping.tensors_of(model)}
@@ -116,11 +117,13 @@ def export_hugging_face(
         tensor = tensors[name]
         return read_tensor(tensor, params[tensor.pair.ours], dtype, verify=False)
 
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.partial-", dir=out_dir.parent))
-    try:
+    request = None
+    if source is not None:
+        request = {"conversion": "to-hf", "made_by": __version__, "source": source, "dtype": dtype}
+        request |= {"model": repr(model), "max_shard_bytes": max_shard_bytes}
+    with result_folder(out_dir, request, on_known=on_known) as unfinished:
         files, checksums = safetensors.write(
-            partial,
+            unfinished,
             {name: tensor.shape for name, tensor in tensors.items()},
             read,
             dtype=dtype,
@@ -128,27 +131,13 @@ def export_hugging_face(
             on_tensor=on_tensor,
         )
         _check_copies(tensors, params, dtype, checksums)
-        _write_json(partial / "config.json", model_config(model, dtype, special))
-        _write_json(partial / "generation_config.json", _generation_config(special))
-        write_words(partial)
-        (partial / "training_config.json").write_text(to_json(config))
-        card = model_card(config, origin, dtype, has_tokenizer=special is not None)
-        (partial / "README.md").write_text(card, encoding="utf-8")
-        write_certificate(
-            partial,
-            known=files,
-            tensors={
-                name: tensor_entry(dtype, tensor.shape, checksums[name])
-                for name, tensor in tensors.items()
-            },
-            facts=_facts(config, origin, rows),
-        )
-        partial.chmod(0o777 & ~_umask())
-        # An empty folder in its place is replaced; one filled meanwhile makes this fail.
-        partial.replace(out_dir)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        _write_words(unfinished.folder, config, model, origin, dtype, words)
+        entries = {
+            name: tensor_entry(dtype, tensor.shape, checksums[name])
+            for name, tensor in tensors.items()
+        }
+        facts = _facts(config, origin, rows)
+        write_certificate(unfinished.folder, known=files, tensors=entries, facts=facts)
     return Exported(
         directory=out_dir,
         files=tuple(sorted(path.name for path in out_dir.iterdir())),
@@ -157,18 +146,39 @@ def export_hugging_face(
     )
 
 
-def _prepare_tokenizer(
-    tokenizer: Path | Vocabulary | None, max_seq_len: int
-) -> tuple[Callable[[Path], None], SpecialTokens | None]:
-    """What writes a tokenizer's files into a folder, and its special tokens."""
+class _Words(NamedTuple):
+    """What writes a tokenizer's files into a folder, and its special tokens; none of both."""
+
+    write: Callable[[Path], None]
+    special: SpecialTokens | None
+
+
+def _prepare_tokenizer(tokenizer: Path | Vocabulary | None, max_seq_len: int) -> _Words:
     if tokenizer is None:
-        return lambda folder: None, None
+        return _Words(lambda folder: None, None)
     if isinstance(tokenizer, Vocabulary):
         write = functools.partial(write_tiktoken, tokenizer, max_seq_len=max_seq_len)
-        return write, tokenizer.special_tokens()
+        return _Words(write, tokenizer.special_tokens())
     model = read_sentencepiece(tokenizer)
     write = functools.partial(write_tokenizer, model, tokenizer, max_seq_len=max_seq_len)
-    return write, special_tokens(model)
+    return _Words(write, special_tokens(model))
+
+
+def _write_words(
+    folder: Path,
+    config: RunConfig,
+    model: ModelConfig,
+    origin: Origin,
+    dtype: ExportDtype,
+    words: _Words,
+) -> None:
+    """Writes all that is not weights: configs, tokenizer and model card."""
+    _write_json(folder / "config.json", model_config(model, dtype, words.special))
+    _write_json(folder / "generation_config.json", generation_config(words.special))
+    words.write(folder)
+    (folder / "training_config.json").write_text(to_json(config))
+    card = model_card(config, origin, dtype, has_tokenizer=words.special is not None)
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def read_tensor(
@@ -262,82 +272,6 @@ def _facts(config: RunConfig, origin: Origin, vocab_size: int) -> dict[str, Any]
     }
 
 
-def check_out_dir(out_dir: Path) -> None:
-    """Refuses a folder that holds anything.
-
-    Raises:
-        ValueError: If it does, or is a file.
-    """
-    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise ValueError(
-            f"OUT_DIR={str(out_dir)!r} is already in use; name an empty or a new folder: an "
-            "export never overwrites."
-        )
-
-
-def model_config(
-    model: ModelConfig, dtype: ExportDtype, special: SpecialTokens | None
-) -> dict[str, Any]:
-    """The `config.json` of a model, as transformers 4 and 5 both read it.
-
-    Version 5 keeps all of RoPE in `rope_parameters`; version 4 reads `rope_theta` and
-    `rope_scaling`, and calls `dtype` `torch_dtype` before 4.56. Each ignores the other's.
-    """
-    scaling = _rope_scaling(model.rope)
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "bos_token_id": _id_or_none(special.bos) if special else None,
-        "eos_token_id": _id_or_none(special.eos) if special else None,
-        "pad_token_id": _id_or_none(special.pad) if special else None,
-        "dtype": dtype,
-        "torch_dtype": dtype,
-        "head_dim": model.head_dim,
-        "hidden_act": "silu",
-        "hidden_size": model.embed_dim,
-        "intermediate_size": model.mlp_dim,
-        "max_position_embeddings": model.max_seq_len,
-        "mlp_bias": False,
-        "num_attention_heads": model.num_heads,
-        "num_hidden_layers": model.num_layers,
-        "num_key_value_heads": model.num_kv_heads,
-        "rms_norm_eps": model.norm_eps,
-        "rope_parameters": {
-            "rope_theta": model.rope.theta,
-            **(scaling or {"rope_type": "default"}),
-        },
-        "rope_scaling": scaling,
-        "rope_theta": model.rope.theta,
-        "tie_word_embeddings": model.tie_embeddings,
-        "use_cache": True,
-        "vocab_size": model.vocab_size,
-    }
-
-
-def _rope_scaling(rope: Rope) -> dict[str, Any] | None:
-    match rope:
-        case LinearRope():
-            return {"rope_type": "linear", "factor": rope.factor}
-        case Llama3Rope():
-            return {
-                "rope_type": "llama3",
-                "factor": rope.factor,
-                "low_freq_factor": rope.low_freq_factor,
-                "high_freq_factor": rope.high_freq_factor,
-                "original_max_position_embeddings": rope.original_seq_len,
-            }
-        case _:
-            return None
-
-
-def _generation_config(special: SpecialTokens | None) -> dict[str, Any]:
-    ids = {} if special is None else dataclasses.asdict(special)
-    known = {f"{role}_token_id": index for role, index in ids.items() if index >= 0}
-    return {"_from_model_config": True, **known}
-
-
 def _check_request(
     params: Mapping[str, Parameter],
     model: ModelConfig,
@@ -365,14 +299,3 @@ def _check_request(
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n")
-
-
-def _id_or_none(index: int) -> int | None:
-    return index if index >= 0 else None
-
-
-def _umask() -> int:
-    # The mask can be read only by setting it.
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

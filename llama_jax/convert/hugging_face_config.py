@@ -1,11 +1,14 @@
 """`config.json` of a Hugging Face model: what it says is understood in full, or refused by name."""
 
+import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from llama_jax.config import LinearRope, Llama3Rope, ModelConfig, PlainRope, Rope
 from llama_jax.convert.safetensors_reader import read_json
+from llama_jax.convert.tokenizer import SpecialTokens
 
+ExportDtype = Literal["float32", "bfloat16", "float16"]
 # Sizes: the ModelConfig field, and transformers' default (None: it must be there).
 _SIZES = {
     "num_hidden_layers": ("num_layers", 32),
@@ -171,3 +174,71 @@ def _flag(path: Path, given: dict[str, Any], name: str) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{path}: {name}={value!r} must be true or false.")
     return value
+
+
+def model_config(
+    model: ModelConfig, dtype: ExportDtype, special: SpecialTokens | None
+) -> dict[str, Any]:
+    """The `config.json` of a model, as transformers 4 and 5 both read it.
+
+    Version 5 keeps all of RoPE in `rope_parameters`; version 4 reads `rope_theta` and
+    `rope_scaling`, and calls `dtype` `torch_dtype` before 4.56. Each ignores the other's.
+    """
+    scaling = _rope_scaling(model.rope)
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "bos_token_id": _id_or_none(special.bos) if special else None,
+        "eos_token_id": _id_or_none(special.eos) if special else None,
+        "pad_token_id": _id_or_none(special.pad) if special else None,
+        "dtype": dtype,
+        "torch_dtype": dtype,
+        "head_dim": model.head_dim,
+        "hidden_act": "silu",
+        "hidden_size": model.embed_dim,
+        "intermediate_size": model.mlp_dim,
+        "max_position_embeddings": model.max_seq_len,
+        "mlp_bias": False,
+        "num_attention_heads": model.num_heads,
+        "num_hidden_layers": model.num_layers,
+        "num_key_value_heads": model.num_kv_heads,
+        "rms_norm_eps": model.norm_eps,
+        "rope_parameters": {
+            "rope_theta": model.rope.theta,
+            **(scaling or {"rope_type": "default"}),
+        },
+        "rope_scaling": scaling,
+        "rope_theta": model.rope.theta,
+        "tie_word_embeddings": model.tie_embeddings,
+        "use_cache": True,
+        "vocab_size": model.vocab_size,
+    }
+
+
+def _rope_scaling(rope: Rope) -> dict[str, Any] | None:
+    match rope:
+        case LinearRope():
+            return {"rope_type": "linear", "factor": rope.factor}
+        case Llama3Rope():
+            return {
+                "rope_type": "llama3",
+                "factor": rope.factor,
+                "low_freq_factor": rope.low_freq_factor,
+                "high_freq_factor": rope.high_freq_factor,
+                "original_max_position_embeddings": rope.original_seq_len,
+            }
+        case _:
+            return None
+
+
+def generation_config(special: SpecialTokens | None) -> dict[str, Any]:
+    """The `generation_config.json` of a model."""
+    ids = {} if special is None else dataclasses.asdict(special)
+    known = {f"{role}_token_id": index for role, index in ids.items() if index >= 0}
+    return {"_from_model_config": True, **known}
+
+
+def _id_or_none(index: int) -> int | None:
+    return index if index >= 0 else None

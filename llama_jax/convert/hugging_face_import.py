@@ -12,6 +12,7 @@ import numpy as np
 from llama_jax.config import ModelConfig
 from llama_jax.convert import mapping
 from llama_jax.convert.hugging_face_config import read_model_config
+from llama_jax.convert.result_folder import Unfinished
 from llama_jax.convert.safetensors_reader import read_folder
 from llama_jax.convert.stored import ITEM_BYTES, Stored, Written, numpy_dtype, pieces, write_pieces
 
@@ -31,6 +32,7 @@ class Import:
         vocab_size: Rows of the vocabulary without padding.
         tensors: Every tensor of the model, and where it lies, in the order of the files.
         left_out: Names of tensors that follow from others, and were found to.
+        files: That hold the tensors.
         read: Gives the bytes of a tensor, in pieces.
     """
 
@@ -40,12 +42,22 @@ class Import:
     vocab_size: int
     tensors: tuple[tuple[mapping.Tensor, Stored], ...]
     left_out: tuple[str, ...]
+    files: tuple[Path, ...]
     read: Callable[[Stored], Iterator[memoryview]] = pieces
 
     @property
     def num_bytes(self) -> int:
         """Bytes of all tensors."""
         return sum(stored.num_bytes for _, stored in self.tensors)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the bytes of every tensor, as far as it can be told without reading them."""
+        stats = {path.name: path.stat() for path in self.files}
+        return {
+            "config": self.config,
+            "model": repr(self.model),
+            "files": {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()},
+        }
 
     def dtypes(self) -> dict[str, str]:
         """Of each of our parameters, by path."""
@@ -86,15 +98,17 @@ def plan_import(folder: Path, *, pad_vocab_to_multiple: int = 1) -> Import:
         vocab_size=model.vocab_size,
         tensors=tuple(sorted(tensors, key=lambda pair: (pair[1].path, pair[1].offset))),
         left_out=left_out,
+        files=tuple(sorted({stored.path for stored in found.values()})),
     )
 
 
 def copy_tensors(
-    plan: Import, target_of: Callable[[mapping.Tensor], Path]
+    plan: Import, unfinished: Unfinished, name_of: Callable[[mapping.Tensor], str]
 ) -> Iterator[tuple[mapping.Tensor, Stored, Written]]:
     """Copies each tensor into a file of its own; memory holds a few pieces of any model.
 
-    Bytes stay as they are: `mapping.storage_order` says in which order of our axes they lie.
+    Bytes stay as they are: `mapping.storage_order` says in which order of our axes they lie. A file
+    that an earlier start wrote is kept where it still has the SHA-256 that was recorded.
 
     Raises:
         ValueError: If a file is cut short, or a value is not finite.
@@ -102,8 +116,13 @@ def copy_tensors(
 
     def work(pair: tuple[mapping.Tensor, Stored]) -> Written:
         tensor, stored = pair
+        name = name_of(tensor)
+        if (entry := unfinished.known_file(name)) is not None:
+            return Written(**entry)
         zeros = plan.zero_bytes(tensor, stored)
-        return write_pieces(plan.read(stored), target_of(tensor), zero_bytes=zeros)
+        written = write_pieces(plan.read(stored), unfinished.folder / name, zero_bytes=zeros)
+        unfinished.record(name, written._asdict())
+        return written
 
     with ThreadPoolExecutor(_THREADS) as pool:
         try:

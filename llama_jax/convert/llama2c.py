@@ -39,9 +39,34 @@ def plan_llama2c_import(path: Path) -> Import:
     Raises:
         ValueError: If they do not.
     """
+    model, header = _read_header(path)
+    tensors = {tensor.name: tensor for tensor in mapping.tensors_of(model)}
+    stored = _places(path, model, tensors)
+
+    def read(where: Stored) -> Iterator[memoryview]:
+        turned = meta.place_of(tensors[where.name], model).heads
+        if not turned:
+            yield from pieces(where)
+            return
+        flat = np.frombuffer(b"".join(map(bytes, pieces(where))), np.float32)
+        value = meta.halves_of(flat.reshape(where.shape), turned)
+        yield from array_pieces(value, "float32", where.name)
+
+    return Import(
+        folder=path.parent,
+        model=model,
+        config={"header": header},
+        vocab_size=model.vocab_size,
+        tensors=tuple((tensors[where.name], where) for where in stored),
+        left_out=("freq_cis",),
+        files=(path,),
+        read=read,
+    )
+
+
+def _read_header(path: Path) -> tuple[ModelConfig, list[int]]:
     if not path.is_file():
         raise ValueError(f"FILE={str(path)!r}: there is no such file.")
-    size = path.stat().st_size
     header = np.fromfile(path, "<i4", _HEADER).tolist()
     is_model = len(header) == _HEADER and min(*header[:5], header[6]) > 0
     if not is_model or header[0] % header[3] or header[3] % header[4]:
@@ -60,44 +85,29 @@ def plan_llama2c_import(path: Path) -> Import:
         norm_eps=1e-5,
         tie_embeddings=vocab > 0,
     )
-    tensors = {tensor.name: tensor for tensor in mapping.tensors_of(model)}
-    stored, offset = [], 4 * _HEADER
+    return model, header
+
+
+def _places(path: Path, model: ModelConfig, tensors: dict[str, mapping.Tensor]) -> list[Stored]:
+    """Where each tensor lies, in the file's order."""
+    stored, end = [], 4 * _HEADER
 
     def take(name: str) -> None:
-        nonlocal offset
-        tensor = tensors[name]
-        num_bytes = 4 * math.prod(tensor.shape)
-        stored.append((tensor, Stored(name, "float32", tensor.shape, path, offset, num_bytes)))
-        offset += num_bytes
+        nonlocal end
+        shape = tensors[name].shape
+        stored.append(Stored(name, "float32", shape, path, end, 4 * math.prod(shape)))
+        end += stored[-1].num_bytes
 
     for name in _ORDER:
-        in_layers = [f"model.layers.{layer}.{name}" for layer in range(layers)]
+        in_layers = [f"model.layers.{layer}.{name}" for layer in range(model.num_layers)]
         for full in [name] if name.startswith("model.") else in_layers:
             take(full)
-    offset += 4 * context * model.head_dim  # cosines and sines
+    end += 4 * model.max_seq_len * model.head_dim  # cosines and sines
     if not model.tie_embeddings:
         take("lm_head.weight")
-    if offset != size:
+    if end != (size := path.stat().st_size):
         raise ValueError(
-            f"{path} has {size:,} bytes; its header says {offset:,}. The file is cut, or in "
+            f"{path} has {size:,} bytes; its header says {end:,}. The file is cut, or in "
             "another of llama2.c's layouts: write it with version 0."
         )
-
-    def read(where: Stored) -> Iterator[memoryview]:
-        turned = meta.place_of(tensors[where.name], model).heads
-        if not turned:
-            yield from pieces(where)
-            return
-        flat = np.frombuffer(b"".join(map(bytes, pieces(where))), np.float32)
-        value = meta.halves_of(flat.reshape(where.shape), turned)
-        yield from array_pieces(value, "float32", where.name)
-
-    return Import(
-        folder=path.parent,
-        model=model,
-        config={"header": header},
-        vocab_size=abs(vocab),
-        tensors=tuple(stored),
-        left_out=("freq_cis",),
-        read=read,
-    )
+    return stored

@@ -161,6 +161,7 @@ def plan_meta_import(
         vocab_size=rows,
         tensors=tuple(stored),
         left_out=tuple(sorted(left_out)),
+        files=tuple(shards.paths),
         read=read,
     )
 

@@ -12,10 +12,11 @@ import os
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from io import FileIO
 from typing import Any
 
-from llama_jax.convert.stored import ITEM_BYTES
+from llama_jax.convert.result_folder import Unfinished
+from llama_jax.convert.stored import ITEM_BYTES, PIECE_BYTES, fill
 
 TAGS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}  # as the format calls them
 _THREADS = 3  # one of which waits for the disk
@@ -48,7 +49,7 @@ def plan_shards(shapes: Shapes, dtype: str, max_shard_bytes: int) -> dict[str, l
 
 
 def write(
-    folder: Path,
+    unfinished: Unfinished,
     shapes: Shapes,
     read: Callable[[str], Iterator[memoryview]],
     *,
@@ -58,8 +59,11 @@ def write(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
     """Writes every tensor, and an index where there is more than one file.
 
+    Tensors that an earlier start wrote are read, and kept where their checksums are those that it
+    recorded.
+
     Args:
-        folder: Where the files go.
+        unfinished: Where the files go.
         shapes: Of the tensors by name, in the order in which they are written.
         read: Gives the bytes of a tensor, row-major, in pieces; called once a tensor, when its
             turn comes.
@@ -75,7 +79,7 @@ def write(
 
     def write_file(file: str) -> dict[str, Any]:
         wanted = {name: shapes[name] for name in shards[file]}
-        return _write_file(folder / file, wanted, read, dtype, checksums, on_tensor)
+        return _write_file(unfinished, file, wanted, read, dtype, checksums, on_tensor)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         try:
@@ -91,43 +95,85 @@ def write(
             "weight_map": {name: file for file, names in shards.items() for name in names},
         }
         text = json.dumps(index, indent=2) + "\n"
-        (folder / "model.safetensors.index.json").write_text(text)
+        (unfinished.folder / "model.safetensors.index.json").write_text(text)
     return files, checksums
 
 
 def _write_file(
-    path: Path,
+    unfinished: Unfinished,
+    name: str,
     shapes: Shapes,
     read: Callable[[str], Iterator[memoryview]],
     dtype: str,
     checksums: dict[str, int],
     on_tensor: Callable[[str, int], None],
 ) -> dict[str, Any]:
+    sizes = {tensor: size_bytes(shape, dtype) for tensor, shape in shapes.items()}
+    head = _header(shapes, sizes, dtype)
+    path = unfinished.folder / name
+    path.touch()
+    with path.open("r+b", buffering=0) as file:
+        kept, sha256 = _keep_whole(file, head, sizes, unfinished)
+        for tensor, size in sizes.items():
+            if (crc := kept.get(tensor)) is None:
+                crc, left = 0, size
+                for piece in read(tensor):
+                    file.write(piece)
+                    sha256.update(piece)
+                    crc = zlib.crc32(piece, crc)
+                    left -= len(piece)
+                # A wrong size would shift every tensor behind it.
+                assert left == 0, f"{tensor}: {left} bytes of {shapes[tensor]} are missing"
+                unfinished.record(tensor, crc)
+            checksums[tensor] = crc
+            on_tensor(tensor, size)
+        os.fsync(file.fileno())
+    return {"bytes": len(head) + sum(sizes.values()), "sha256": sha256.hexdigest()}
+
+
+def _header(shapes: Shapes, sizes: dict[str, int], dtype: str) -> bytes:
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, shape in shapes.items():
-        end = offset + size_bytes(shape, dtype)
+        end = offset + sizes[name]
         header[name] = {"dtype": TAGS[dtype], "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _HEADER_ALIGNMENT_BYTES)
-    head = len(text).to_bytes(8, "little") + text
-    sha256 = hashlib.sha256(head)
-    with path.open("wb", buffering=0) as file:
+    return len(text).to_bytes(8, "little") + text
+
+
+def _keep_whole(
+    file: FileIO, head: bytes, sizes: dict[str, int], unfinished: Unfinished
+) -> tuple[dict[str, int], Any]:
+    """Cuts a file behind its last tensor that is as an earlier start recorded it.
+
+    Returns:
+        Checksums of the tensors that stay, and the SHA-256 of the file so far.
+    """
+    kept: dict[str, int] = {}
+    if file.read(len(head)) != head:
+        file.seek(0)
+        file.truncate()
         file.write(head)
-        for name, shape in shapes.items():
-            crc, left = 0, size_bytes(shape, dtype)
-            for piece in read(name):
-                file.write(piece)
-                sha256.update(piece)
-                crc = zlib.crc32(piece, crc)
-                left -= len(piece)
-            # A wrong size would shift every tensor behind it.
-            assert left == 0, f"{name}: {left} bytes of {shape} are missing"
-            checksums[name] = crc
-            on_tensor(name, size_bytes(shape, dtype))
-        os.fsync(file.fileno())
-    return {"bytes": len(head) + offset, "sha256": sha256.hexdigest()}
+        return kept, hashlib.sha256(head)
+    sha256, end = hashlib.sha256(head), len(head)
+    piece = memoryview(bytearray(PIECE_BYTES))
+    for name, size in sizes.items():
+        known = unfinished.known(name)
+        if known is None:
+            break
+        crc, left, with_this = 0, size, sha256.copy()
+        while left and fill(file, part := piece[: min(left, PIECE_BYTES)]):
+            crc = zlib.crc32(part, crc)
+            with_this.update(part)
+            left -= len(part)
+        if left or crc != known:
+            break
+        kept[name], sha256, end = crc, with_this, end + size
+    file.seek(end)
+    file.truncate()
+    return kept, sha256
 
 
 def size_bytes(shape: tuple[int, ...], dtype: str) -> int:

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 
 from llama_jax.config import LinearRope, Llama3Rope, ModelConfig, PlainRope
-from llama_jax.convert.hugging_face import model_config
+from llama_jax.convert.hugging_face_config import model_config
 from llama_jax.convert.mapping import tensors_of
 
 TINY = ModelConfig(

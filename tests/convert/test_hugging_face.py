@@ -18,7 +18,8 @@ from llama_jax.config import (
     RunConfig,
     TrainConfig,
 )
-from llama_jax.convert.hugging_face import export_hugging_face, model_config
+from llama_jax.convert.hugging_face import export_hugging_face
+from llama_jax.convert.hugging_face_config import model_config
 from llama_jax.convert.model_card import Origin
 from llama_jax.recipe import load_recipe
 
@@ -92,7 +93,7 @@ def test_rope_is_told_to_both_generations_of_transformers(rope, scaling):
     assert config["rope_parameters"] == expected | {"rope_theta": rope.theta}
 
 
-def test_an_interrupted_export_leaves_nothing(tmp_path, export):
+def test_an_interrupted_export_from_memory_leaves_nothing(tmp_path, export):
     def stop(name, num_bytes):
         raise KeyboardInterrupt
 

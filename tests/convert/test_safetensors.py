@@ -1,6 +1,7 @@
 """Our writer of safetensors, read back by the format's own library."""
 
 import hashlib
+import io
 import itertools
 import json
 import math
@@ -12,6 +13,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from llama_jax.convert.result_folder import Journal, Unfinished
 from llama_jax.convert.safetensors import plan_shards, write
 from llama_jax.convert.stored import array_pieces
 
@@ -25,6 +27,10 @@ TENSORS = {
 SHAPES = {name: tensor.shape for name, tensor in TENSORS.items()}
 
 
+def new_folder(path) -> Unfinished:
+    return Unfinished(path, Journal(io.BytesIO(), None))
+
+
 def written(
     folder, *, dtype="float32", max_shard_bytes=1 << 20, before=lambda name: None
 ) -> list[tuple[str, int]]:
@@ -34,7 +40,7 @@ def written(
 
     sizes = []
     write(
-        folder,
+        new_folder(folder),
         SHAPES,
         read,
         dtype=dtype,
@@ -116,7 +122,9 @@ def test_digests_are_those_of_files_and_tensors(tmp_path):
     def read(name):
         return array_pieces(TENSORS[name], "bfloat16", name)
 
-    files, checksums = write(tmp_path, SHAPES, read, dtype="bfloat16", max_shard_bytes=80)
+    files, checksums = write(
+        new_folder(tmp_path), SHAPES, read, dtype="bfloat16", max_shard_bytes=80
+    )
     assert len(files) > 1
     for name, entry in files.items():
         data = (tmp_path / name).read_bytes()

@@ -5,7 +5,6 @@ import json
 import math
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +25,11 @@ from llama_jax.config import (
 if TYPE_CHECKING:
     from llama_jax.checkpoint.layers import Layered
     from llama_jax.convert.hugging_face_import import Import
+    from llama_jax.convert.result_folder import Unfinished
 
 _DESCRIPTION = """Imports a LLaMA that transformers saved as a run's folder with one checkpoint,
 which `eval`, `generate`, `train --init-from` and `convert to-hf` read. The folder is complete or
-absent.
+absent; an import that was stopped goes on when it is started again.
 
 Weights keep their dtype and their bytes. What is not understood in full is refused by name.
 
@@ -70,8 +70,8 @@ def from_hugging_face(argv: list[str]) -> int:
         Options, prog="llama-jax convert from-hf", description=_DESCRIPTION, args=argv
     )
     from llama_jax.convert.agreement import require_transformers
-    from llama_jax.convert.hugging_face import check_out_dir
     from llama_jax.convert.hugging_face_import import plan_import
+    from llama_jax.convert.result_folder import check_out_dir
 
     check_out_dir(options.out_dir)
     if options.check:
@@ -116,22 +116,19 @@ def _print_plan(options: Options, plan: "Import") -> int:
 
 def write_run(plan: "Import", config: RunConfig, out_dir: Path, kind: str) -> None:
     """Writes the run's folder of an import: complete, or absent."""
+    from llama_jax.convert.result_folder import result_folder
     from llama_jax.recipe import to_json
 
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.partial-", dir=out_dir.parent))
-    try:
-        (partial / "config.json").write_text(to_json(config))
-        _copy_tokenizer(plan.folder, partial)
-        _write_checkpoint(plan, config, partial, kind)
-        partial.chmod(0o755)
-        partial.replace(out_dir)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    request = {"conversion": kind, "made_by": __version__, "source": plan.identity()}
+    with result_folder(out_dir, request, on_known=tell_kept) as unfinished:
+        (unfinished.folder / "config.json").write_text(to_json(config))
+        _copy_tokenizer(plan.folder, unfinished.folder)
+        _write_checkpoint(plan, config, unfinished, kind)
 
 
-def _write_checkpoint(plan: "Import", config: RunConfig, run_dir: Path, kind: str) -> None:
+def _write_checkpoint(
+    plan: "Import", config: RunConfig, unfinished: "Unfinished", kind: str
+) -> None:
     from llama_jax.checkpoint import layers
     from llama_jax.checkpoint.manifest import FileEntry
     from llama_jax.convert.certificate import (
@@ -145,8 +142,12 @@ def _write_checkpoint(plan: "Import", config: RunConfig, run_dir: Path, kind: st
 
     arrays = _arrays(plan)
     every_array = [*arrays.values(), *layers.fresh_adamw(arrays)]
+    run_dir = unfinished.folder
     saving, final = (run_dir / "checkpoints" / name for name in ("0.saving", "0"))
-    saving.mkdir(parents=True)
+    if final.exists():
+        # An earlier start was stopped after the rename, and before the end.
+        final.rename(saving)
+    saving.mkdir(parents=True, exist_ok=True)
     layers.describe(saving, every_array)
     certified = (read_certificate(plan.folder) or {}).get("tensors", {})
     files: dict[str, FileEntry] = {}
@@ -158,7 +159,9 @@ def _write_checkpoint(plan: "Import", config: RunConfig, run_dir: Path, kind: st
 
     with Progress("import", total=plan.num_bytes, unit="bytes") as progress:
         done = 0
-        for tensor, stored, written in copy_tensors(plan, lambda t: saving / name_of(t)):
+        for tensor, stored, written in copy_tensors(
+            plan, unfinished, lambda tensor: f"checkpoints/0.saving/{name_of(tensor)}"
+        ):
             entry = tensor_entry(stored.dtype, stored.shape, written.tensor_crc32)
             if (said := certified.get(tensor.name)) and said != entry:
                 raise ValueError(
@@ -189,6 +192,11 @@ def _write_checkpoint(plan: "Import", config: RunConfig, run_dir: Path, kind: st
         "verified_source": bool(certified),
     }
     write_certificate(run_dir, known=digests, tensors=tensors, facts=facts)
+
+
+def tell_kept(count: int) -> None:
+    """Tells people that an earlier start is gone on with."""
+    print(f"an earlier start wrote {count:,} parts; they are compared and kept", file=sys.stderr)
 
 
 def _arrays(plan: "Import") -> dict[str, "Layered"]:
@@ -249,11 +257,13 @@ def _copy_tokenizer(folder: Path, run_dir: Path) -> None:
 
 
 def check_disk(out_dir: Path, num_bytes: int) -> None:
-    """Raises ValueError if the disk of a folder has less room than that."""
+    """Raises ValueError if a folder's disk has less room, what an earlier start wrote included."""
+    from llama_jax.convert.result_folder import bytes_written
+
     there = next(
         path for path in (out_dir.absolute(), *out_dir.absolute().parents) if path.exists()
     )
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(there).free + bytes_written(out_dir)
     if free < num_bytes:
         raise ValueError(
             f"OUT_DIR={str(out_dir)!r}: {num_bytes:,} bytes are needed, {free:,} are free; make "

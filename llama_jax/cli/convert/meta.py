@@ -3,7 +3,6 @@
 import dataclasses
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +10,10 @@ import tyro
 from tyro.conf import Positional
 
 from llama_jax import __version__
-from llama_jax.cli.convert.from_hugging_face import check_disk, run_config, write_run
+from llama_jax.cli.convert.from_hugging_face import check_disk, run_config, tell_kept, write_run
 from llama_jax.cli.convert.to_hugging_face import open_checkpoint
 from llama_jax.cli.run_reader import find_run_tokenizer, read_config
+from llama_jax.config import RunConfig
 
 _FROM = """Imports Meta's release of a LLaMA (params.json and consolidated.NN.pth, any number of
 ranks) as a run's folder with one checkpoint. Nothing pickled is executed. Needs PyTorch.
@@ -90,8 +90,8 @@ def from_meta(argv: list[str]) -> int:
     options = tyro.cli(
         FromOptions, prog="llama-jax convert from-meta", description=_FROM, args=argv
     )
-    from llama_jax.convert.hugging_face import check_out_dir
     from llama_jax.convert.meta_import import plan_meta_import
+    from llama_jax.convert.result_folder import check_out_dir
 
     check_out_dir(options.out_dir)
     plan = plan_meta_import(
@@ -116,8 +116,8 @@ def from_llama2c(argv: list[str]) -> int:
         description=_FROM_LLAMA2C,
         args=argv,
     )
-    from llama_jax.convert.hugging_face import check_out_dir
     from llama_jax.convert.llama2c import plan_llama2c_import
+    from llama_jax.convert.result_folder import check_out_dir
 
     check_out_dir(options.out_dir)
     plan = plan_llama2c_import(options.file)
@@ -130,77 +130,42 @@ def from_llama2c(argv: list[str]) -> int:
 def to_meta(argv: list[str]) -> int:
     """Runs `convert to-meta`."""
     options = tyro.cli(ToOptions, prog="llama-jax convert to-meta", description=_TO, args=argv)
-    from llama_jax.convert.hugging_face import check_out_dir
+    from llama_jax.cli.convert.check import open_weights
+    from llama_jax.convert.certificate import write_certificate
     from llama_jax.convert.meta_export import write_meta
+    from llama_jax.convert.result_folder import check_out_dir, result_folder
 
     check_out_dir(options.out_dir)
     config = read_config(options.run_dir)
     saved = open_checkpoint(options.run_dir, config, options.step)
     imported: dict[str, Any] = saved.meta.get("imported", {})
     layout = imported["config"] if imported.get("conversion") == "from-meta" else {}
-    weights = _weights(options, saved.step)
+    dtype = saved.dtype if options.dtype == "saved" else options.dtype
+    weights = open_weights(options.run_dir, saved.step, dtype)
     ranks = options.model_parallel or layout.get("ranks", 1)
-    options.out_dir.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(
-        tempfile.mkdtemp(prefix=f".{options.out_dir.name}.partial-", dir=options.out_dir.parent)
-    )
-    try:
-        write_meta(
-            partial,
-            weights.model,
-            weights.dtype,
-            weights.array,
+    axis = layout.get("embedding_axis", 0)
+    request = {"conversion": "to-meta", "made_by": __version__, "source": saved.identity}
+    request |= {"dtype": dtype, "model": repr(weights.model), "layout": [ranks, axis]}
+    with result_folder(options.out_dir, request, on_known=tell_kept) as unfinished:
+        files, tensors = write_meta(
+            unfinished,
+            weights,
             ranks=ranks,
-            embedding_axis=layout.get("embedding_axis", 0),
+            embedding_axis=axis,
             params=layout.get("params"),
         )
-        _finish(options, config, partial, saved, weights)
-        partial.chmod(0o755)
-        partial.replace(options.out_dir)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    print(f"{options.out_dir}: {weights.dtype} in {ranks} files", file=sys.stderr)
+        _copy_tokenizer(options.run_dir, config, unfinished.folder)
+        source = {"step": saved.step, "tokens": saved.meta.get("tokens", 0)}
+        facts = {"conversion": "to-meta", "made_by": f"llama_jax {__version__}", "source": source}
+        write_certificate(unfinished.folder, known=files, tensors=tensors, facts=facts)
+    print(f"{options.out_dir}: {dtype} in {ranks} files", file=sys.stderr)
     return 0
 
 
-class _Arrays:
-    """A checkpoint's tensors in memory, one at a time, and their checksums."""
-
-    def __init__(self, weights: Any, dtype: str):
-        self.model, self.dtype, self._weights = weights.model, dtype, weights
-        self.entries: dict[str, dict[str, Any]] = {}
-
-    def array(self, tensor: Any) -> Any:
-        import zlib
-
-        import numpy as np
-
-        from llama_jax.convert.certificate import tensor_entry
-        from llama_jax.convert.stored import numpy_dtype
-
-        data = b"".join(bytes(piece) for piece in self._weights.read(tensor.name))
-        self.entries[tensor.name] = tensor_entry(self.dtype, tensor.shape, zlib.crc32(data))
-        return np.frombuffer(data, numpy_dtype(self.dtype)).reshape(tensor.shape)
-
-
-def _weights(options: ToOptions, step: int) -> _Arrays:
-    from llama_jax.cli.convert.check import open_weights
-
-    dtype = None if options.dtype == "saved" else options.dtype
-    weights = open_weights(options.run_dir, step, dtype)
-    return _Arrays(weights, next(iter(weights.dtypes.values())))
-
-
-def _finish(options: ToOptions, config: Any, folder: Path, saved: Any, weights: _Arrays) -> None:
-    from llama_jax.convert.certificate import write_certificate
-
+def _copy_tokenizer(run_dir: Path, config: RunConfig, folder: Path) -> None:
     try:
-        tokenizer = find_run_tokenizer(options.run_dir, config)
+        tokenizer = find_run_tokenizer(run_dir, config)
     except ValueError:
         print("note: the run has no tokenizer; none is exported", file=sys.stderr)
     else:
         shutil.copyfile(tokenizer, folder / "tokenizer.model")
-    source = {"step": saved.step, "tokens": saved.meta.get("tokens", 0)}
-    facts = {"conversion": "to-meta", "made_by": f"llama_jax {__version__}", "source": source}
-    write_certificate(folder, known={}, tensors=weights.entries, facts=facts)

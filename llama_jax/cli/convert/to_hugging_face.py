@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 from tyro.conf import Positional
 
+from llama_jax.cli.convert.from_hugging_face import tell_kept
 from llama_jax.cli.run_reader import find_run_tokenizer, held_out_losses, read_config
 from llama_jax.config import ModelConfig, RunConfig
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from llama_jax.convert.tiktoken import Vocabulary
 
 _DESCRIPTION = """Exports a checkpoint as the folder that transformers reads: safetensors weights,
-config, tokenizer, model card and certificate. The folder is complete or absent.
+config, tokenizer, model card and certificate. The folder is complete or absent; an export that was
+stopped goes on when it is started again.
 
 example:
   llama-jax convert to-hf demo_run/model demo_run/hf
@@ -64,8 +66,10 @@ class Checkpoint:
         params: Arrays by dotted path.
         meta: What the checkpoint says beside them.
         dtype: Of the arrays.
+        identity: What no other checkpoint has: the digest of its manifest.
     """
 
+    identity: str
     step: int
     params: "dict[str, SavedArray]"
     meta: dict[str, Any]
@@ -81,9 +85,10 @@ def to_hugging_face(argv: list[str]) -> int:
     tokenizer = None if options.without_tokenizer else _read_tokenizer(options.run_dir, config)
 
     from llama_jax.convert.agreement import require_transformers
-    from llama_jax.convert.hugging_face import check_out_dir, export_hugging_face
+    from llama_jax.convert.hugging_face import export_hugging_face
     from llama_jax.convert.mapping import tensors_of
     from llama_jax.convert.model_card import Origin
+    from llama_jax.convert.result_folder import check_out_dir
     from llama_jax.observe.progress import Progress
 
     # What would be refused at the end is refused before anything is read.
@@ -113,6 +118,8 @@ def to_hugging_face(argv: list[str]) -> int:
             dtype=dtype,
             vocab_size=vocab_size,
             max_shard_bytes=int(options.max_shard_gigabytes * 1e9),
+            source=saved.identity,
+            on_known=tell_kept,
             on_tensor=lambda name, num_bytes: progress.advance(next(written)),
         )
     if options.json:
@@ -141,9 +148,10 @@ def open_checkpoint(run_dir: Path, config: RunConfig, step: int | None) -> Check
         ValueError: If there is no such checkpoint, or its parameters have several dtypes.
         CheckpointError: If it is damaged.
     """
-    from llama_jax.checkpoint import Checkpointer
+    from llama_jax.checkpoint import Checkpointer, manifest
     from llama_jax.checkpoint.layer_reader import saved_arrays
     from llama_jax.cli.run_reader import choose_step
+    from llama_jax.convert.certificate import digest
 
     with Checkpointer(run_dir / "checkpoints", read_only=True) as checkpointer:
         step = choose_step(checkpointer, run_dir, config, step)
@@ -154,13 +162,14 @@ def open_checkpoint(run_dir: Path, config: RunConfig, step: int | None) -> Check
         if any(array.layer_file(0) is None for array in params.values()):
             checkpointer.verify(step, deep=True)
         meta = checkpointer.meta(step)
+        identity = digest(folder / manifest.NAME)["sha256"]
     dtypes = sorted({array.dtype for array in params.values()})
     if len(dtypes) != 1:
         raise ValueError(
             f"checkpoint step={step} of {run_dir} has parameters of {' and '.join(dtypes)}; such a "
             "mixture cannot be exported yet."
         )
-    return Checkpoint(step=step, params=params, meta=meta, dtype=dtypes[0])
+    return Checkpoint(identity=identity, step=step, params=params, meta=meta, dtype=dtypes[0])
 
 
 def vocabulary_rows(run_dir: Path, config: RunConfig, meta: dict[str, Any]) -> int:
