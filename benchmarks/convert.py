@@ -1,12 +1,12 @@
 """Conversions against `cp` of the same bytes: rate and peak memory, each in a process of its own.
 
 Command:  python benchmarks/convert.py [--layers 8] [--embed 1024] [--mlp 2816] [--folder .]
-          7B (needs 45 GB of disk): --layers 32 --embed 4096 --mlp 11008
-Prints:   one line a step: seconds, MB/s, share of cp's rate, peak resident memory.
+          7B (needs 28 GB of disk): --layers 32 --embed 4096 --mlp 11008
+Prints:   one line a step: seconds, MB/s, share of cp's rate, peak resident memory, load.
 
 Random bfloat16 weights in the Hugging Face layout are copied with `cp` and flushed, imported, and
-exported again; all three end with the bytes on the disk. `convert check` compares the result with
-the source bit by bit. The folder's disk must hold the weights three times.
+exported again; all three end with the bytes on the disk. `convert check` compares each result with
+its source bit by bit. The folder's disk must hold the weights twice.
 """
 
 import argparse
@@ -25,13 +25,13 @@ import numpy as np
 from llama_jax.config import ModelConfig
 from llama_jax.convert.hugging_face_config import model_config
 from llama_jax.convert.mapping import tensors_of
+from llama_jax.convert.result_folder import result_folder
 from llama_jax.convert.safetensors import size_bytes, write
 
 
 def write_random_model(folder: Path, model: ModelConfig) -> int:
     """Writes config.json and safetensors of finite random bits; returns their bytes."""
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(model_config(model, "bfloat16", None)))
+    config = json.dumps(model_config(model, "bfloat16", None))
     shapes = {tensor.name: tensor.shape for tensor in tensors_of(model)}
     rng = np.random.default_rng(0)
     # Without the exponent's highest bit every value is finite, and at most 1 or so.
@@ -44,7 +44,9 @@ def write_random_model(folder: Path, model: ModelConfig) -> int:
             left -= len(piece)
             yield piece
 
-    files, _ = write(folder, shapes, read, dtype="bfloat16", max_shard_bytes=5_000_000_000)
+    with result_folder(folder, None) as unfinished:
+        (unfinished.folder / "config.json").write_text(config)
+        files, _ = write(unfinished, shapes, read, dtype="bfloat16", max_shard_bytes=5_000_000_000)
     return sum(entry["bytes"] for entry in files.values())
 
 
@@ -60,7 +62,7 @@ def run(name: str, num_bytes: int, command: list[str], baseline: float | None) -
     share = f", {num_bytes / seconds / baseline:.0%} of cp" if baseline else ""
     print(
         f"{name:<10} {seconds:8.1f} s {num_bytes / seconds / 1e6:8,.0f} MB/s{share}, "
-        f"peak {usage.ru_maxrss / 1e6:.2f} GB",
+        f"peak {usage.ru_maxrss / 1e6:.2f} GB, load {os.getloadavg()[0]:.1f}",
         flush=True,
     )
     return num_bytes / seconds
@@ -91,9 +93,11 @@ def main() -> None:
         baseline = run("cp", num_bytes, command, None)
         shutil.rmtree(copied)
         run("from-hf", num_bytes, [*convert, "from-hf", hf, run_dir], baseline)
+        run("check", num_bytes, [*convert, "check", hf, run_dir], baseline)
+        shutil.rmtree(hf)
         arguments = ["to-hf", run_dir, back, "--without-tokenizer"]
         run("to-hf", num_bytes, [*convert, *arguments], baseline)
-        run("check", num_bytes, [*convert, "check", hf, back], baseline)
+        run("check", num_bytes, [*convert, "check", run_dir, back], baseline)
 
 
 if __name__ == "__main__":
