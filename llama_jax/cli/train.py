@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,7 @@ class Options:
 
 def main(argv: list[str]) -> int:
     """Runs the command; see `--help`."""
+    began = time.monotonic()
     config, options = parse(argv)
     run_dir = options.run_dir or Path("runs") / config.name
     from llama_jax.cli.compilation_cache import enable_compilation_cache
@@ -73,7 +75,7 @@ def main(argv: list[str]) -> int:
     origin = parse_origin(options.init_from) if options.init_from else None
     try:
         with processes.failing_alone():
-            outcome = train(config, run_dir, origin=origin, open_raw=open_raw)
+            outcome = train(config, run_dir, origin=origin, open_raw=open_raw, began=began)
     except TrainingFailed as failure:
         print(f"llama-jax train: failed: {failure}", file=sys.stderr)
         return 1

@@ -42,12 +42,16 @@ class WorkClock:
         data_seconds: Of them, waiting for the loader, whether the devices had work meanwhile or
             not.
         device_seconds: Of them, waiting for the devices.
+
+    Args:
+        began: When the first lap began, by `time.monotonic`; now by default.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, began: float | None = None) -> None:
         self.seconds = dict.fromkeys(KINDS, 0.0)
         self.data_seconds = self.device_seconds = 0.0
-        self._last = time.monotonic()  # a wall clock that is set must not make work of it
+        # Monotonic: a wall clock that is set must not make work of it.
+        self._last = time.monotonic() if began is None else began
 
     def lap(self, kind: str) -> float:
         """Counts the time since the last lap as `kind`, and returns it."""
@@ -60,6 +64,11 @@ class WorkClock:
     def total(self) -> float:
         """Seconds until the last lap."""
         return sum(self.seconds.values())
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds until now."""
+        return self.total + time.monotonic() - self._last
 
     @property
     def training(self) -> float:
@@ -140,7 +149,7 @@ class GoodputLog:
 
     def __init__(self, path: Path, clock: WorkClock, *, step: int, write: bool):
         self._path, self._clock, self._write = path, clock, write
-        began = time.time() - clock.total
+        began = time.time() - clock.elapsed
         start = {"start": True, "time": round(began, 3), "step": step, "seconds": {}}
         self._before = _add_up([*_read(path), start])[0]
         self._append(start, before="\n")  # the line before may be half of one

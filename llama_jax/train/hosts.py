@@ -16,6 +16,7 @@ from llama_jax.observe.goodput import WorkClock
 
 # A host stands out where it works alone for so much longer than most, as a share of an update.
 _SLOWER = 0.2
+_A_DAY_SECONDS = 86_400.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,11 +42,26 @@ class Hosts:
 
     def __init__(self) -> None:
         self._client: Any = None
+        self._meetings = 0
         if jax.process_count() > 1:
             # The service is public, and its store is not (jax 0.10): Orbax reads it here too.
             from jax._src import distributed
 
             self._client = distributed.global_state.client
+
+    def meet(self, within_seconds: float) -> None:
+        """Waits until all processes have come as far; to be called equally often by all.
+
+        What the devices do together has deadlines that nothing sets: on CPUs, processes that come
+        to it 30 s apart fail. Source: github.com/jax-ml/jax/issues/40831.
+
+        Args:
+            within_seconds: After which the others are given up; 0 waits for a day.
+        """
+        if self._client is not None:
+            self._meetings += 1
+            within_ms = int(1000 * (within_seconds or _A_DAY_SECONDS))
+            self._client.wait_at_barrier(f"llama_jax/meeting/{self._meetings}", within_ms)
 
     def tell(self, topic: str, value: Any) -> None:
         """Tells the others, in place of what this process told on this topic before."""

@@ -37,8 +37,8 @@ class Outcome:
         stopped_by: Signal that stopped it early after saving; empty where it is complete.
         held_out: Scores of each source at the end of a complete run.
         loss_nats_per_token: Mean over the last interval of the log; NaN where there was none.
-        seconds_to_first_step: From the call, or a rewind, until the first update was made.
-        seconds: From the call, or the last rewind, to the end.
+        seconds_to_first_step: From this start, or a rewind, until the first update was made.
+        seconds: From this start, or the last rewind, to the end.
         wall_time: Of all starts of the run.
     """
 
@@ -60,6 +60,7 @@ def train(
     *,
     origin: Origin | None = None,
     open_raw: OpenRaw | None = None,
+    began: float | None = None,
 ) -> Outcome:
     """Trains to the end, or until asked to stop; started again, it resumes by itself.
 
@@ -68,13 +69,14 @@ def train(
         run_dir: Folder of the run; made if it is missing.
         origin: Checkpoint of another run to branch off from, where this one has none yet.
         open_raw: Opens raw documents; only a run with `stream` needs it.
+        began: When this start began, by `time.monotonic`; now by default.
 
     Raises:
         ValueError: If the request is wrong; nothing was computed.
         TrainingFailed: If too many updates in a row were not finite, or too many spiked.
         CheckpointError: If a checkpoint could not be written or read.
     """
-    hosts = Hosts()
+    hosts, clock = Hosts(), WorkClock(began)
     with (
         RunDirectory(run_dir, lock=jax.process_index() == 0) as folder,
         stop_request() as stop,
@@ -84,13 +86,14 @@ def train(
         while True:
             watchdog.expect(0, "the start", long=True)
             opened = open_parts(
-                config, folder, mesh, WorkClock(), hosts, origin=origin, open_raw=open_raw
+                config, folder, mesh, clock, hosts, origin=origin, open_raw=open_raw
             )
             try:
                 with opened as (parts, state):
                     return _Run(parts, stop, watchdog).to_the_end(state)
             except Rewind as rewind:
                 note_rewind(folder, config, rewind)
+                clock = WorkClock()
 
 
 class _Run:

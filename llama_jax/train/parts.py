@@ -113,7 +113,9 @@ def open_parts(
         ValueError: If the request is wrong; nothing was computed.
         CheckpointError: If there are checkpoints and all are damaged.
     """
+    patience = config.guards.other_deadline_seconds
     with contextlib.ExitStack() as stack:
+        hosts.meet(patience)
         beginning = find_beginning(folder.path, config, origin)
         resume_step = beginning.step if beginning.resumed else None
         changed = folder.adopt(config, resume_step=resume_step)
@@ -137,6 +139,7 @@ def open_parts(
         if folder.primary:
             keep_origin(folder.path, beginning.origin)
             _keep_tokenizer(data, folder.path)
+        hosts.meet(patience)
         checkpointer = stack.enter_context(Checkpointer(folder.checkpoints, config.checkpoint))
         if folder.primary:
             _put_aside(folder, beginning)
@@ -162,6 +165,7 @@ def open_parts(
         clock.lap("start_up")
         if left:
             program.step_after(beginning.step)  # what waits for it is not training
+        hosts.meet(patience)
         clock.lap("compile")
         parts = Parts(
             config=config,

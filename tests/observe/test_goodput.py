@@ -108,6 +108,18 @@ def test_a_log_goes_on_where_a_death_cut_its_last_line(path, clock):
     assert wall_time == read_goodput(path) and wall_time.total == 42
 
 
+def test_what_came_before_the_log_was_opened_is_start_up_and_not_down(path, clock):
+    GoodputLog(path, WorkClock(), step=0, write=True).note(0, end="stopped")
+    clock["t"] += 30
+    work = WorkClock(began=clock["t"] - 4)  # its program was read before it could take the time
+    clock["t"] += 10
+    log = GoodputLog(path, work, step=0, write=True)
+    work.lap("start_up")
+    log.note(0)
+    seconds = read_goodput(path).seconds
+    assert (seconds["down"], seconds["start_up"]) == (26, 14) and sum(seconds.values()) == 40
+
+
 def test_of_several_processes_one_writes(path):
     GoodputLog(path, WorkClock(), step=0, write=False).note(1)
     assert not path.exists() and read_goodput(path).total == 0

@@ -1,5 +1,6 @@
 """A small dataset, and `llama-jax` started as a person starts it, over a shared compile cache."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from llama_jax import recipe
+from llama_jax.atomic import write_atomically
 from llama_jax.config import RunConfig
 from llama_jax.data.sentencepiece import train_sentencepiece
 from llama_jax.data.shard_writer import SplitWriter, write_manifest
@@ -21,6 +23,36 @@ from llama_jax.data.shards import Manifest
 from tests.train.tiny_run import COMPILE_QUICKLY
 
 VOCAB_SIZE = 64
+# Only so that what hangs ends; no test waits for it, and a loaded machine may take long.
+PATIENCE_SECONDS = 1800
+_HELD = """
+import time
+from pathlib import Path
+from llama_jax.recipe import from_json
+from llama_jax.train.loop import _Run
+
+hold = Path({hold!r})
+if not hasattr(_Run, "at_once"):  # a recipe may be read twice
+    _Run.at_once = _Run._update
+
+def held(done):
+    try:
+        return done >= int(hold.read_text())
+    except FileNotFoundError:
+        return False
+
+def update(self, done, state):
+    waited = 0.0
+    while held(done) and waited < {seconds!r}:
+        time.sleep(0.01)
+        waited += 0.01
+    return _Run.at_once(self, done, state)
+
+_Run._update = update
+
+def config():
+    return from_json(Path({config!r}).read_text())
+"""
 
 
 @pytest.fixture(scope="session")
@@ -91,21 +123,22 @@ class Command:
             "XLA_FLAGS": " ".join(f"--{k}={v}".lower() for k, v in COMPILE_QUICKLY.items()),
         }
 
-    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
-        """Starts it and does not wait."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "llama_jax.cli.main", *map(str, arguments)],
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(self, *arguments: str | Path, log: Path | None = None) -> subprocess.Popen[str]:
+        """Starts it and does not wait; what says more than a pipe holds needs a `log`."""
+        with contextlib.ExitStack() as stack:
+            return subprocess.Popen(
+                [sys.executable, "-m", "llama_jax.cli.main", *map(str, arguments)],
+                cwd=self.folder,
+                env=self.environment,
+                stdout=subprocess.PIPE,
+                stderr=stack.enter_context(log.open("w")) if log else subprocess.PIPE,
+                text=True,
+            )
 
     def run(self, *arguments: str | Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
         """Starts it, waits, and checks its exit code."""
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
         assert process.returncode == expect, err
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
@@ -114,6 +147,33 @@ class Command:
         path = self.folder / f"{name}.json"
         path.write_text(recipe.to_json(config))
         return path
+
+    def held_recipe(self, config: RunConfig, seconds: float = 1e9) -> tuple[Path, "Hold"]:
+        """A recipe whose run waits where a test says, so that what is done to it comes in time.
+
+        Args:
+            config: Of the run.
+            seconds: How long each update waits at most.
+        """
+        hold, path = Hold(self.folder / "hold"), self.folder / "held.py"
+        saved = str(self.recipe(config, "held"))
+        path.write_text(_HELD.format(hold=str(hold.path), seconds=seconds, config=saved))
+        return path, hold
+
+
+@dataclasses.dataclass(frozen=True)
+class Hold:
+    """Where runs of a held recipe wait; an update is reported two later."""
+
+    path: Path
+
+    def after(self, done: int) -> None:
+        """Has runs wait when they have made so many updates, as long as `path` is there."""
+        write_atomically(self.path, str(done))
+
+    def release(self) -> None:
+        """Lets runs go on."""
+        self.path.unlink()
 
 
 @pytest.fixture

@@ -23,6 +23,22 @@ def test_hosts_that_are_alike_or_alone_or_of_another_interval_are_not_named():
     assert find_slow({0: times(0.1, step=20), 1: times(0.9, step=17)}, 2) is None
 
 
+def test_all_meet_at_a_place_of_its_own_each_time(monkeypatch):
+    class Client:
+        met: list = []
+
+        def wait_at_barrier(self, name, within_ms):
+            self.met.append((name, within_ms))
+
+    hosts = Hosts()
+    hosts.meet(5.0)  # alone: there is nobody to wait for
+    monkeypatch.setattr(hosts, "_client", client := Client())
+    hosts.meet(5.0)
+    hosts.meet(0.0)
+    (first, seconds), (second, for_ever) = client.met
+    assert first != second and (seconds, for_ever) == (5_000, 86_400_000)
+
+
 def test_each_interval_is_measured_from_the_one_before():
     clock = WorkClock()
     pace = Pace(Hosts(), clock)

@@ -20,6 +20,7 @@ from llama_jax.observe.writers import read_metrics
 from llama_jax.train.history import documents_seen, samples_seen
 from llama_jax.train.optimizer import make_optimizer
 from llama_jax.train.state import abstract_state
+from tests.train.conftest import PATIENCE_SECONDS
 from tests.train.tiny_run import tiny_config
 
 NUM_STEPS = 40
@@ -68,7 +69,7 @@ def assert_equal(expected: dict[str, np.ndarray], got: dict[str, np.ndarray]) ->
 
 def wait_for_step(run_dir: Path, step: int, process) -> None:
     """Returns once the run has reported a step."""
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         path = run_dir / "metrics.jsonl"
         if path.is_file() and any(row["step"] >= step for row in read_metrics(path)):
@@ -103,10 +104,11 @@ def test_a_model_learns_and_says_how_well(llama_jax, config):
 def test_a_run_killed_at_random_is_the_run_that_was_never_killed(
     llama_jax, config, kills, one_device
 ):
-    recipe_path = llama_jax.recipe(config)
+    recipe_path, hold = llama_jax.held_recipe(config)
     llama_jax.run("train", recipe_path, "--run-dir", "undisturbed")
     rng = random.Random(kills)
     killed = llama_jax.folder / "killed"
+    hold.after(NUM_STEPS - 1)
     for kill in range(kills):
         process = llama_jax.start("train", recipe_path, "--run-dir", "killed")
         # Later with every kill, so that the runs get on; some fall into a save.
@@ -115,6 +117,7 @@ def test_a_run_killed_at_random_is_the_run_that_was_never_killed(
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
+    hold.release()
     llama_jax.run("train", recipe_path, "--run-dir", "killed")
     assert_same_run(llama_jax.folder / "undisturbed", killed, config, NUM_STEPS)
 
@@ -143,7 +146,7 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_its_updates_are_made_again
 def test_a_batch_that_grows_survives_kills_before_and_after_it_does(llama_jax, config, one_device):
     train = dataclasses.replace(config.train, num_steps=30, batch_ramp=((12, 16), (20, 24)))
     config = dataclasses.replace(config, train=train)
-    recipe_path = llama_jax.recipe(config)
+    recipe_path, hold = llama_jax.held_recipe(config)
     done = llama_jax.run("train", recipe_path, "--run-dir", "undisturbed", "--json")
     assert "30 steps of 8 rows, then 16 from step 12, then 24 from step 20" in done.stderr
     assert "batch: 16 rows from step 12 on" in done.stderr
@@ -152,11 +155,13 @@ def test_a_batch_that_grows_survives_kills_before_and_after_it_does(llama_jax, c
     assert (summary["samples"], summary["tokens"]) == (consumed, consumed * 16)
 
     killed = llama_jax.folder / "killed"
-    for step in (14, 22):  # goes on from 10, before it grows, and from 20, where it does
+    for held in (14, 24):  # goes on from 10, before it grows, and from 20, where it does
+        hold.after(held)
         process = llama_jax.start("train", recipe_path, "--run-dir", "killed")
-        wait_for_step(killed, step, process)
+        wait_for_step(killed, held - 2, process)
         process.kill()
         process.communicate()
+    hold.release()
     llama_jax.run("train", recipe_path, "--run-dir", "killed")
     assert_same_run(llama_jax.folder / "undisturbed", killed, config, 30)
     dataset = open_dataset(config.data, vocab_size=64, batch_size=8)
@@ -167,11 +172,13 @@ def test_a_batch_that_grows_survives_kills_before_and_after_it_does(llama_jax, c
 
 
 def test_a_preempted_run_saves_and_goes_on(llama_jax, config, one_device):
-    recipe_path = llama_jax.recipe(config)
+    recipe_path, hold = llama_jax.held_recipe(config)
+    hold.after(8)
     process = llama_jax.start("train", recipe_path, "--run-dir", "run", "--json")
     wait_for_step(llama_jax.folder / "run", 2, process)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    hold.release()
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 75, err
     summary = json.loads(out)
     assert summary["stopped_by"] == "SIGTERM" and 2 <= summary["step"] < NUM_STEPS

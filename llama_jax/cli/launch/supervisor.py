@@ -183,7 +183,8 @@ class Supervisor:
         """Ends those without a code yet, and gives them one."""
         left = [worker for worker in self._workers if worker.index not in codes]
         # One that was stopped or hung is why the others failed: it is named.
-        self._left = [f"process {w.index} was still {process_state(w.process.pid)}" for w in left]
+        states = [(w.index, process_state(w.process.pid)) for w in left]
+        self._left = [f"process {i} was still {state}" for i, state in states if state != "gone"]
         for worker in left:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(worker.process.pid, signal.SIGKILL)
