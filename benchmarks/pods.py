@@ -45,6 +45,8 @@ class Case:
     rows: float
     seq_len: int = 4096
     overrides: tuple[str, ...] = ()
+    by_table: bool = False
+    """Whether mesh and remat are those of the recipe's own table of pods."""
 
     @property
     def name(self) -> str:
@@ -56,9 +58,12 @@ class Case:
     @property
     def command(self) -> list[str]:
         """That compiles it."""
+        slices = f"*{self.slices}" if self.slices > 1 else ""
+        pod = ("--pod", self.topology + slices)
+        topology = ("--topology", self.topology, "--slices", f"{self.slices}")
         return [
-            *("doctor", self.recipe, "--topology", self.topology),
-            *("--slices", f"{self.slices}", "--rows-per-chip", f"{self.rows:g}"),
+            *("doctor", self.recipe, *(pod if self.by_table else topology)),
+            *("--rows-per-chip", f"{self.rows:g}"),
             *("--data.seq-len", f"{self.seq_len}", *self.overrides, "--json"),
         ]
 
@@ -95,7 +100,15 @@ _OURS = (
         overrides=("--compute.remat", "full", "--mesh.fsdp-line", "16"),
     ),
 )
-CASES = tuple(dict.fromkeys([*map(of_published, PUBLISHED_RUNS), *_OURS]))
+# By the recipe's own table, at its own context.
+_BY_TABLE = tuple(
+    Case(recipe=recipe, topology=topology, rows=rows, seq_len=seq_len, by_table=True)
+    for recipe, topology, rows, seq_len in (
+        ("llama2_7b", "v6e:8x8", 4, 4096),
+        ("llama3_1_8b", "v5p:4x4x4", 2, 8192),
+    )
+)
+CASES = tuple(dict.fromkeys([*map(of_published, PUBLISHED_RUNS), *_OURS, *_BY_TABLE]))
 
 
 def compile_case(case: Case) -> None:

@@ -23,6 +23,7 @@ from llama_jax.config.pod import PodSettings
 PODS = {
     "v5e": PodSettings(tokens=16_384, remat="full", min_chips=16),
     "v5p": PodSettings(tokens=16_384, remat="qkv", min_chips=32),
+    "v6e": PodSettings(tokens=16_384, remat="qkv", min_chips=32),
 }
 
 

@@ -20,6 +20,11 @@ from llama_jax.config import (
     RunConfig,
     TrainConfig,
 )
+from llama_jax.config.pod import PodSettings
+
+PODS = {
+    "v5p": PodSettings(tokens=16_384, remat="gate", min_chips=32),
+}
 
 
 def config() -> RunConfig:
