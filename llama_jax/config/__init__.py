@@ -36,6 +36,7 @@ from llama_jax.config.optimizer import (
     Schedule,
     WarmupStableDecay,
 )
+from llama_jax.config.parameterisation import CompleteP, MuP, Parameterisation
 from llama_jax.config.rules import (
     C4Rules,
     FineWebRules,
@@ -62,6 +63,7 @@ __all__ = [
     "CheckpointConfig",
     "CodeRules",
     "CommonCrawlSource",
+    "CompleteP",
     "ComputeConfig",
     "Cosine",
     "DataConfig",
@@ -84,9 +86,11 @@ __all__ = [
     "MeshConfig",
     "MinHash",
     "ModelConfig",
+    "MuP",
     "Muon",
     "Optimizer",
     "ParagraphDedup",
+    "Parameterisation",
     "PersonalData",
     "PlainRope",
     "PythonEnvironmentSource",

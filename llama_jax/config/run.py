@@ -8,7 +8,8 @@ from llama_jax.config.build import BuildConfig
 from llama_jax.config.data import DataConfig
 from llama_jax.config.guards import GuardConfig
 from llama_jax.config.model import ModelConfig
-from llama_jax.config.optimizer import Optimizer, Schedule, WarmupStableDecay
+from llama_jax.config.optimizer import AdamW, Optimizer, Schedule, WarmupStableDecay
+from llama_jax.config.parameterisation import Parameterisation
 from llama_jax.config.stream import check_stream
 
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
@@ -237,6 +238,8 @@ class RunConfig:
         log: Where metrics go.
         guards: What is done about hangs, spikes and silent corruption.
         stream: Data recipe whose raw documents are read, in place of shards in `data.directory`.
+        parameterisation: How initial weights and learning rates follow the sizes of the model;
+            without one they do not.
     """
 
     name: str
@@ -252,6 +255,7 @@ class RunConfig:
     log: LogConfig = LogConfig()
     guards: GuardConfig = GuardConfig()  # noqa: RUF009 (frozen)
     stream: BuildConfig | None = None
+    parameterisation: Parameterisation | None = None
 
     def __post_init__(self) -> None:
         if self.data.seq_len > self.model.max_seq_len:
@@ -266,6 +270,12 @@ class RunConfig:
             )
         if self.stream is not None:
             check_stream(self.stream)
+        if self.parameterisation is not None and not isinstance(self.optimizer, AdamW):
+            raise ValueError(
+                f"parameterisation={type(self.parameterisation).__name__} has rules for "
+                f"optimizer=AdamW alone, not for {type(self.optimizer).__name__}; leave one of the "
+                "two out."
+            )
         spent = self.schedule.warmup_steps
         if isinstance(self.schedule, WarmupStableDecay):
             spent += self.schedule.decay_steps

@@ -122,6 +122,23 @@ class Llama(nnx.Module):
         x, _ = jax.lax.scan(body, self._embed(tokens), self.blocks, unroll=unroll)
         return self.final_norm(x)
 
+    def streams(
+        self,
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"],
+        segments: Int[Array, "B T"],
+    ) -> Float[Array, "_ B T D"]:
+        """The residual stream before the first block and after each, all of them live at once."""
+        turn = self._rotation(positions)
+
+        def run_block(x: Float[Array, "B T D"], block: Block) -> tuple[Array, Array]:
+            x = block(x, turn, segments)
+            return x, x
+
+        first = self._embed(tokens)
+        _, after = jax.lax.scan(run_block, first, self.blocks)
+        return jnp.concatenate([first[None], after])
+
     @property
     def _unrolled(self) -> bool:
         # On CPU a scan spends a tenth of the step copying into and out of its stacked arrays. A

@@ -11,6 +11,7 @@ from optax import contrib
 
 from llama_jax.config import AdamW, Optimizer
 from llama_jax.train.moments import keep_in_bfloat16, keep_in_int8
+from llama_jax.train.parameterisation import Rules, at_each_size, without_multipliers
 
 # Every parameter is one of three kinds, by the last name of its path. Hidden matrices come with
 # the axes that they contract and the axes that they make; the axis that is left, of layers, is a
@@ -28,7 +29,9 @@ _TABLES = ("table",)
 _NORMS = ("scale",)
 
 
-def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
+def make_optimizer(
+    optimizer: Optimizer, rules: Rules | None = None
+) -> optax.GradientTransformation:
     """The update rule, for a learning rate of 1: subtract `learning_rate * update`.
 
     The learning rate stays outside: the optimizer's state then knows nothing of the length of
@@ -42,12 +45,20 @@ def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
     Source of Muon's scale: Liu et al. 2025 (arXiv:2502.16982, section 2.2), `0.2 sqrt(max(rows,
     columns))`; all heads of a projection are one matrix, each layer is its own. Deviation: Adam,
     for tables and norms, has no Nesterov term, which `optax.contrib.muon` would give it.
+
+    Args:
+        optimizer: The rule and its constants.
+        rules: Of the run's parameterisation, which is AdamW's alone; None for none.
     """
     clip = optax.clip_by_global_norm(optimizer.clip_norm)
     decay = optax.add_decayed_weights(optimizer.weight_decay, mask=decay_mask)
     adam = optax.scale_by_adam(b1=optimizer.beta1, b2=optimizer.beta2, eps=optimizer.eps)
     if isinstance(optimizer, AdamW):
-        return optax.chain(clip, _with_small_moments(adam, optimizer.state_dtype), decay)
+        adam = _with_small_moments(adam, optimizer.state_dtype)
+        if rules is not None:
+            clip, adam = without_multipliers(clip, rules), at_each_size(adam, rules)
+        return optax.chain(clip, adam, decay)
+    assert rules is None, "the config refuses it"
     muon = optax.chain(
         contrib.scale_by_muon(
             ns_steps=optimizer.newton_schulz_steps,
@@ -56,8 +67,8 @@ def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
         ),
         optax.stateless(_scale_to_adams_size),
     )
-    rules = optax.partition({"muon": muon, "adam": adam}, _by_kind("muon", "adam"))
-    return optax.chain(clip, rules, decay)
+    both = optax.partition({"muon": muon, "adam": adam}, _by_kind("muon", "adam"))
+    return optax.chain(clip, both, decay)
 
 
 def _with_small_moments(

@@ -16,6 +16,7 @@ from llama_jax.model import abstract_params, init_params
 from llama_jax.sharding import use_layout
 from llama_jax.train.feed import check_batch_split
 from llama_jax.train.optimizer import make_optimizer
+from llama_jax.train.parameterisation import begin, make_rules
 from llama_jax.train.state import TrainState, abstract_state, init_state
 from llama_jax.train.step import TrainStep, abstract_arguments, make_train_step
 
@@ -57,7 +58,7 @@ class Program:
     def first_state(self) -> TrainState:
         """The state before the first update, born sharded."""
         _, params = init_params(self.config.model, self.config.compute, self.config.train.seed)
-        return init_state(params, self.optimizer)
+        return init_state(begin(params, make_rules(self.config)), self.optimizer)
 
 
 def begin_compiling(config: RunConfig, mesh: Mesh, step: int = 0) -> Program:
@@ -69,7 +70,7 @@ def begin_compiling(config: RunConfig, mesh: Mesh, step: int = 0) -> Program:
         ValueError: If the mesh cannot split a size of the model evenly.
     """
     graphdef, params = abstract_params(config.model, config.compute)
-    optimizer = make_optimizer(config.optimizer)
+    optimizer = make_optimizer(config.optimizer, make_rules(config))
     abstract = abstract_state(params, optimizer)
 
     def compile_step(batch_size: int) -> TrainStep:
@@ -95,7 +96,7 @@ def lower_step(config: RunConfig, mesh: Mesh, batch_size: int) -> jax.stages.Low
     with use_layout(mesh):
         check_batch_split(config, batch_size)
         graphdef, params = abstract_params(config.model, config.compute)
-        abstract = abstract_state(params, make_optimizer(config.optimizer))
+        abstract = abstract_state(params, make_optimizer(config.optimizer, make_rules(config)))
         return _lower(graphdef, config, mesh, abstract, batch_size)
 
 

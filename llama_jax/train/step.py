@@ -18,6 +18,7 @@ from llama_jax.sharding import gather, on_data_shards, replicated
 from llama_jax.train.backend import compiler_options
 from llama_jax.train.feed import abstract_batch
 from llama_jax.train.optimizer import make_optimizer
+from llama_jax.train.parameterisation import make_rules
 from llama_jax.train.state import TrainState, shardings
 
 Metrics = dict[str, Float[Array, ""]]
@@ -45,7 +46,7 @@ def make_train_step(
         over the global batch: `loss_nats_per_token`, `grad_norm` before clipping, `param_norm`
         after the update, `learning_rate`, `tokens` that counted in the loss, and `skipped`, 0 or 1.
     """
-    optimizer = make_optimizer(config.optimizer)
+    optimizer = make_optimizer(config.optimizer, make_rules(config))
     gradient = jax.value_and_grad(_objective(graphdef, config), has_aux=True)
 
     def train_step(
