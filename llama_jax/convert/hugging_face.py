@@ -16,7 +16,7 @@ from llama_jax.convert import mapping, safetensors
 from llama_jax.convert.certificate import tensor_entry, write_certificate
 from llama_jax.convert.hugging_face_config import ExportDtype, generation_config, model_config
 from llama_jax.convert.model_card import Origin, model_card
-from llama_jax.convert.result_folder import result_folder
+from llama_jax.convert.result_folder import Unfinished, result_folder
 from llama_jax.convert.stored import Stored, array_pieces, numpy_dtype, pieces
 from llama_jax.convert.tiktoken import Vocabulary, write_tiktoken
 from llama_jax.convert.tokenizer import (
@@ -72,6 +72,22 @@ class Parameter(Protocol):
     def __getitem__(self, layer: int) -> Any: ...
 
 
+class Beside(Protocol):
+    """Writes what else belongs into the folder of exported weights.
+
+    Gives entries of the files that it digested, and what the certificate says of it.
+    """
+
+    def __call__(
+        self,
+        unfinished: Unfinished,
+        model: ModelConfig,
+        *,
+        max_shard_bytes: int,
+        on_tensor: Callable[[str, int], None],
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]: ...
+
+
 def export_hugging_face(
     params: Mapping[str, Parameter],
     config: RunConfig,
@@ -83,6 +99,7 @@ def export_hugging_face(
     vocab_size: int | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     source: str | None = None,
+    beside: Beside | None = None,
     on_tensor: Callable[[str, int], None] = lambda name, num_bytes: None,
     on_known: Callable[[int], None] = lambda count: None,
 ) -> Exported:
@@ -100,6 +117,7 @@ def export_hugging_face(
             the tables. None exports all.
         max_shard_bytes: Of tensors in one file.
         source: What no other parameters have; a start that was stopped is then gone on with.
+        beside: Writes the rest of the folder, after the model card.
         on_tensor: Called with the name and bytes of each tensor written.
         on_known: Called with the number of tensors that an earlier start wrote, if any.
 
@@ -121,6 +139,7 @@ def export_hugging_face(
     if source is not None:
         request = {"conversion": "to-hf", "made_by": __version__, "source": source, "dtype": dtype}
         request |= {"model": repr(model), "max_shard_bytes": max_shard_bytes}
+        request |= {"beside": beside is not None}
     with result_folder(out_dir, request, on_known=on_known) as unfinished:
         files, checksums = safetensors.write(
             unfinished,
@@ -137,6 +156,11 @@ def export_hugging_face(
             for name, tensor in tensors.items()
         }
         facts = _facts(config, origin, rows)
+        if beside is not None:
+            more, said = beside(
+                unfinished, model, max_shard_bytes=max_shard_bytes, on_tensor=on_tensor
+            )
+            files, facts = files | more, facts | said
         write_certificate(unfinished.folder, known=files, tensors=entries, facts=facts)
     return Exported(
         directory=out_dir,

@@ -87,7 +87,7 @@ def plan_import(folder: Path, *, pad_vocab_to_multiple: int = 1) -> Import:
     found = read_folder(folder)
     wanted = {tensor.name: tensor for tensor in mapping.tensors_of(model)}
     left_out = _leave_out(folder, model, found)
-    _check_names(folder, model, wanted, found)
+    check_names(folder, model, wanted, found)
     tensors = [(wanted[name], stored) for name, stored in found.items()]
     _check_dtypes(folder, tensors)
     rows = -(-model.vocab_size // pad_vocab_to_multiple) * pad_vocab_to_multiple
@@ -162,9 +162,10 @@ def _leave_out(folder: Path, model: ModelConfig, found: dict[str, Stored]) -> tu
     return tuple(left_out)
 
 
-def _check_names(
+def check_names(
     folder: Path, model: ModelConfig, wanted: dict[str, mapping.Tensor], found: dict[str, Stored]
 ) -> None:
+    """Raises ValueError if a folder lacks a tensor of a model, or has others or other shapes."""
     if unknown := sorted(found.keys() - wanted.keys()):
         raise ValueError(
             f"{folder}: the tensor {unknown[0]} ({len(unknown)} in all) has no place in the LLaMA "

@@ -6,12 +6,14 @@ import math
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tyro
 from tyro.conf import Positional
 
 from llama_jax import __version__
+from llama_jax.cli.convert.moments import begin_state, copy_moments, resume_state, with_moments
+from llama_jax.cli.convert.tensor_copier import Copier
 from llama_jax.config import (
     AdamW,
     ComputeConfig,
@@ -25,6 +27,7 @@ from llama_jax.config import (
 if TYPE_CHECKING:
     from llama_jax.checkpoint.layers import Layered
     from llama_jax.convert.hugging_face_import import Import
+    from llama_jax.convert.moments_import import ImportedMoments
     from llama_jax.convert.result_folder import Unfinished
 
 _DESCRIPTION = """Imports a LLaMA that transformers saved as a run's folder with one checkpoint,
@@ -35,6 +38,7 @@ Weights keep their dtype and their bytes. What is not understood in full is refu
 
 example:
   llama-jax convert from-hf Llama-2-7b-hf imported
+  llama-jax convert from-hf tuned_in_pytorch imported --optimizer
   llama-jax generate imported --prompt "The capital of France"
   llama-jax train llama2_7b --init-from imported --run-dir tuned --data.directory DIR"""
 
@@ -48,6 +52,7 @@ class Options:
     Attributes:
         hf_dir: Folder with config.json and safetensors files.
         out_dir: Folder to write; must be absent or empty.
+        optimizer: Whether to import AdamW's moments too, so that training goes on with them.
         pad_vocab_to_multiple: Rows of zeros fill the vocabulary's tables up to a multiple of it,
             so that more devices can split them. They leave again with `to-hf`.
         check: Whether to compare the result with its source: weights bit by bit, logits with those
@@ -58,6 +63,7 @@ class Options:
 
     hf_dir: Positional[Path]
     out_dir: Positional[Path]
+    optimizer: bool = False
     pad_vocab_to_multiple: int = 1
     check: bool = False
     dry_run: bool = False
@@ -71,17 +77,21 @@ def from_hugging_face(argv: list[str]) -> int:
     )
     from llama_jax.convert.agreement import require_transformers
     from llama_jax.convert.hugging_face_import import plan_import
+    from llama_jax.convert.moments_import import plan_moments
     from llama_jax.convert.result_folder import check_out_dir
 
     check_out_dir(options.out_dir)
     if options.check:
         require_transformers()
     plan = plan_import(options.hf_dir, pad_vocab_to_multiple=options.pad_vocab_to_multiple)
-    check_disk(options.out_dir, plan.num_bytes)
+    moments = plan_moments(plan) if options.optimizer else None
+    check_disk(options.out_dir, plan.num_bytes + (moments.num_bytes if moments else 0))
     config = run_config(plan.folder, plan.model)
+    if moments is not None:
+        config = moments.continued(config)
     if options.dry_run:
         return _print_plan(options, plan)
-    write_run(plan, config, options.out_dir, "from-hf")
+    write_run(plan, config, options.out_dir, "from-hf", moments)
     facts = {
         "directory": str(options.out_dir),
         "parameters": sum(math.prod(tensor.shape) for tensor, _ in plan.tensors),
@@ -108,90 +118,79 @@ def _print_plan(options: Options, plan: "Import") -> int:
 
     dtype = plan.tensors[0][1].dtype
     expected = forecast(plan.model, dtype, dtype, options.out_dir)
+    if options.optimizer:
+        expected = with_moments(expected)
     if options.json:
         print(json.dumps(dataclasses.asdict(expected)))
     print(expected, file=sys.stderr)
     return 0
 
 
-def write_run(plan: "Import", config: RunConfig, out_dir: Path, kind: str) -> None:
+def write_run(
+    plan: "Import",
+    config: RunConfig,
+    out_dir: Path,
+    kind: str,
+    moments: "ImportedMoments | None" = None,
+) -> None:
     """Writes the run's folder of an import: complete, or absent."""
     from llama_jax.convert.result_folder import result_folder
     from llama_jax.recipe import to_json
 
     request = {"conversion": kind, "made_by": __version__, "source": plan.identity()}
+    request |= {"optimizer": moments and moments.identity()}
     with result_folder(out_dir, request, on_known=tell_kept) as unfinished:
         (unfinished.folder / "config.json").write_text(to_json(config))
         _copy_tokenizer(plan.folder, unfinished.folder)
-        _write_checkpoint(plan, config, unfinished, kind)
+        _write_checkpoint(plan, config, unfinished, kind, moments)
 
 
 def _write_checkpoint(
-    plan: "Import", config: RunConfig, unfinished: "Unfinished", kind: str
+    plan: "Import",
+    config: RunConfig,
+    unfinished: "Unfinished",
+    kind: str,
+    moments: "ImportedMoments | None",
 ) -> None:
     from llama_jax.checkpoint import layers
-    from llama_jax.checkpoint.manifest import FileEntry
-    from llama_jax.convert.certificate import (
-        read_certificate,
-        tensor_entry,
-        write_certificate,
-    )
-    from llama_jax.convert.hugging_face_import import copy_tensors
+    from llama_jax.convert.certificate import read_certificate, write_certificate
     from llama_jax.observe.progress import Progress
     from llama_jax.recipe import to_json
 
     arrays = _arrays(plan)
-    every_array = [*arrays.values(), *layers.fresh_adamw(arrays)]
-    run_dir = unfinished.folder
-    saving, final = (run_dir / "checkpoints" / name for name in ("0.saving", "0"))
+    begun = begin_state(arrays) if moments is None else resume_state(arrays, moments, config)
+    every_array = [*arrays.values(), *begun.arrays]
+    run_dir, step = unfinished.folder, begun.counters["step"]
+    saving, final = (run_dir / "checkpoints" / name for name in (f"{step}.saving", f"{step}"))
     if final.exists():
         # An earlier start was stopped after the rename, and before the end.
         final.rename(saving)
     saving.mkdir(parents=True, exist_ok=True)
     layers.describe(saving, every_array)
-    certified = (read_certificate(plan.folder) or {}).get("tensors", {})
-    files: dict[str, FileEntry] = {}
-    digests: dict[str, dict[str, Any]] = {}
-    tensors: dict[str, dict[str, Any]] = {}
-
-    def name_of(tensor: Any) -> str:
-        return arrays[tensor.pair.ours].file(max(tensor.layer, 0))
-
-    with Progress("import", total=plan.num_bytes, unit="bytes") as progress:
-        done = 0
-        for tensor, stored, written in copy_tensors(
-            plan, unfinished, lambda tensor: f"checkpoints/0.saving/{name_of(tensor)}"
-        ):
-            entry = tensor_entry(stored.dtype, stored.shape, written.tensor_crc32)
-            if (said := certified.get(tensor.name)) and said != entry:
-                raise ValueError(
-                    f"{stored.path}: {tensor.name} is not what the certificate beside it says; the "
-                    "file changed since: copy or download it again."
-                )
-            name = name_of(tensor)
-            files[name] = FileEntry(size=written.num_bytes, crc32=written.crc32)
-            digests[f"checkpoints/0/{name}"] = {
-                "bytes": written.num_bytes,
-                "sha256": written.sha256,
-            }
-            tensors[tensor.name] = entry
-            progress.advance(done := done + stored.num_bytes)
+    begun.write_counts(saving)
+    certificate = read_certificate(plan.folder) or {}
+    num_bytes = plan.num_bytes + sum(part.num_bytes for part, _ in begun.moments.values())
+    with Progress("import", total=num_bytes, unit="bytes") as progress:
+        copier = Copier(unfinished, step, progress.advance)
+        tensors = copier.copy(plan, arrays, certificate.get("tensors", {}))
+        optimizer = copy_moments(copier, begun, certificate)
     origin = {
         "conversion": kind,
         "folder": str(plan.folder.absolute()),
         "config": plan.config,
         "vocab_size": plan.vocab_size,
     }
-    meta = {"step": 0, "samples": 0, "first_sample": 0, "tokens": 0, "imported": origin}
-    meta |= {"origin": None, "config": json.loads(to_json(config))}
-    layers.commit(saving, final, step=0, meta=meta, arrays=every_array, files=files)
+    meta = begun.counters | {"imported": origin, "origin": None}
+    meta |= {"config": json.loads(to_json(config))}
+    layers.commit(saving, final, step=step, meta=meta, arrays=every_array, files=copier.files)
     facts = {
         "conversion": kind,
         "made_by": f"llama_jax {__version__}",
         "source": origin | {"left_out": list(plan.left_out)},
-        "verified_source": bool(certified),
+        "verified_source": bool(certificate.get("tensors")),
     }
-    write_certificate(run_dir, known=digests, tensors=tensors, facts=facts)
+    known = copier.digests
+    write_certificate(run_dir, known=known, tensors=tensors, facts=facts | optimizer)
 
 
 def tell_kept(count: int) -> None:

@@ -1,6 +1,7 @@
 """`llama-jax convert to-hf`: a checkpoint for PyTorch."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import sys
@@ -11,6 +12,7 @@ import tyro
 from tyro.conf import Positional
 
 from llama_jax.cli.convert.from_hugging_face import tell_kept
+from llama_jax.cli.convert.moments import open_moments, with_moments
 from llama_jax.cli.run_reader import find_run_tokenizer, held_out_losses, read_config
 from llama_jax.config import ModelConfig, RunConfig
 
@@ -25,6 +27,7 @@ stopped goes on when it is started again.
 example:
   llama-jax convert to-hf demo_run/model demo_run/hf
   llama-jax convert to-hf demo_run/model demo_run/hf16 --dtype bfloat16
+  llama-jax convert to-hf demo_run/model demo_run/hf --optimizer
   llama-jax convert to-hf llama2_70b out --dry-run"""
 
 
@@ -38,6 +41,8 @@ class Options:
         step: Of the checkpoint; the newest by default.
         dtype: Of the written weights; "saved" is that of the checkpoint. Rounding is to nearest
             even.
+        optimizer: Whether to write AdamW's moments too (float32, twice the bytes of float32
+            weights), so that training can go on in PyTorch.
         without_tokenizer: Whether to leave the tokenizer out.
         max_shard_gigabytes: Of weights in one file, in 10^9 bytes.
         check: Whether to compare the result with its source: weights bit by bit, logits with those
@@ -50,6 +55,7 @@ class Options:
     out_dir: Positional[Path]
     step: int | None = None
     dtype: Literal["saved", "float32", "bfloat16"] = "saved"
+    optimizer: bool = False
     without_tokenizer: bool = False
     max_shard_gigabytes: float = 5.0
     check: bool = False
@@ -88,6 +94,7 @@ def to_hugging_face(argv: list[str]) -> int:
     from llama_jax.convert.hugging_face import export_hugging_face
     from llama_jax.convert.mapping import tensors_of
     from llama_jax.convert.model_card import Origin
+    from llama_jax.convert.moments import write_moments
     from llama_jax.convert.result_folder import check_out_dir
     from llama_jax.observe.progress import Progress
 
@@ -98,10 +105,13 @@ def to_hugging_face(argv: list[str]) -> int:
     saved = open_checkpoint(options.run_dir, config, options.step)
     dtype = saved.dtype if options.dtype == "saved" else options.dtype
     vocab_size = vocabulary_rows(options.run_dir, config, saved.meta)
+    moments = None
+    if options.optimizer:
+        moments = open_moments(options.run_dir, config, saved, dtype)
     if options.dry_run:
         model = dataclasses.replace(config.model, vocab_size=vocab_size)
         return _print_plan(options, model, saved.dtype, dtype, _bytes_at_once(model, saved))
-    total = sum(1 for _ in tensors_of(config.model))
+    total = sum(1 for _ in tensors_of(config.model)) * (1 if moments is None else 3)
     written = itertools.count(1)
     with Progress("export", total=total, unit="tensors") as progress:
         exported = export_hugging_face(
@@ -119,6 +129,7 @@ def to_hugging_face(argv: list[str]) -> int:
             vocab_size=vocab_size,
             max_shard_bytes=int(options.max_shard_gigabytes * 1e9),
             source=saved.identity,
+            beside=moments and functools.partial(write_moments, moments),
             on_known=tell_kept,
             on_tensor=lambda name, num_bytes: progress.advance(next(written)),
         )
@@ -236,6 +247,8 @@ def _print_plan(options: Options, model: Any, saved: str, dtype: str, at_once: i
     from llama_jax.convert.forecast import forecast
 
     plan = forecast(model, saved, dtype, options.out_dir, bytes_at_once=at_once)
+    if options.optimizer:
+        plan = with_moments(plan)
     if options.json:
         print(json.dumps(dataclasses.asdict(plan)))
     print(plan, file=sys.stderr)
