@@ -10,6 +10,7 @@ from llama_jax.scaling.laws import Allocation, LossLaw
 from llama_jax.scaling.plan import LawPlan, Plan
 from llama_jax.scaling.real_runs import REAL_RUNS
 from llama_jax.scaling.repeated import DataLimit
+from llama_jax.scaling.serving import same_loss
 from llama_jax.units import human_count
 
 if TYPE_CHECKING:
@@ -26,16 +27,21 @@ _NAMED += ("LLaMA-3.1 405B",)
 def plot_plan(plan: Plan, out: Path) -> None:
     """Draws isoFLOP curves of the first law with a loss, and every law's frontier.
 
+    Where a model is served, also what its training costs against what its serving does.
+
     Args:
         plan: At least one law's answer.
         out: Picture to write; its ending decides the format.
     """
-    figure = _figure(2)
-    left, right = figure.axes
     judge = next((answer for answer in plan.laws if isinstance(answer.law, LossLaw)), None)
+    serves = judge is not None and judge.served is not None
+    figure = _figure(3 if serves else 2)
+    left, right, *costs = figure.axes
     if judge is not None:
         _draw_isoflops(left, judge, plan.request.limit)
     _draw_frontiers(right, plan)
+    if costs:
+        _draw_costs(costs[0], plan)
     _save(figure, out)
 
 
@@ -65,7 +71,7 @@ def _draw_isoflops(axes: Any, answer: LawPlan, limit: DataLimit | None) -> None:
     axes.plot(*zip(*optima, strict=True), color=_INK, linewidth=1, linestyle="--", label="frontier")
     _mark(axes, answer.best, answer.loss, "o", "least training compute")
     if answer.served is not None:
-        _mark(axes, answer.served, answer.loss, "D", "cheapest to train and serve")
+        _mark(axes, answer.served, answer.served_loss, "D", "cheapest to train and serve")
     low, high = axes.get_ylim()
     axes.set_ylim(low - 0.2 * (high - low), high)  # room for the legend
     axes.set_xscale("log")
@@ -138,6 +144,44 @@ def _draw_frontiers(axes: Any, plan: Plan) -> None:
         "training FLOPs (6ND)",
         "parameters",
     )
+
+
+def _draw_costs(axes: Any, plan: Plan) -> None:
+    """Models of one loss, by each law, from the cheapest to train to ever smaller ones."""
+    demand, unit = plan.demand, "dollars" if plan.weighted_by_money else "FLOPs"
+
+    def costs(models: list[Allocation]) -> tuple[list[float], list[float]]:
+        return (
+            [demand.training_cost(at) for at in models],
+            [demand.serving_cost(at.params) for at in models],
+        )
+
+    for colour, answer in zip(_COLOURS, plan.laws, strict=False):
+        if not isinstance(answer.law, LossLaw) or answer.served is None:
+            continue
+        assert answer.instead is not None and answer.served_loss is not None
+        most = 4 * max(answer.served.flops, answer.instead.flops)
+        models = same_loss(answer.law, answer.served_loss, most, plan.request.limit)
+        trained, served = costs(models)
+        name = f"{answer.law.about.name}, {answer.served_loss:.3f} nats"
+        axes.plot(trained, served, color=colour, linewidth=1.8, label=name)
+        axes.plot(*costs([answer.instead]), "o", color=colour, markersize=8,
+                  markeredgecolor="white")  # fmt: skip
+        axes.plot(*costs([answer.served]), "D", color=colour, markersize=8,
+                  markeredgecolor="white")  # fmt: skip
+        total = demand.cost(answer.served)
+        training = [at for at in trained if total - at > 0.9 * min(served)]
+        axes.plot(training, [total - at for at in training], color=colour, linewidth=0.8,
+                  linestyle=":")  # fmt: skip
+        for at in (answer.instead, answer.served):
+            (x,), (y,) = costs([at])
+            axes.annotate(human_count(at.params), (x, y), xytext=(6, 4),
+                          textcoords="offset points", color=_FAINT, fontsize=8)  # fmt: skip
+    axes.plot([], [], "o", color=_FAINT, label="least to train")
+    axes.plot([], [], "D", color=_FAINT, label="least in all (dotted: equal sums)")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    _dress(axes, "Training against serving, at one loss", f"training, {unit}", f"serving, {unit}")
 
 
 def plot_fit(runs: "Runs", fit: "Fit", out: Path) -> None:

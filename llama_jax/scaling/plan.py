@@ -8,7 +8,7 @@ from typing import Literal
 from llama_jax.hardware import Pod
 from llama_jax.scaling.laws import Allocation, Law, LossLaw, interval
 from llama_jax.scaling.repeated import DataLimit
-from llama_jax.scaling.serving import ServingDemand, least_cost
+from llama_jax.scaling.serving import ServingDemand, cheapest_within, least_cost
 
 Goal = Literal["flops", "params", "target_loss"]
 _SECONDS_A_DAY = 86_400.0
@@ -134,8 +134,11 @@ class LawPlan:
         params_interval: 95% interval of the parameters; None where the law has none.
         loss_interval: 95% interval of the loss; None where the law has none.
         extrapolates: Which of params, tokens and FLOPs lie outside the law's data.
-        served: The cheapest model of the same loss, trained and served; None where nothing is
+        served: The cheapest of its loss, trained and served: of the loss of `best`, or, where a
+            budget is given, of the loss for which it keeps to the budget. None where nothing is
             served or the law has no loss.
+        served_loss: There.
+        instead: The model of that loss that is the cheapest to train.
         served_extrapolates: The same of `served`.
         epochs: How often the chosen point reads each token; 0 where tokens do not run out.
     """
@@ -147,6 +150,8 @@ class LawPlan:
     loss_interval: tuple[float, float] | None
     extrapolates: tuple[str, ...]
     served: Allocation | None
+    served_loss: float | None
+    instead: Allocation | None
     served_extrapolates: tuple[str, ...]
     epochs: float
 
@@ -163,12 +168,14 @@ class Plan:
     Attributes:
         request: What was asked.
         laws: Answers; the first one is the plan, the others are what else may be true.
-        weighted_by_money: Whether training and serving were weighed in dollars, not FLOPs.
+        demand: What is served, and what training and serving cost.
+        weighted_by_money: Whether they were weighed in dollars, not FLOPs.
         without_answer: Laws that cannot answer, and why.
     """
 
     request: Request
     laws: tuple[LawPlan, ...]
+    demand: ServingDemand
     weighted_by_money: bool
     without_answer: tuple[tuple[str, str], ...]
 
@@ -202,12 +209,13 @@ def make_plan(request: Request, laws: Sequence[Law], machine: Machine) -> Plan:
         ValueError: If no law can answer.
     """
     answers, without = [], []
+    demand = machine.demand(request.serve_input_tokens, request.serve_output_tokens)
     for law in laws:
         if request.goal == "target_loss" and not isinstance(law, LossLaw):
             without.append((law.about.name, "is a frontier, without a loss"))
             continue
         try:
-            answers.append(_ask(law, request, machine))
+            answers.append(_ask(law, request, demand))
         except ValueError as refusal:
             without.append((law.about.name, str(refusal)))
     if not answers:
@@ -216,19 +224,24 @@ def make_plan(request: Request, laws: Sequence[Law], machine: Machine) -> Plan:
     return Plan(
         request=request,
         laws=tuple(answers),
+        demand=demand,
         weighted_by_money=machine.usd_per_chip_hour > 0,
         without_answer=tuple(without),
     )
 
 
-def _ask(law: Law, request: Request, machine: Machine) -> LawPlan:
+def _ask(law: Law, request: Request, demand: ServingDemand) -> LawPlan:
     limit = request.limit
     best = _answer(law, request)
     loss = _loss(law, best, limit) if isinstance(law, LossLaw) else None
-    served = None
+    served = served_loss = instead = None
     if loss is not None and request.serves and isinstance(law, LossLaw):
-        demand = machine.demand(request.serve_input_tokens, request.serve_output_tokens)
-        served = least_cost(law, loss, demand, limit)
+        if request.goal == "flops":
+            served = cheapest_within(law, request.value, demand, limit)
+            served_loss = _loss(law, served, limit)
+            instead = least_cost(law, served_loss, ServingDemand(), limit)
+        else:
+            served, served_loss, instead = least_cost(law, loss, demand, limit), loss, best
     flops = best.flops
     has_covariance = isinstance(law, LossLaw) and bool(law.covariance)
 
@@ -248,6 +261,8 @@ def _ask(law: Law, request: Request, machine: Machine) -> LawPlan:
         else None,
         extrapolates=law.about.extrapolates(best),
         served=served,
+        served_loss=served_loss,
+        instead=instead,
         served_extrapolates=law.about.extrapolates(served) if served else (),
         epochs=limit.epochs((served or best).tokens) if limit else 0.0,
     )

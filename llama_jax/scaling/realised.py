@@ -53,8 +53,23 @@ class Realised:
         return self.batch_rows * self.shape.max_seq_len
 
 
-def realise(wanted: Allocation, pod: Pod, *, vocab_size: int = 0, seq_len: int = 0) -> Realised:
+def realise(
+    wanted: Allocation,
+    pod: Pod,
+    *,
+    vocab_size: int = 0,
+    seq_len: int = 0,
+    most_flops: float = math.inf,
+) -> Realised:
     """Finds shape, batch and steps.
+
+    Args:
+        wanted: What a law asks for.
+        pod: Its chips share a batch evenly.
+        vocab_size: Of the tokenizer; 0 for the usual one.
+        seq_len: Tokens of a row; 0 for the usual ones.
+        most_flops: Budget of training (6ND) that rounding keeps to: a larger shape gets fewer
+            tokens.
 
     Raises:
         ValueError: If the tokens are fewer than one batch, or the parameters than a vocabulary.
@@ -67,13 +82,14 @@ def realise(wanted: Allocation, pod: Pod, *, vocab_size: int = 0, seq_len: int =
     advice = suggestions(at, float(count.non_embedding))
     rows = _rows(advice[0].batch_tokens / shape.max_seq_len, pod.count)
     batch_tokens = rows * shape.max_seq_len
-    if wanted.tokens < batch_tokens:
+    tokens = min(wanted.tokens, most_flops / 6.0 / at.params)
+    if tokens < batch_tokens:
         raise ValueError(
-            f"{wanted.tokens:,.0f} tokens are under one batch of {batch_tokens:,} ({rows} rows of "
+            f"{tokens:,.0f} tokens are under one batch of {batch_tokens:,} ({rows} rows of "
             f"{shape.max_seq_len}, at least one on each of {pod.count} chips); give a larger "
             "budget, fewer chips or a smaller --seq-len."
         )
-    num_steps = max(1, round(wanted.tokens / batch_tokens))
+    num_steps = int(tokens // batch_tokens)
     at = Allocation(at.params, float(num_steps * batch_tokens))
     return Realised(
         wanted=wanted,

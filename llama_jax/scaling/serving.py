@@ -6,6 +6,9 @@ import math
 from llama_jax.scaling.laws import Allocation, LossLaw, minimise
 from llama_jax.scaling.repeated import DataLimit
 
+_FRONTIER_POINTS, _FEWEST_OF_BEST = 200, 1e-2
+_SMALL_SHARE = 1e-5
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ServingDemand:
@@ -35,9 +38,13 @@ class ServingDemand:
         weighted = self.input_tokens * self.input_weight + self.output_tokens * self.output_weight
         return 2.0 * params * weighted
 
+    def training_cost(self, at: Allocation) -> float:
+        """6ND."""
+        return at.flops * self.train_weight
+
     def cost(self, at: Allocation) -> float:
         """Training and serving together."""
-        return at.flops * self.train_weight + self.serving_cost(at.params)
+        return self.training_cost(at) + self.serving_cost(at.params)
 
 
 def least_cost(
@@ -55,18 +62,15 @@ def least_cost(
         ValueError: If no model reaches the loss, of this law or of these data.
     """
     law.check_reachable(loss)
-    fewest = (law.A / (loss - law.E)) ** (1 / law.alpha)
-
-    def tokens_for(params: float) -> float:
-        return limit.tokens_for(law, params, loss) if limit else law.tokens_for(params, loss)
+    fewest = _fewest_params(law, loss)
 
     def at(log_params: float) -> float:
         params = math.exp(log_params)
-        return demand.cost(Allocation(params, tokens_for(params)))
+        return demand.cost(Allocation(params, _tokens_for(law, params, loss, limit)))
 
     # Fewer parameters than `fewest` never reach the loss, and far more only cost more.
     params = math.exp(minimise(at, math.log(fewest * (1 + 1e-9)), math.log(fewest * 1e4)))
-    tokens = tokens_for(params)
+    tokens = _tokens_for(law, params, loss, limit)
     if not tokens < math.inf:
         unique = limit.unique_tokens if limit else math.inf
         raise ValueError(
@@ -74,6 +78,78 @@ def least_cost(
             "read; more of them are needed, or a higher loss."
         )
     return Allocation(params, tokens)
+
+
+def cheapest_within(
+    law: LossLaw, flops: float, demand: ServingDemand, limit: DataLimit | None = None
+) -> Allocation:
+    """The model of a training budget that no other of its loss undercuts, trained and served.
+
+    What `least_cost` is for a loss; the loss is here the least for which `least_cost` keeps to the
+    budget. Along `D = C/6N` the demand that justifies a model rises as N falls.
+    """
+    best = limit.optimum(law, flops) if limit else law.optimum(flops)
+    served = demand.serving_cost(1.0) / 2.0 / demand.train_weight
+
+    def justifies_less(params: float) -> bool:
+        tokens = flops / 6.0 / params
+        by_params, by_tokens = _elasticities(law, Allocation(params, tokens), limit)
+        return 3.0 * tokens * (by_params - by_tokens) < served * by_tokens
+
+    low, high = math.log(best.params) - math.log(1e4), math.log(best.params)
+    for _ in range(60):
+        middle = (low + high) / 2
+        if justifies_less(math.exp(middle)):
+            high = middle
+        else:
+            low = middle
+    params = math.exp(high)
+    return Allocation(params, flops / 6.0 / params)
+
+
+def same_loss(
+    law: LossLaw, loss: float, most_flops: float, limit: DataLimit | None = None
+) -> list[Allocation]:
+    """Models of one loss, from the least to train to those that cost so many FLOPs to train.
+
+    The frontier between the cost of training and that of serving: each has fewer parameters than
+    the one before, and takes more training.
+
+    Raises:
+        ValueError: If no model reaches the loss.
+    """
+    best = least_cost(law, loss, ServingDemand(), limit)
+    found = []
+    for i in range(_FRONTIER_POINTS):
+        params = best.params * _FEWEST_OF_BEST ** (i / _FRONTIER_POINTS)
+        if params <= _fewest_params(law, loss):
+            break
+        at = Allocation(params, _tokens_for(law, params, loss, limit))
+        if not at.flops <= most_flops:
+            break
+        found.append(at)
+    return found
+
+
+def _fewest_params(law: LossLaw, loss: float) -> float:
+    return (law.A / (loss - law.E)) ** (1 / law.alpha)
+
+
+def _tokens_for(law: LossLaw, params: float, loss: float, limit: DataLimit | None) -> float:
+    return limit.tokens_for(law, params, loss) if limit else law.tokens_for(params, loss)
+
+
+def _elasticities(law: LossLaw, at: Allocation, limit: DataLimit | None) -> tuple[float, float]:
+    """What the loss falls by where parameters, and where tokens, grow by a small share."""
+    if limit is None:
+        by_params, by_tokens = law.gradient(*at)
+        return -by_params * at.params, -by_tokens * at.tokens
+    more, less = 1 + _SMALL_SHARE, 1 - _SMALL_SHARE
+    N, D = at
+    return (
+        limit.loss(law, N * less, D) - limit.loss(law, N * more, D),
+        limit.loss(law, N, D * less) - limit.loss(law, N, D * more),
+    )
 
 
 def demand_that_justifies(law: LossLaw, chosen: Allocation) -> float:

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -55,6 +54,22 @@ def test_money_buys_what_its_price_says(capsys):
     answer = plan(capsys, "--usd", "50000", "--chips", "h100", "--usd-per-chip-hour", "2.5")
     assert answer["request"]["value"] == pytest.approx(20_000 * 3600 * 989e12 * 0.4 * 0.9)
     assert answer["cost"]["train_usd"] == pytest.approx(50_000, rel=0.02)
+    # A loss that is asked for is reached, whatever serving does to the training.
+    asked = plan(capsys, "--target-loss", "2.2", "--serve-tokens", "1e13")["laws"][0]["served"]
+    assert asked["loss_nats_per_token"] == 2.2
+
+
+@pytest.mark.parametrize(
+    "more",
+    [(), ("--serve-tokens", "1e13"), ("--serve-tokens", "1e12", "--unique-tokens", "1e10")],
+)
+def test_what_is_trained_keeps_to_the_days_and_the_money(capsys, more):
+    for days in (1, 3, 7, 30):
+        answer = plan(capsys, "--chips", "h100:64", "--days", str(days), *more)
+        assert 0.98 * days < answer["cost"]["train_seconds"] / 86_400 <= days
+    price = ("--chips", "h100", "--usd-per-chip-hour", "2.5")
+    answer = plan(capsys, "--usd", "50000", *price, *more)
+    assert 49_000 < answer["cost"]["train_usd"] <= 50_000
 
 
 def test_serving_makes_the_model_smaller_and_costs_decide_how_much(capsys):
@@ -139,15 +154,12 @@ def test_an_existing_recipe_is_never_overwritten(capsys, tmp_path):
     assert (tmp_path / "mine.py").read_text() == "kept"
 
 
-def test_a_plan_needs_neither_jax_nor_numpy_and_comes_at_once():
+def test_a_plan_needs_neither_jax_nor_numpy():
     code = (
         "import sys\nfrom llama_jax.cli.main import main\nmain(['plan', '--flops', '1e21'])\n"
         "print(sorted({'jax', 'numpy', 'scipy', 'matplotlib'} & set(sys.modules)), file=sys.stderr)"
     )
-    started = time.monotonic()
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    # 0.6 s on two busy cores.
-    assert time.monotonic() - started < 10
     assert run.stderr.strip() == "[]"
     assert "besiroglu" in run.stdout
 
@@ -181,4 +193,4 @@ def test_tables_star_what_lies_beyond_a_laws_data(capsys):
     assert "extrapolated" in beyond
     assert "extrapolated" not in inside
     assert "besiroglu*" in beyond
-    assert "with serving" in beyond
+    assert "in all" in beyond

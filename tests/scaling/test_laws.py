@@ -20,8 +20,10 @@ from llama_jax.scaling.repeated import DataLimit
 from llama_jax.scaling.serving import (
     ServingDemand,
     break_even_demand,
+    cheapest_within,
     demand_that_justifies,
     least_cost,
+    same_loss,
 )
 
 LOSS_LAWS = [law for law in PLANNERS.values() if isinstance(law, LossLaw)]
@@ -101,6 +103,28 @@ def test_a_choice_is_the_cheapest_at_the_demand_that_justifies_it_and_pays_from_
     assert chosen.params == pytest.approx(6.7e9, rel=1e-4)
     assert 0 < break_even_demand(CHINCHILLA_3, llama_7b) < demand
     assert break_even_demand(CHINCHILLA_3, Allocation(175e9, 300e9)) == math.inf
+
+
+@pytest.mark.parametrize("limit", [None, DataLimit(unique_tokens=5e9)])
+@pytest.mark.parametrize("weight", [1.0, 30.0])
+def test_a_budget_trains_the_model_that_is_cheapest_for_its_loss(limit, weight):
+    demand = ServingDemand(output_tokens=1e12, output_weight=weight)
+    at = cheapest_within(BESIROGLU, 1e21, demand, limit)
+    assert at.flops == pytest.approx(1e21)
+    loss = limit.loss(BESIROGLU, *at) if limit else BESIROGLU.loss(*at)
+    cheapest = least_cost(BESIROGLU, loss, demand, limit)
+    assert at.params == pytest.approx(cheapest.params, rel=1e-3)
+    assert demand.cost(at) == pytest.approx(demand.cost(cheapest), rel=1e-6)
+
+
+def test_models_of_one_loss_shrink_as_their_training_grows():
+    loss = BESIROGLU.loss(*BESIROGLU.optimum(1e21))
+    models = same_loss(BESIROGLU, loss, 5e21)
+    assert all(BESIROGLU.loss(*at) == pytest.approx(loss) for at in models)
+    assert models[0].flops == pytest.approx(1e21, rel=1e-3)
+    assert 4e21 < models[-1].flops <= 5e21
+    by_size = sorted(models, reverse=True)
+    assert models == by_size == sorted(models, key=lambda at: at.flops)
 
 
 def test_weights_of_phases_move_the_choice():

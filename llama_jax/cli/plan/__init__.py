@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,7 +120,11 @@ def _plan(options: Options) -> int:
     request = _request(options, machine)
     plan = make_plan(request, read_laws(options.law or DEFAULT_LAWS), machine)
     real = realise(
-        plan.laws[0].chosen, machine.pod, vocab_size=options.vocab_size, seq_len=options.seq_len
+        plan.laws[0].chosen,
+        machine.pod,
+        vocab_size=options.vocab_size,
+        seq_len=options.seq_len,
+        most_flops=request.value if request.goal == "flops" else math.inf,
     )
     from llama_jax.cli.plan.page import document, print_page
 

@@ -47,7 +47,7 @@ def _laws_table(plan: Plan) -> Any:
             _count(best.params, "params" in answer.extrapolates),
             _range(answer.params_interval, human_count),
             _count(best.tokens, "tokens" in answer.extrapolates),
-            f"{best.tokens / best.params:.3g}",
+            _ratio(best),
             "" if answer.loss is None else f"{answer.loss:.4f}" + _BEYOND * beyond,
             _range(answer.loss_interval, lambda value: f"{value:.3f}"),
         ]
@@ -62,21 +62,24 @@ def _laws_table(plan: Plan) -> Any:
 
 
 def _served_table(plan: Plan) -> Any:
-    names = ["parameters", "tokens", "ratio", "training", "with serving", "saved"]
+    names = ["parameters", "tokens", "ratio", "loss", "training", "in all", "saved"]
     if plan.request.unique_tokens:
         names.append("epochs")
-    unit = "dollars" if plan.weighted_by_money else "FLOPs"
-    table = _table(f"Cheapest to train and serve, at the same loss ({unit} decide)", names)
+    unit, tell = ("dollars", _usd) if plan.weighted_by_money else ("FLOPs", "{:.3g}".format)
+    held = "within the budget" if plan.request.goal == "flops" else "at the same loss"
+    table = _table(f"Cheapest to train and serve, {held} ({unit} decide)", names)
     for answer in plan.laws:
-        if (served := answer.served) is None:
+        if (served := answer.served) is None or answer.instead is None:
             continue
-        total, instead = _total_flops(plan, served), _total_flops(plan, answer.best)
+        total, instead = plan.demand.cost(served), plan.demand.cost(answer.instead)
         cells = [
             _count(served.params, "params" in answer.served_extrapolates),
             _count(served.tokens, "tokens" in answer.served_extrapolates),
-            f"{served.tokens / served.params:.3g}",
-            f"{served.flops:.3g}" + _BEYOND * ("flops" in answer.served_extrapolates),
-            f"{total:.3g}",
+            _ratio(served),
+            f"{answer.served_loss:.4f}" + _BEYOND * bool(answer.served_extrapolates),
+            tell(plan.demand.training_cost(served))
+            + _BEYOND * ("flops" in answer.served_extrapolates),
+            tell(total),
             f"{1 - total / instead:.1%}",
         ]
         if plan.request.unique_tokens:
@@ -268,7 +271,7 @@ def document(plan: Plan, real: Realised, machine: Machine) -> dict[str, Any]:
 
 
 def _law_document(plan: Plan, answer: LawPlan) -> dict[str, Any]:
-    served = answer.served
+    served, instead = answer.served, answer.instead
     return {
         "law": answer.law.about.name,
         "about": dataclasses.asdict(answer.law.about),
@@ -281,12 +284,15 @@ def _law_document(plan: Plan, answer: LawPlan) -> dict[str, Any]:
         "extrapolates": answer.extrapolates,
         "epochs": answer.epochs or None,
         "served": served
+        and instead
         and {
             "params": served.params,
             "tokens": served.tokens,
+            "loss_nats_per_token": answer.served_loss,
             "train_flops": served.flops,
             "total_flops": _total_flops(plan, served),
-            "total_flops_of_best": _total_flops(plan, answer.best),
+            "params_of_best": instead.params,
+            "total_flops_of_best": _total_flops(plan, instead),
             "extrapolates": answer.served_extrapolates,
         },
     }
@@ -304,8 +310,17 @@ def _count(value: float, beyond: bool) -> str:
     return human_count(value) + (_BEYOND if beyond else "")
 
 
+def _ratio(at: Allocation) -> str:
+    ratio = at.tokens / at.params
+    return f"{ratio:.3g}" if ratio < 1000 else f"{ratio:,.0f}"
+
+
 def _range(ends: tuple[float, float] | None, tell: Any) -> str:
     return "" if ends is None else f"{tell(ends[0])}-{tell(ends[1])}"
+
+
+def _usd(value: float) -> str:
+    return f"${human_count(value)}"
 
 
 def _money(usd: float | None) -> str:
