@@ -16,6 +16,7 @@ USAGE = """usage: llama-jax scaling fit RUNS.csv [--form FORM] [--drop-highest N
            [--picture FILE] [--json]
        llama-jax scaling ladder LADDER.py --out DIR [--data DIR] [--json]
        llama-jax scaling report RUNS.csv --out PAGE.html
+       llama-jax scaling coordinate-check RECIPE --widths N N ... [--picture FILE] [--json]
 
 Fits a scaling law to runs, with bootstrap intervals. RUNS.csv has a header and one run a row:
 params (or N), tokens (or D) and loss; flops (or budget, C) may stand in for tokens.
@@ -33,7 +34,8 @@ examples:
   llama-jax plan --flops 1e21 --law law.json
   llama-jax scaling fit runs.csv --form isoflop --loss-column c4_loss
   llama-jax scaling ladder configs/ladders/tiny.py --out ladder --data demo_run/data
-  llama-jax scaling report ladder/runs.csv --out ladder/report.html"""
+  llama-jax scaling report ladder/runs.csv --out ladder/report.html
+  llama-jax scaling coordinate-check demo --data demo_run/data --widths 64 128 256"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,8 +89,14 @@ def main(argv: list[str]) -> int:
         from llama_jax.cli.scaling.report import main as report
 
         return report(argv[1:])
+    if argv[0] == "coordinate-check":
+        from llama_jax.cli.scaling.coordinate_check import main as coordinate_check
+
+        return coordinate_check(argv[1:])
     if argv[0] != "fit":
-        raise ValueError(f"scaling {argv[0]!r} is no command. There are: fit, ladder, report.")
+        raise ValueError(
+            f"scaling {argv[0]!r} is no command. There are: fit, ladder, report, coordinate-check."
+        )
     import tyro
 
     description = USAGE.partition("\n\n")[2]
