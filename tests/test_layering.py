@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOUNDATION = {
     "atomic",
+    "remote",
     "checksum",
     "units",
     "plain_text",
@@ -22,6 +23,7 @@ PEERS = {"data", "checkpoint", "convert", "infer", "observe", "scaling", "aot"}
 CENTRE = FOUNDATION | {"sharding", "ops", "model"}
 MAY_IMPORT = {
     "atomic": set(),
+    "remote": {"atomic"},
     "checksum": set(),
     "units": set(),
     "plain_text": set(),

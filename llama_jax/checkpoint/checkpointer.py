@@ -11,35 +11,32 @@
     checkpointer.latest_good_step(deep=True)        # int | None
     checkpointer.close()                            # or use it in a `with` block
 
-Layout of `<directory>/<step>/`: `state/` (Orbax: OCDBT, zarr3, uncompressed), `meta.json` and
-`manifest.json`. A save is written to `<step>.saving` and renamed when its manifest is complete; a
-checkpoint that is no longer kept is renamed to `<step>.deleting` before it is deleted. Whatever is
-killed therefore leaves whole checkpoints and folders of those two names, which are cleared at the
-start. A checkpoint that `damage.py` set aside, and any other file or folder, is never touched.
+Layout of `<directory>/<step>/`: `state/` (zarr3, uncompressed; in a folder, by Orbax in OCDBT),
+`meta.json` and `manifest.json`. The manifest comes last: a checkpoint is what has one. The
+directory is a folder that all processes share, or a place in a bucket; `local_folder.py` and
+`bucket.py` say how a save becomes a checkpoint there, and what a kill leaves.
 """
 
 import dataclasses
 import json
-import re
-import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import jax
 
-from llama_jax.atomic import flush, write_atomically
 from llama_jax.checkpoint import manifest as manifests
 from llama_jax.checkpoint import storage
-from llama_jax.checkpoint.damage import STEP, find_problems
+from llama_jax.checkpoint.damage import find_problems
 from llama_jax.checkpoint.manifest import CheckpointError, Manifest
 from llama_jax.checkpoint.names import named_arrays
 from llama_jax.checkpoint.retention import human_bytes, kept_steps, tree_bytes
+from llama_jax.checkpoint.shelf import open_shelf
 from llama_jax.config import CheckpointConfig
-
-_LEFTOVER = re.compile(r"\d+\.(saving|deleting)")
+from llama_jax.remote.objects import StorageError, Url
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,43 +65,42 @@ class SaveTiming:
 
 
 class Checkpointer:
-    """Checkpoints of one run in one folder that all processes share.
+    """Checkpoints of one run in one folder that all processes share, or in a bucket.
+
+    Attributes:
+        directory: Where they are, absolute.
 
     Args:
-        directory: Folder of the checkpoints; made if it is missing.
+        directory: Folder of the checkpoints, made if it is missing; a `gs://` or `s3://` place; or
+            a file whose one line names either.
         config: Which checkpoints are kept.
         read_only: Whether to leave the folder alone: nothing is made, cleared or saved.
+        before_commit: Called in the first process, in the background, when all is written but the
+            manifest: what must be stored if the checkpoint is.
     """
 
     def __init__(
         self,
-        directory: Path,
+        directory: Path | Url,
         config: CheckpointConfig = CheckpointConfig(),
         *,
         read_only: bool = False,
+        before_commit: Callable[[], None] = lambda: None,
     ):
-        self.directory = directory.absolute()
+        self._shelf = open_shelf(directory)
+        self.directory = self._shelf.directory
         self.last_timing: SaveTiming | None = None
         self._config = config
         self._read_only = read_only
-        self._orbax: Any = None
+        self._before_commit = before_commit
         self._saving: threading.Thread | None = None
         self._error: CheckpointError | None = None
         if not read_only and jax.process_index() == 0:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            for path in self.directory.iterdir():
-                if path.is_dir() and _LEFTOVER.fullmatch(path.name):
-                    shutil.rmtree(path)
+            self._shelf.prepare()
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""
-        if not self.directory.is_dir():
-            return []
-        return sorted(
-            int(path.name)
-            for path in self.directory.iterdir()
-            if STEP.fullmatch(path.name) and (path / manifests.NAME).is_file()
-        )
+        return self._shelf.complete()
 
     def latest_step(self) -> int | None:
         """Step of the newest complete checkpoint."""
@@ -139,8 +135,8 @@ class Checkpointer:
         assert not self._read_only, "a read-only checkpointer cannot save"
         self.wait()
         started = time.perf_counter()
-        final, partial = self._folder(step), self.directory / f"{step}.saving"
-        if final.exists():
+        final = self._folder(step)
+        if step in self._shelf.saved():
             raise ValueError(
                 f"checkpoint step={step} exists in {self.directory}; a checkpoint is never "
                 "overwritten. Move it away to save this step again."
@@ -148,22 +144,19 @@ class Checkpointer:
         arrays = named_arrays(state)
         needed = tree_bytes(arrays)
         meta_text = json.dumps(meta, indent=1) + "\n"
-        if (free := shutil.disk_usage(self.directory).free) < needed:
-            raise CheckpointError(self._full(step, needed, free, "the disk has no room"))
+        if (free := self._shelf.free_bytes()) is not None and free < needed:
+            raise CheckpointError(self._not_saved(step, needed, "the disk has no room"))
         try:
-            if jax.process_index() == 0:
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir()
-            self._open_orbax().save(partial / "state", args=storage.save_args(arrays))
+            self._shelf.begin(step, arrays)
         except Exception as error:
-            raise self._failed(step, partial, needed, error) from error
+            raise self._failed(step, needed, error) from error
         blocked = time.perf_counter() - started
 
         def finish() -> None:
             try:
-                self._orbax.wait_until_finished()
+                self._shelf.write(step)
                 hashing = time.perf_counter()
-                self._commit(step, partial, meta_text, arrays_table)
+                self._commit(step, meta_text, arrays_table)
                 done = time.perf_counter()
                 self.last_timing = SaveTiming(
                     step=step,
@@ -173,7 +166,7 @@ class Checkpointer:
                     num_bytes=needed,
                 )
             except Exception as error:
-                self._error = self._failed(step, partial, needed, error)
+                self._error = self._failed(step, needed, error)
                 return
             try:
                 self._retire()
@@ -216,7 +209,7 @@ class Checkpointer:
             step: Of the checkpoint.
             deep: Whether to read every byte and compare checksums.
         """
-        return find_problems(self._folder(step), deep=deep)
+        return find_problems(self._shelf, step, deep=deep)
 
     def verify(self, step: int, *, deep: bool = False) -> Manifest:
         """Refuses a checkpoint whose files are not as they were written.
@@ -231,13 +224,12 @@ class Checkpointer:
         Raises:
             CheckpointError: Naming the step, the file, what is wrong, and the newest good step.
         """
-        folder = self._folder(step)
-        if not folder.is_dir():
+        if step not in self._shelf.saved():
             there_are = f"there are {self.steps()}" if self.steps() else "there is none yet"
             raise CheckpointError(f"No checkpoint of step {step} in {self.directory}: {there_are}.")
-        if problems := find_problems(folder, deep=deep, share=True):
+        if problems := find_problems(self._shelf, step, deep=deep, share=True):
             raise CheckpointError(self._damaged(step, problems))
-        return manifests.read(folder)
+        return self._shelf.manifest(step)
 
     def restore(
         self, step: int, abstract_state: Any, *, partial: bool = False, deep: bool = True
@@ -263,9 +255,7 @@ class Checkpointer:
         manifest = self.verify(step, deep=deep)
         wanted = named_arrays(abstract_state)
         storage.check_arrays(step, manifest.arrays, manifests.array_table(wanted), partial=partial)
-        restored = self._open_orbax().restore(
-            self._folder(step) / "state", args=storage.restore_args(wanted, partial)
-        )
+        restored = self._shelf.restore(step, wanted, partial=partial)
         leaves = [restored[name] for name in wanted]
         return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves), self.meta(step)
 
@@ -276,7 +266,7 @@ class Checkpointer:
             CheckpointError: If it cannot be read.
         """
         try:
-            return json.loads((self._folder(step) / "meta.json").read_text(encoding="utf-8"))
+            return json.loads(self._shelf.meta(step))
         except (OSError, ValueError) as error:
             problem = f"meta.json cannot be read ({error})"
             raise CheckpointError(self._damaged(step, [problem])) from error
@@ -290,9 +280,7 @@ class Checkpointer:
         try:
             self.wait()
         finally:
-            if self._orbax is not None:
-                self._orbax.close()
-                self._orbax = None
+            self._shelf.close()
 
     def __enter__(self) -> Self:
         return self
@@ -305,62 +293,42 @@ class Checkpointer:
     ) -> None:
         self.close()
 
-    def _folder(self, step: int) -> Path:
+    def _folder(self, step: int) -> Path | Url:
         return self.directory / str(step)
 
-    def _open_orbax(self) -> Any:
-        if self._orbax is None:
-            self._orbax = storage.open_orbax()
-        return self._orbax
-
-    def _commit(
-        self,
-        step: int,
-        partial: Path,
-        meta_text: str,
-        arrays: dict[str, str],
-    ) -> None:
-        """Turns a written folder into a checkpoint: manifest, then rename."""
+    def _commit(self, step: int, meta_text: str, arrays: dict[str, str]) -> None:
+        """Makes a checkpoint of what is written."""
         if jax.process_index() == 0:
-            write_atomically(partial / "meta.json", meta_text)
-        files = manifests.scan_together(
-            partial, part=jax.process_index(), parts=jax.process_count()
-        )
-        if files is None:  # the first process collects and commits; the others see it done
-            manifests.wait_until_gone(partial)
-            if not self._folder(step).is_dir():
-                raise CheckpointError("the first process could not complete it")
-            return
-        manifests.write(partial, Manifest(step=step, arrays=arrays, files=files))
-        for folder in [path for path in partial.rglob("*") if path.is_dir()]:
-            flush(folder)
-        partial.rename(self._folder(step))
-        flush(self.directory)
+            self._before_commit()
+        self._shelf.finish(step, meta_text, arrays)
 
     def _retire(self) -> None:
         if jax.process_index() != 0:
             return
         steps = self.steps()
         for step in sorted(set(steps) - kept_steps(steps, self._config)):
-            doomed = self.directory / f"{step}.deleting"
-            self._folder(step).rename(doomed)
-            shutil.rmtree(doomed)
+            self._shelf.delete(step)
 
-    def _failed(self, step: int, partial: Path, needed: int, error: Exception) -> CheckpointError:
-        shutil.rmtree(partial, ignore_errors=True)
-        there = next(path for path in (self.directory, *self.directory.parents) if path.exists())
-        free = shutil.disk_usage(there).free
-        return CheckpointError(self._full(step, needed, free, storage.system_reason(error)))
+    def _failed(self, step: int, needed: int, error: Exception) -> CheckpointError:
+        self._shelf.give_up(step)
+        return CheckpointError(self._not_saved(step, needed, storage.system_reason(error)))
 
-    def _full(self, step: int, needed: int, free: int, reason: str) -> str:
-        last = self.latest_good_step()
-        kept = (
-            f"Step {last} is the last good one" if last is not None else "There is no earlier one"
-        )
+    def _not_saved(self, step: int, needed: int, reason: str) -> str:
+        last = self._last_good()
+        free = self._shelf.free_bytes()
+        room = "" if free is None else f"; {human_bytes(free)} ({free:,} bytes) are free"
         return (
             f"Checkpoint {self._folder(step)} was not saved: {reason}. It needs "
-            f"{human_bytes(needed)} ({needed:,} bytes); {human_bytes(free)} ({free:,} bytes) are "
-            f"free. {kept}."
+            f"{human_bytes(needed)} ({needed:,} bytes){room}. {last}."
+        )
+
+    def _last_good(self) -> str:
+        try:
+            last = self.latest_good_step()
+        except StorageError:  # of which the reason tells already
+            return "The earlier ones are as they were"
+        return (
+            f"Step {last} is the last good one" if last is not None else "There is no earlier one"
         )
 
     def _damaged(self, step: int, problems: list[str]) -> str:

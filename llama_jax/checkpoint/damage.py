@@ -1,38 +1,35 @@
 """Checkpoints that are not as they were saved: how they are found, and where they are put."""
 
-import itertools
-import re
 from pathlib import Path
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from llama_jax.atomic import flush
-from llama_jax.checkpoint import manifest as manifests
 from llama_jax.checkpoint.manifest import CheckpointError
+from llama_jax.checkpoint.shelf import Shelf, open_shelf
+from llama_jax.remote.objects import Url
 
-STEP = re.compile(r"0|[1-9]\d*")
 
-
-def find_problems(folder: Path, *, deep: bool, share: bool = False) -> list[str]:
+def find_problems(shelf: Shelf, step: int, *, deep: bool, share: bool = False) -> list[str]:
     """What is wrong with a checkpoint's files; empty where nothing is.
 
     Args:
-        folder: The checkpoint.
+        shelf: Where it is.
+        step: Of the checkpoint.
         deep: Whether to read every byte and compare checksums.
         share: Whether processes divide the work; each then knows of its own part alone.
     """
     part, parts = (jax.process_index(), jax.process_count()) if share else (0, 1)
     try:
-        manifest = manifests.read(folder)
-        return manifests.find_damage(folder, manifest, deep=deep, part=part, parts=parts)
+        manifest = shelf.manifest(step)
+        return shelf.damage(step, manifest, deep=deep, part=part, parts=parts)
     except CheckpointError as error:
         return [str(error)]
 
 
 def find_newest_good(
-    directory: Path, *, at_most: int | None = None
+    directory: Path | Url, *, at_most: int | None = None
 ) -> tuple[int | None, dict[int, list[str]]]:
     """Step of the newest checkpoint of which every byte is good, and what is wrong with newer ones.
 
@@ -44,37 +41,31 @@ def find_newest_good(
         at_most: Last step to look at.
     """
     damaged: dict[int, list[str]] = {}
-    for step in reversed(saved_steps(directory)):
+    shelf = open_shelf(directory)
+    for step in reversed(shelf.saved()):
         if at_most is not None and step > at_most:
             continue
-        problems = find_problems(directory / str(step), deep=True, share=True)
+        problems = find_problems(shelf, step, deep=True, share=True)
         if not _any_process(bool(problems)):
             return step, damaged
         damaged[step] = problems
     return None, damaged
 
 
-def saved_steps(directory: Path) -> list[int]:
-    """Steps that have a folder, ascending.
-
-    One without a manifest is a damaged checkpoint: a save gets its name at the end.
-    """
-    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
-    return sorted(int(name) for name in names if STEP.fullmatch(name))
+def saved_steps(directory: Path | Url) -> list[int]:
+    """Steps that are there by name, ascending, complete or damaged."""
+    return open_shelf(directory).saved()
 
 
-def set_aside(directory: Path, step: int, why: str = "damaged") -> None:
-    """Renames a checkpoint, so that its step can be saved anew and nothing is lost.
+def set_aside(directory: Path | Url, step: int, why: str = "damaged") -> None:
+    """Gives a checkpoint another name, so that its step can be saved anew and nothing is lost.
 
     Args:
         directory: Of a run's checkpoints.
         step: Of the one that is not used.
         why: One word, which its name ends with.
     """
-    suffixes = itertools.chain([""], (f".{n}" for n in itertools.count(2)))
-    names = (directory / f"{step}.{why}{suffix}" for suffix in suffixes)
-    (directory / str(step)).rename(next(path for path in names if not path.exists()))
-    flush(directory)
+    open_shelf(directory).set_aside(step, why)
 
 
 def _any_process(answer: bool) -> bool:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llama_jax.checkpoint import manifest as manifests
 from llama_jax.checkpoint.manifest import Manifest
+from llama_jax.checkpoint.shelf import open_shelf
+from llama_jax.remote.objects import Url
 
 
 class LayerFile(NamedTuple):
@@ -35,7 +36,7 @@ class SavedArray:
         dtype: Name, as "float32" or "bfloat16".
     """
 
-    def __init__(self, checkpoint: Path, manifest: Manifest, name: str):
+    def __init__(self, checkpoint: Path | Url, manifest: Manifest, name: str):
         said = re.fullmatch(r"(\w+)\[([\d,]*)\]", manifest.arrays[name])
         assert said, f"{name}: a manifest describes arrays as float32[2,3]"
         self.dtype = said[1]
@@ -69,6 +70,8 @@ class SavedArray:
 
     def layer_file(self, layer: int) -> LayerFile | None:
         """The file that holds a layer alone as it is; None where layers are stored otherwise."""
+        if not isinstance(self._checkpoint, Path):
+            return None
         folder = self._checkpoint / "state" / self._name
         if not (folder / "zarr.json").is_file():
             return None
@@ -85,24 +88,37 @@ class SavedArray:
 
     def _open(self) -> Any:
         if self._store is None:
-            import tensorstore
-
-            state = self._checkpoint / "state"
-            ocdbt = (state / "manifest.ocdbt").is_file()
-            base = {"driver": "file", "path": f"{state}/{'' if ocdbt else self._name + '/'}"}
-            kvstore = {"driver": "ocdbt", "base": base, "path": f"{self._name}/"} if ocdbt else base
-            spec = {"driver": "zarr3", "kvstore": kvstore}
-            self._store = tensorstore.open(spec, open=True, read=True).result()
+            self._store = _open_array(self._checkpoint, self._manifest, self._name)
         return self._store
 
 
-def saved_arrays(checkpoint: Path, prefix: str = "params.") -> Iterator[tuple[str, SavedArray]]:
+def _open_array(checkpoint: Path | Url, manifest: Manifest, name: str) -> Any:
+    if not isinstance(checkpoint, Path):
+        from llama_jax.checkpoint.bucket import open_array
+
+        return open_array(checkpoint, manifest, name)
+    import tensorstore
+
+    state = checkpoint / "state"
+    ocdbt = (state / "manifest.ocdbt").is_file()
+    base = {"driver": "file", "path": f"{state}/{'' if ocdbt else name + '/'}"}
+    kvstore = {"driver": "ocdbt", "base": base, "path": f"{name}/"} if ocdbt else base
+    return tensorstore.open({"driver": "zarr3", "kvstore": kvstore}, open=True, read=True).result()
+
+
+def saved_arrays(
+    checkpoint: Path | Url, prefix: str = "params."
+) -> Iterator[tuple[str, SavedArray]]:
     """The arrays of a checkpoint whose names begin with `prefix`, by the rest of the name.
+
+    Args:
+        checkpoint: Its folder, or its place in a bucket.
+        prefix: Of the names.
 
     Raises:
         CheckpointError: If the manifest cannot be read.
     """
-    manifest = manifests.read(checkpoint)
+    manifest = open_shelf(checkpoint.parent).manifest(int(checkpoint.name))
     for name in manifest.arrays:
         if name.startswith(prefix):
             yield name.removeprefix(prefix), SavedArray(checkpoint, manifest, name)

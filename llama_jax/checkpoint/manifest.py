@@ -19,7 +19,7 @@ NAME = "manifest.json"
 FORMAT = 1
 _CHUNK_BYTES = 4 << 20
 _THREADS = 4
-_PATIENCE_SECONDS = 1200.0
+PATIENCE_SECONDS = 1200.0
 
 
 class CheckpointError(OSError):
@@ -77,7 +77,7 @@ def scan(folder: Path, paths: Iterable[Path]) -> dict[str, FileEntry]:
 
 
 def scan_together(
-    folder: Path, *, part: int, parts: int, timeout_seconds: float = _PATIENCE_SECONDS
+    folder: Path, *, part: int, parts: int, timeout_seconds: float = PATIENCE_SECONDS
 ) -> dict[str, FileEntry] | None:
     """Entries of a folder's files, of which each process hashes its share.
 
@@ -94,8 +94,7 @@ def scan_together(
     inner = sorted(path for top in folders for path in top.rglob("*") if path.is_file())
     mine = inner[part::parts]
     if part:
-        entries = {name: dataclasses.astuple(e) for name, e in scan(folder, mine).items()}
-        write_atomically(folder / f"share_{part}.json", json.dumps(entries))
+        write_atomically(folder / f"share_{part}.json", entries_to_json(scan(folder, mine)))
         return None
     mine += [path for path in folder.iterdir() if path.is_file() and path.name[:6] != "share_"]
     files = scan(folder, mine)
@@ -108,13 +107,12 @@ def scan_together(
                     f"process {other} gave no checksums within {timeout_seconds:.0f} s"
                 )
             time.sleep(0.05)
-        entries = json.loads(share.read_text(encoding="utf-8"))
-        files |= {name: FileEntry(size=size, crc32=crc) for name, (size, crc) in entries.items()}
+        files |= entries_from_json(share.read_text(encoding="utf-8"))
         share.unlink()
     return files
 
 
-def wait_until_gone(folder: Path, *, timeout_seconds: float = _PATIENCE_SECONDS) -> None:
+def wait_until_gone(folder: Path, *, timeout_seconds: float = PATIENCE_SECONDS) -> None:
     """Waits until another process has renamed or deleted a folder.
 
     Raises:
@@ -134,9 +132,14 @@ def _flush_and_enter(path: Path) -> FileEntry:
 
 def write(folder: Path, manifest: Manifest) -> None:
     """Writes the manifest, the last file of a checkpoint."""
+    write_atomically(folder / NAME, to_json(manifest))
+
+
+def to_json(manifest: Manifest) -> str:
+    """As JSON that `from_json` reads."""
     files = {name: [entry.size, f"{entry.crc32:08x}"] for name, entry in manifest.files.items()}
     data = {"format": FORMAT, "step": manifest.step, "arrays": manifest.arrays, "files": files}
-    write_atomically(folder / NAME, json.dumps(data, indent=1) + "\n")
+    return json.dumps(data, indent=1) + "\n"
 
 
 def read(folder: Path) -> Manifest:
@@ -146,7 +149,20 @@ def read(folder: Path) -> Manifest:
         CheckpointError: If it cannot be read.
     """
     try:
-        data = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        text = (folder / NAME).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{NAME} cannot be read ({_reason(error)})") from error
+    return from_json(text)
+
+
+def from_json(text: str) -> Manifest:
+    """Reads what `to_json` gives.
+
+    Raises:
+        CheckpointError: If it is something else.
+    """
+    try:
+        data = json.loads(text)
         return Manifest(
             step=int(data["step"]),
             arrays={name: str(array) for name, array in data["arrays"].items()},
@@ -155,8 +171,19 @@ def read(folder: Path) -> Manifest:
                 for name, (size, checksum) in data["files"].items()
             },
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{NAME} cannot be read ({_reason(error)})") from error
+
+
+def entries_to_json(entries: dict[str, FileEntry]) -> str:
+    """As JSON that `entries_from_json` reads."""
+    return json.dumps({name: dataclasses.astuple(entry) for name, entry in entries.items()})
+
+
+def entries_from_json(text: str) -> dict[str, FileEntry]:
+    """Reads what `entries_to_json` gives."""
+    pairs = json.loads(text).items()
+    return {name: FileEntry(size=size, crc32=crc) for name, (size, crc) in pairs}
 
 
 def _reason(error: Exception) -> str:

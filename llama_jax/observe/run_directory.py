@@ -21,6 +21,8 @@ from typing import Self
 from llama_jax import recipe
 from llama_jax.atomic import write_atomically
 from llama_jax.config import RunConfig, WarmupStableDecay
+from llama_jax.remote.objects import Url, is_remote
+from llama_jax.remote.run_files import RunFiles
 
 MAY_CHANGE = (
     "checkpoint.",
@@ -38,6 +40,9 @@ _LENGTH = ("schedule.decay_steps", "train.num_steps")
 class RunDirectory:
     """Holds a run's folder for this process.
 
+    A run in a bucket has a folder here for its small files, which are stored in the bucket now and
+    then, before each checkpoint counts, and at the end; its checkpoints are in the bucket alone.
+
     Attributes:
         path: The folder, absolute.
         config: Its `config.json`, which is a recipe.
@@ -47,15 +52,17 @@ class RunDirectory:
         primary: Whether this process is the one that writes here.
 
     Args:
-        path: Folder of the run; made if it is missing.
+        path: Folder of the run, made if it is missing; or a place in a bucket.
         lock: Whether to lock it; among the processes of one run, the first alone does.
 
     Raises:
         ValueError: If another process holds it, named by pid and host.
+        StorageError: If the bucket cannot be read or written.
     """
 
     def __init__(self, path: Path, *, lock: bool = True):
-        self.path = path.absolute()
+        self._files = RunFiles(Url(path), holds=lock) if is_remote(path) else None
+        self.path = self._files.folder if self._files else path.absolute()
         self.config = self.path / "config.json"
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.jsonl"
@@ -65,8 +72,17 @@ class RunDirectory:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"run_dir={self.path} is a file; name a folder.")
         self.path.mkdir(parents=True, exist_ok=True)
-        if lock:
+        if lock and not self._files:
             self._lock = _take_lock(self.path)
+
+    def push(self) -> None:
+        """Stores what changed, if the run is in a bucket.
+
+        Raises:
+            StorageError: If the bucket cannot be written, or another process took the run.
+        """
+        if self._files:
+            self._files.push()
 
     def adopt(self, config: RunConfig, *, resume_step: int | None) -> list[str]:
         """Makes `config` the folder's own, if it continues the run that is there.
@@ -114,6 +130,9 @@ class RunDirectory:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+        if self._files:
+            self._files.close()
+            self._files = None
 
     def __enter__(self) -> Self:
         return self

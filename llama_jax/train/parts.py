@@ -140,7 +140,9 @@ def open_parts(
             keep_origin(folder.path, beginning.origin)
             _keep_tokenizer(data, folder.path)
         hosts.meet(patience)
-        checkpointer = stack.enter_context(Checkpointer(folder.checkpoints, config.checkpoint))
+        checkpointer = stack.enter_context(
+            Checkpointer(folder.checkpoints, config.checkpoint, before_commit=folder.push)
+        )
         if folder.primary:
             _put_aside(folder, beginning)
         state = _first_state(program, beginning)

@@ -1,0 +1,1 @@
+"""Buckets: objects, folders that are mirrored there, and who writes to one."""

@@ -1,0 +1,108 @@
+"""The folder of a run in a bucket, held by one process; and a copy of it for those who read.
+
+files = RunFiles(Url("s3://bucket/run"), holds=True)
+files.folder                                   # works as a run's folder
+files.push()                                   # before a checkpoint counts
+files.close()
+
+read_only_copy(Path("s3://bucket/run"))        # a folder; a local path is given back as it is
+"""
+
+import contextlib
+import os
+import shutil
+import sys
+import threading
+from pathlib import Path
+
+from llama_jax.remote.lease import BEAT_SECONDS, Lease
+from llama_jax.remote.mirror import Mirror, mirror_folder
+from llama_jax.remote.objects import Objects, StorageError, Url, is_remote
+
+
+class RunFiles:
+    """Small files of a run in a bucket, pushed there now and then, and when asked.
+
+    Args:
+        url: Of the run.
+        holds: Whether this process holds the run; the others of it have copies of their own, and
+            push nothing.
+
+    Raises:
+        ValueError: If another process holds it.
+        StorageError: If the bucket cannot be read or written.
+    """
+
+    def __init__(self, url: Url, *, holds: bool):
+        self._lease: Lease | None = None
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._thread: threading.Thread | None = None
+        self._mirror = Mirror(url, mirror_folder(url, "run" if holds else f"of_{os.getpid()}"))
+        self.folder = self._mirror.folder
+        if holds:
+            self._lease = Lease(self._mirror.objects)
+        self._mirror.pull()
+        if holds:
+            self._thread = threading.Thread(target=self._beat, name="bucket", daemon=True)
+            self._thread.start()
+
+    def push(self) -> None:
+        """Stores what changed, and makes sure that the run is still this process's.
+
+        Raises:
+            StorageError: If the bucket cannot be written, or another process took the run.
+        """
+        if self._lease is not None:
+            with self._lock:
+                self._lease.renew()
+                self._mirror.push()
+
+    def close(self) -> None:
+        """Stores what changed, and lets the next process in.
+
+        Raises:
+            StorageError: If the bucket cannot be written.
+        """
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._lease is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            return
+        self.push()
+        self._lease.release()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(BEAT_SECONDS):
+            # What fails now is tried again; a checkpoint counts only when it has not failed.
+            with contextlib.suppress(StorageError):
+                self.push()
+
+
+def read_only_copy(run_dir: Path) -> Path:
+    """A folder with the small files of a run, as they are now, for a command that reads them.
+
+    Args:
+        run_dir: Of the run; given back as it is unless it is in a bucket.
+
+    Raises:
+        StorageError: If the bucket cannot be read.
+    """
+    if not is_remote(run_dir):
+        return run_dir
+    url = Url(run_dir)
+    folder = mirror_folder(url, "read")
+    shutil.rmtree(folder, ignore_errors=True)
+    Mirror(url, folder).pull()
+    print(f"{url}: its small files are in {folder}", file=sys.stderr)
+    return folder
+
+
+def keep(run_dir: Path, file: Path) -> None:
+    """Stores a file of `read_only_copy` with the run, if that is in a bucket.
+
+    Raises:
+        StorageError: If the bucket cannot be written.
+    """
+    if is_remote(run_dir):
+        Objects(Url(run_dir)).write(file.name, file.read_bytes())
