@@ -87,6 +87,12 @@ class ImportedMoments:
                 f"training_config.json has optimizer={type(config.optimizer).__name__}; moments "
                 "are imported for AdamW alone. Leave --optimizer out."
             )
+        if (chosen := config.parameterisation) is not None:
+            raise ValueError(
+                f"training_config.json has parameterisation={type(chosen).__name__}, whose moments "
+                "contain its rules; moments are imported for AdamW without one. Leave --optimizer "
+                "out."
+            )
         # Moments come in float32; between fewer bits they would be rounded.
         optimizer = dataclasses.replace(config.optimizer, state_dtype=DTYPE, **self.rule)
         return dataclasses.replace(config, optimizer=optimizer)

@@ -24,6 +24,7 @@ from llama_jax.config import (
     MeshConfig,
     ModelConfig,
     Muon,
+    MuP,
     RunConfig,
     TrainConfig,
 )
@@ -246,6 +247,14 @@ def test_the_certificate_covers_every_file_and_tensor(tmp_path, exported):
             (),
             "optimizer.state_dtype='int8'",
             id="int8",
+        ),
+        pytest.param(
+            dataclasses.replace(
+                run_of(TINY), parameterisation=MuP(base_embed_dim=8, base_head_dim=4)
+            ),
+            (),
+            "parameterisation=MuP",
+            id="muP",
         ),
         pytest.param(run_of(TINY), ("--dtype", "bfloat16"), "keep their float32", id="rounded"),
         pytest.param(

@@ -73,6 +73,12 @@ def _exact_rule(config: RunConfig, saved_dtype: str, dtype: str) -> AdamW:
             f"--optimizer: optimizer={type(rule).__name__}; moments are exported of AdamW alone, "
             "which PyTorch has too. Leave --optimizer out."
         )
+    if config.parameterisation is not None:
+        raise ValueError(
+            f"--optimizer: parameterisation={type(config.parameterisation).__name__} gives each "
+            "role of a weight a learning rate and an epsilon, which the moments contain. Leave "
+            "--optimizer out; the weights are those of any LLaMA."
+        )
     if rule.state_dtype == "int8":
         raise ValueError(
             "--optimizer: optimizer.state_dtype='int8'; codes of 8 bits would not come back as "
