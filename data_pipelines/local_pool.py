@@ -5,13 +5,12 @@ import concurrent.futures
 import contextlib
 import ctypes
 import fcntl
-import multiprocessing.resource_tracker
+import multiprocessing
 import os
 import shutil
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import sharedctypes
 from pathlib import Path
@@ -19,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from .engine import Task, TaskFailedError, run_task
+from .interrupts import interrupts_held
 
 _ATTEMPTS = 3
 _POLL_SECONDS = 0.1
@@ -121,8 +121,6 @@ class _Workers:
         self._counters = sharedctypes.RawArray(ctypes.c_int64, size)
         work.mkdir(parents=True, exist_ok=True)
         _wait_for_orphans(work)
-        # With the first process, it would let ^C through again.
-        multiprocessing.resource_tracker.ensure_running()
         self._pool = concurrent.futures.ProcessPoolExecutor(
             max_workers=num_workers,
             mp_context=multiprocessing.get_context("spawn"),
@@ -150,7 +148,7 @@ class _Workers:
 
         futures = {}
         # Of an idle process that has died it says so here.
-        with contextlib.suppress(BrokenProcessPool), _interrupts_held():
+        with contextlib.suppress(BrokenProcessPool), interrupts_held():
             for index, (task, key) in enumerate(tasks):
                 future = self._pool.submit(_work_on, index, task, key, self._work)
                 futures[future] = (task, key)
@@ -176,16 +174,6 @@ class _Workers:
             process.kill()
         for process in processes:
             process.join()
-
-
-@contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Processes started within are never told of ^C: their parent is, and ends them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(counters: Any, lock: str, parent: int) -> None:

@@ -3,10 +3,11 @@
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from llama_jax.config import BuildConfig, Source
 
-from .document import Document, Dropped, Fingerprinted
+from .document import Document, Dropped, Fingerprinted, RawFile
 from .plan import fingerprint
 from .sources import open_source
 from .stages.filters import apply_filters, open_filters
@@ -25,20 +26,28 @@ def open_raw(config: BuildConfig) -> list["RawDocuments"]:
 class RawDocuments:
     """Documents of one source as its filters leave them.
 
+    Args:
+        source: Its config.
+        held_out_fraction: Of its documents.
+        files: Of the source, where they were listed before.
+
     Attributes:
         name: Of the source.
-        files: Names of its files, in order.
+        raw_files: Its files, in order.
+        files: Their names.
         sizes: About how many bytes of text each holds.
     """
 
-    def __init__(self, source: Source, held_out_fraction: float):
+    def __init__(
+        self, source: Source, held_out_fraction: float, files: Sequence[RawFile] | None = None
+    ):
         self.name = source.name
         self._source, self._held_out_fraction = open_source(source), held_out_fraction
         self._filters = open_filters(source.filters)
         self._within = open_filters(getattr(source, "file_filters", ()))
-        self._files = list(self._source.files())
-        self.files = [file.name for file in self._files]
-        self.sizes = [file.expected_text_bytes() for file in self._files]
+        self.raw_files = list(self._source.files() if files is None else files)
+        self.files = [file.name for file in self.raw_files]
+        self.sizes = [file.expected_text_bytes() for file in self.raw_files]
         self._dropped = Dropped()
 
     def fingerprints(self) -> Mapping[str, str]:
@@ -48,7 +57,7 @@ class RawDocuments:
             for each in (*self._filters, *self._within)
             if isinstance(each, Fingerprinted)
         }
-        return {file.name: fingerprint(file) for file in self._files} | beside
+        return {file.name: fingerprint(file) for file in self.raw_files} | beside
 
     def documents(
         self, file: int, is_wanted: Callable[[], bool] = lambda: True
@@ -60,7 +69,7 @@ class RawDocuments:
             is_wanted: Asked before each document that is read, whether filters keep it or not;
                 documents end where it says no.
         """
-        read = self._source.read(self._files[file], self._dropped)
+        read = self._source.read(self.raw_files[file], self._dropped)
         read = itertools.takewhile(lambda _: is_wanted(), read)
         for document in apply_filters(self._filters, read, self._dropped):
             hashed = _hashed(document)
@@ -68,10 +77,29 @@ class RawDocuments:
 
     def left_out(self) -> Sequence[str]:
         """Reasons for which something was left out so far, most frequent first."""
-        return [
-            f"{count:,} {reason}, such as {self._dropped.examples[reason][0]}"
-            for reason, count in self._dropped.counts.most_common()
-        ]
+        return reasons(self._dropped)
+
+    def account(self) -> dict[str, Any]:
+        """The same, as `Dropped.merge` takes it."""
+        return self._dropped.to_json()
+
+    def forget_left_out(self) -> None:
+        """Begins a new account, between two files."""
+        self._dropped = Dropped()
+
+    def expect(self, files: Sequence[int]) -> None:
+        """Nothing is read before it is asked for."""
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def reasons(dropped: Dropped) -> list[str]:
+    """Why something was left out, most frequent first, for people."""
+    return [
+        f"{count:,} {reason}, such as {dropped.examples[reason][0]}"
+        for reason, count in dropped.counts.most_common()
+    ]
 
 
 def _hashed(document: Document) -> Hashed:

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -17,5 +18,10 @@ def load_pipelines(module: str) -> ModuleType:
 
 
 def open_raw(config: BuildConfig) -> Sequence[Any]:
-    """The raw documents of a data recipe's sources, for a run that streams them."""
+    """The raw documents of a data recipe's sources, for a run that streams them.
+
+    Other processes read them, for each CPU one but for that of this process.
+    """
+    if num_others := len(os.sched_getaffinity(0)) - 1:
+        return load_pipelines("read_ahead").open_ahead(config, num_others)
     return load_pipelines("stream").open_raw(config)

@@ -42,6 +42,10 @@ class RawSource(Protocol):
         """What changes when a file does, or what a filter reads beside them, by name."""
         ...
 
+    def expect(self, files: Sequence[int]) -> None:
+        """Is told which files will be asked for next, in this order."""
+        ...
+
     def documents(
         self, file: int, is_wanted: Callable[[], bool] = ...
     ) -> Iterator[tuple[str, str, bool]]:
@@ -53,6 +57,10 @@ class RawSource(Protocol):
 
     def left_out(self) -> Sequence[str]:
         """What was left out so far, for people; one reason a line."""
+        ...
+
+    def close(self) -> None:
+        """Ends what reads ahead."""
         ...
 
 
@@ -184,6 +192,7 @@ class WindowReader:
 
     def _documents(self, place: Place) -> Iterator[_Document]:
         order = file_order(self._raw, self._seed, place.epoch)
+        self._raw.expect(order[place.turn :])
         for turn in range(place.turn, len(order)):
             skipped = place.record if turn == place.turn else 0
             documents = self._raw.documents(order[turn], lambda: not self._stop.is_set())

@@ -120,6 +120,10 @@ class StreamedSource:
 
     def close(self) -> None:
         """Stops reading ahead."""
+        self._close_reader()
+        self._raw.close()
+
+    def _close_reader(self) -> None:
         if self._reader is not None:
             self._reader.close()
 
@@ -150,7 +154,7 @@ class StreamedSource:
         """Reads a window, and has the thread go on with the next."""
         reader = self._reader
         if reader is None or not reader.next <= number <= reader.next + _SKIPPED_AT_MOST:
-            self.close()
+            self._close_reader()
             windows = self._index.windows
             if number < len(windows):
                 first, place = number, windows[number].place

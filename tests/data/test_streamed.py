@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_pipelines import read_ahead
 from data_pipelines.document import Document
+from data_pipelines.read_ahead import open_ahead
 from data_pipelines.sources.files import Files
 from data_pipelines.stream import RawDocuments, open_raw
 from llama_jax.config import BuildConfig, C4Rules, DataConfig, FilesSource, TokenizerFile
@@ -54,7 +56,13 @@ def open_it(corpus, tmp_path) -> Callable[..., StreamedDataset]:
     """Opens the stream as a run does; `folder` stands for its folder."""
 
     def opened(
-        folder: str = "run", *, where: Path = corpus, rows=None, cache_bytes=1 << 20, **changes
+        folder: str = "run",
+        *,
+        where: Path = corpus,
+        rows=None,
+        cache_bytes=1 << 20,
+        workers=0,
+        **changes,
     ):
         stream = BuildConfig(
             name="test",
@@ -69,7 +77,7 @@ def open_it(corpus, tmp_path) -> Callable[..., StreamedDataset]:
         return open_stream(
             DataConfig(seq_len=SEQ_LEN, shuffle_seed=3, mixture=(("one", 3.0), ("two", 1.0))),
             stream,
-            open_raw(stream),
+            open_ahead(stream, workers) if workers else open_raw(stream),
             load_tokenizer(corpus / "small.model"),
             vocab_size=320,
             batch_size=BATCH,
@@ -144,6 +152,14 @@ def test_threads_that_read_ahead_change_nothing(open_it, undisturbed, num_thread
     for expected in undisturbed:
         assert_same(next(batches), expected)
     batches.close()
+    dataset.close()
+
+
+def test_other_processes_that_read_change_nothing(open_it, undisturbed, monkeypatch):
+    monkeypatch.setattr(read_ahead, "_WORTH_BYTES", 0)
+    dataset = open_it(workers=2)
+    for step in (*range(12), 90, 4, STEPS - 1):
+        assert_same(dataset.batch(step * BATCH), undisturbed[step])
     dataset.close()
 
 
