@@ -12,6 +12,8 @@ from tyro.conf import Positional
 
 from llama_jax.cli.run_reader import read_config, read_model
 from llama_jax.config import MeshConfig, RunConfig
+from llama_jax.remote.objects import shown
+from llama_jax.remote.run_files import read_only_copy
 
 if TYPE_CHECKING:
     from llama_jax.train.evaluate import Score
@@ -54,7 +56,14 @@ def main(argv: list[str]) -> int:
     options = tyro.cli(Options, prog="llama-jax eval", description=_DESCRIPTION, args=argv)
     config = _resolve(read_config(options.run_dir), options)
     started = time.monotonic()
-    step, scores = _evaluate(options, config)
+    from llama_jax.train import processes
+
+    processes.join()
+    with processes.failing_alone():
+        processes.meet()
+        step, scores = _evaluate(options, config)
+    if not processes.is_first():
+        return 0
     document = {
         "run_dir": str(options.run_dir),
         "name": config.name,

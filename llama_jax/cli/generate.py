@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from tyro.conf import Positional, UseAppendAction
 
 from llama_jax.cli.run_reader import find_run_tokenizer, read_config, read_model
 from llama_jax.config import MeshConfig, RunConfig
+from llama_jax.remote.objects import shown
+from llama_jax.remote.run_files import read_only_copy
 
 _DESCRIPTION = """Continues prompts with the newest checkpoint of a run.
 
@@ -39,7 +42,7 @@ class Options:
         seed: Of the first sample of each prompt.
         num_samples: Completions of each prompt.
         stop_id: A token id that ends a completion, beside the end of the document.
-        tensor: Devices that split the model.
+        tensor: Devices that split the model; of several processes, all they have.
         json: Whether to print one JSON document instead of text.
     """
 
@@ -93,8 +96,17 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"--num-samples={options.num_samples} must be positive.")
     if not 0 <= options.seed < 1 << 32:
         raise ValueError(f"--seed={options.seed} must be in [0, 2**32).")
+    from llama_jax.train import processes
+
+    if not options.prompt and processes.find_arguments(os.environ) is not None:
+        raise ValueError("stdin is read by one process alone: give several --prompt TEXT.")
     prompts = list(options.prompt) or [_read_stdin()]
-    step, results = _generate(options, config, prompts, clock)
+    processes.join()
+    with processes.failing_alone():
+        processes.meet()
+        step, results = _generate(options, config, prompts, clock)
+    if not processes.is_first():
+        return 0
     timing = clock.report()
     if options.json:
         document = {
@@ -130,6 +142,7 @@ def _generate(
     from llama_jax.infer.sampling import Sampling
     from llama_jax.infer.text_stream import TextStream
     from llama_jax.sharding import make_mesh, use_layout
+    from llama_jax.train.processes import is_first
 
     sampling = Sampling(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
     tokenizer = load_tokenizer(find_run_tokenizer(options.run_dir, config))
@@ -139,7 +152,7 @@ def _generate(
     seeds = [(options.seed + n) % (1 << 32) for _ in prompts for n in range(options.num_samples)]
     streams = [TextStream(tokenizer.decode, ids) for _, ids in rows]
     texts = [""] * len(rows)
-    aloud = len(rows) == 1 and not options.json
+    aloud = len(rows) == 1 and not options.json and is_first()
 
     def say(row: int, text: str) -> None:
         texts[row] += text
@@ -187,7 +200,12 @@ def _generate(
 def _devices(count: int) -> list[Any]:
     import jax
 
-    devices = jax.local_devices()
+    devices = jax.devices()
+    if jax.process_count() > 1 and count != len(devices):
+        raise ValueError(
+            f"--tensor={count} must be {len(devices)} here: several processes split the model over "
+            "all their devices."
+        )
     if not 1 <= count <= len(devices):
         raise ValueError(f"--tensor={count} must be in [1, {len(devices)}]: the devices there are.")
     return devices[:count]

@@ -5,7 +5,7 @@ from typing import Literal
 
 from llama_jax.config import checks
 
-SPIKE_ACTIONS = ("report", "rewind")
+SPIKE_ACTIONS = ("report", "rewind", "skip")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,9 +20,10 @@ class GuardConfig:
         spike_window: Updates before one with whose losses and gradient norms it is compared.
         spike_deviations: A spike is above the median by more than so many standard deviations, of
             which the median absolute deviation is the estimate.
-        on_spike: What is done about a spike of the loss: "report" names it, "rewind" goes back to
-            the last checkpoint before it and passes over the data since. One of the gradient
-            norm, which is clipped, is always only reported.
+        on_spike: What is done about a spike: "report" names it; "rewind" goes back to the last
+            checkpoint before it and passes over the data since, at one of the loss alone; "skip"
+            leaves parameters and optimizer state as they were before it, and the run ends after
+            `train.max_skipped_updates` in a row.
         rewind_steps: Updates before a spike that are not trusted either.
         max_rewinds: Of one run; one more ends it.
         recompute_every_steps: The norm of the gradient is computed twice more before every so
@@ -34,7 +35,7 @@ class GuardConfig:
     other_deadline_seconds: float = 7200.0
     spike_window: int = 128
     spike_deviations: float = 10.0
-    on_spike: Literal["report", "rewind"] = "report"
+    on_spike: Literal["report", "rewind", "skip"] = "report"
     rewind_steps: int = 0
     max_rewinds: int = 10
     recompute_every_steps: int = 0

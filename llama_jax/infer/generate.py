@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.experimental import multihost_utils
 from jaxtyping import Array, Bool, Int, Key
 
 from llama_jax.config import ModelConfig
@@ -19,6 +20,8 @@ from llama_jax.model.llama import KVCache, Llama, init_cache, resolve_dtype
 SMALLEST_BUCKET_TOKENS = 32
 # The host looks at new tokens about this often: for streaming, and for Ctrl-C.
 _SECONDS_BETWEEN_LOOKS = 0.05
+# Of several processes, whose clocks differ, all look after so many.
+_TOKENS_BETWEEN_LOOKS = 16
 _STOP_SLOTS = 8
 
 
@@ -65,7 +68,8 @@ def generate(
 ) -> list[Completion]:
     """Continues each prompt; what one gets does not depend on the others beside it.
 
-    The layout that the model's parameters were made in must be current. Lengths are rounded up
+    The layout that the model's parameters were made in must be current; of several processes, all
+    call this with the same arguments and get the same answer. Lengths are rounded up
     to powers of two before compilation, so that few programs serve all prompts.
 
     Args:
@@ -108,17 +112,26 @@ def generate(
     while True:
         started = time.perf_counter()
         rows = _advance(graphdef, params, rows, rules, num_steps, sampling)
-        tokens, length, done = (np.asarray(part) for part in (rows.tokens, rows.length, rows.done))
+        tokens, length, done = map(_read, (rows.tokens, rows.length, rows.done))
         for row, end in enumerate(length.tolist()):
             if on_tokens is not None and end > seen[row]:
                 on_tokens(row, tokens[row, seen[row] : end].tolist())
             seen[row] = end
         if done.all():
             break
-        if time.perf_counter() - started < _SECONDS_BETWEEN_LOOKS:
+        if jax.process_count() > 1:
+            num_steps = _TOKENS_BETWEEN_LOOKS
+        elif time.perf_counter() - started < _SECONDS_BETWEEN_LOOKS:
             num_steps *= 2
     new = [tokens[i, len(prompt) : seen[i]].tolist() for i, prompt in enumerate(prompts)]
     return [Completion(tokens=ids, finish=_finish(ids, stop_ids, max_new_tokens)) for ids in new]
+
+
+def _read(array: Array) -> np.ndarray:
+    """Of several processes, each has parts alone."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
 def in_compute_dtype(model: Llama) -> Llama:

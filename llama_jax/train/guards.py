@@ -1,6 +1,7 @@
 """What stops a run early: updates that are not finite, and requests from outside."""
 
 import contextlib
+import math
 import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -18,7 +19,7 @@ class TrainingFailed(RuntimeError):  # noqa: N818 (an outcome of a run, not a fa
 
 
 class NonFiniteGuard:
-    """Stops the run after too many non-finite updates in a row, and names what they read.
+    """Stops the run after too many updates in a row that were not made, and names what they read.
 
     Args:
         max_in_a_row: Skipped updates in a row that end the run.
@@ -51,9 +52,11 @@ class NonFiniteGuard:
         names = [f"  {document.source}: {document.id}" for document in self._documents_of(step)]
         if len(names) > _DOCUMENTS_NAMED:
             names[_DOCUMENTS_NAMED:] = [f"  ... and {len(names) - _DOCUMENTS_NAMED} more"]
+        values = (metrics["loss_nats_per_token"], metrics["grad_norm"])
+        what = "a spike (guards.on_spike=skip)" if all(map(math.isfinite, values)) else "not finite"
         return (
-            f"step {step}: the loss ({metrics['loss_nats_per_token']}) or the norm of the gradient "
-            f"({metrics['grad_norm']}) is not finite; updates skipped in a row: {self._in_a_row} "
+            f"step {step}: the loss ({values[0]}) or the norm of the gradient ({values[1]}) is "
+            f"{what}; updates skipped in a row: {self._in_a_row} "
             f"(train.max_skipped_updates={self._max_in_a_row}). The step read these documents:\n"
             + "\n".join(names)
         )

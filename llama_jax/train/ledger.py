@@ -10,7 +10,7 @@ from llama_jax.observe.goodput import WorkClock
 from llama_jax.train.step import Metrics
 
 # While the host reads the metrics of an update, the devices have the next one to work on.
-_UPDATES_AHEAD = 2
+UPDATES_AHEAD = 2
 
 
 class Watcher(Protocol):
@@ -68,7 +68,7 @@ class Ledger:
         for value in metrics.values():
             value.copy_to_host_async()
         self._pending.append((step, metrics))
-        while len(self._pending) > _UPDATES_AHEAD:
+        while len(self._pending) > UPDATES_AHEAD:
             self._read(*self._pending.popleft())
 
     def flush(self) -> None:

@@ -19,6 +19,7 @@ from llama_jax.train.ledger import Ledger
 from llama_jax.train.parts import Parts, open_parts
 from llama_jax.train.recompute import Recompute
 from llama_jax.train.schedule import make_schedule
+from llama_jax.train.spike_skip import SpikeSkip
 from llama_jax.train.spikes import SpikeGuard
 from llama_jax.train.state import TrainState
 from llama_jax.train.taint import Rewind, note_rewind
@@ -109,11 +110,11 @@ class _Run:
         self.learning_rate = make_schedule(
             parts.config.schedule, peak_lr=parts.config.optimizer.peak_lr, num_steps=train.num_steps
         )
-        self.spikes = SpikeGuard(
-            parts.config.guards, self.journal.incident, parts.beginning.guards.get("spikes", {})
-        )
+        config, before = parts.config.guards, parts.beginning.guards.get("spikes", {})
+        spikes = SpikeSkip if config.on_spike == "skip" else SpikeGuard
+        self.spikes = spikes(config, self.journal.incident, before)
         guards = [NonFiniteGuard(train.max_skipped_updates, parts.documents_of), self.spikes]
-        self.ledger = Ledger(guards, parts.config.log.every_steps, self.journal.report, self.clock)
+        self.ledger = Ledger(guards, parts.config.log.every_steps, self._report, self.clock)
 
     def to_the_end(self, state: TrainState) -> Outcome:
         """Updates until the last step, or until asked to stop."""
@@ -147,7 +148,8 @@ class _Run:
         if self.recompute.due(done + 1):
             self.watchdog.expect(done, f"the check of update {done + 1:,}", long=True)
             self.recompute.check(done + 1, state, batch, learning_rate)
-        state, metrics = train_step(state, batch, learning_rate)
+        ceilings = self.spikes.ceilings(done + 1)
+        state, metrics = train_step(state, batch, learning_rate, *ceilings)
         self.ledger.add(done + 1, metrics)
         if not self.seconds_to_first_step:
             jax.block_until_ready(metrics)
@@ -156,6 +158,9 @@ class _Run:
             self.journal.say(f"first step after {self.seconds_to_first_step:.1f} s")
         self.journal.advance(done + 1)
         return state
+
+    def _report(self, step: int, metrics: dict[str, float], updates: int, seconds: float) -> None:
+        self.journal.report(step, metrics | dict(self.spikes.metrics), updates, seconds)
 
     def _evaluate(self, done: int, state: TrainState) -> dict[str, Score]:
         self.ledger.flush()

@@ -52,6 +52,18 @@ def find_arguments(environment: Mapping[str, str]) -> dict[str, Any] | None:
     return None
 
 
+def meet() -> None:
+    """Waits for the others, and has the devices of all speak to one another for the first time."""
+    import jax
+    from jax.experimental import multihost_utils
+
+    from llama_jax.train.hosts import Hosts
+
+    if jax.process_count() > 1:
+        Hosts().meet(0)
+        multihost_utils.sync_global_devices("llama_jax")
+
+
 @contextlib.contextmanager
 def failing_alone() -> Iterator[None]:
     """Ends this process at once if it fails among several, so that whoever started all can know.

@@ -24,9 +24,21 @@ def deviations_above(value: float, before: list[float]) -> float:
     use absolute deviation around the median", doi:10.1016/j.jesp.2013.03.013. A floor is added,
     for losses of a smooth run have deviations near zero.
     """
-    median = _median(before)
-    deviation = _MAD_TO_DEVIATION * _median([abs(other - median) for other in before])
-    return (value - median) / max(deviation, _SMALLEST_DEVIATION * abs(median), 1e-30)
+    median, deviation = _usual(before)
+    return (value - median) / deviation
+
+
+def ceiling(before: list[float], deviations: float) -> float:
+    """The value that is so many deviations above the median, as `deviations_above` counts them."""
+    median, deviation = _usual(before)
+    return median + deviations * deviation
+
+
+def _usual(values: list[float]) -> tuple[float, float]:
+    """Median and deviation."""
+    median = _median(values)
+    deviation = _MAD_TO_DEVIATION * _median([abs(value - median) for value in values])
+    return median, max(deviation, _SMALLEST_DEVIATION * abs(median), 1e-30)
 
 
 def _median(values: list[float]) -> float:
@@ -59,6 +71,13 @@ class SpikeGuard:
             for name in _WATCHED
         }
         self._quiet_until: dict[str, int] = dict(before.get("quiet_until", {}))
+
+    metrics: Mapping[str, float] = {}
+
+    def ceilings(self, step: int) -> tuple[()]:
+        """None: an update is made, and judged after."""
+        del step
+        return ()
 
     @property
     def window(self) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
@@ -22,7 +21,7 @@ from llama_jax.train.parameterisation import make_rules
 from llama_jax.train.state import TrainState, shardings
 
 Metrics = dict[str, Float[Array, ""]]
-TrainStep = Callable[[TrainState, Batch, np.float32], tuple[TrainState, Metrics]]
+TrainStep = Callable[..., tuple[TrainState, Metrics]]
 
 
 def make_train_step(
@@ -33,8 +32,9 @@ def make_train_step(
     The learning rate comes from outside: one program serves every schedule and length of a run,
     so that what two runs have in common they compute bit for bit alike.
 
-    An update whose loss or gradient is not finite changes neither parameters nor optimizer
-    state; it counts as a step, so that the data and the schedule move on.
+    An update whose loss or gradient is not finite, or above ceilings that it is given, changes
+    neither parameters nor optimizer state; it counts as a step, so that the data and the schedule
+    move on.
 
     Args:
         graphdef: Of the model.
@@ -42,7 +42,8 @@ def make_train_step(
         abstract_state: Layout that the new state keeps.
 
     Returns:
-        A jitted `(state, batch, learning_rate) -> (state, metrics)`. Metrics are float32 scalars
+        A jitted `(state, batch, learning_rate, [ceilings]) -> (state, metrics)`; ceilings are the
+        largest loss and norm of the gradient that are no spike. Metrics are float32 scalars
         over the global batch: `loss_nats_per_token`, `grad_norm` before clipping, `param_norm`
         after the update, `learning_rate`, `tokens` that counted in the loss, and `skipped`, 0 or 1.
     """
@@ -50,7 +51,10 @@ def make_train_step(
     gradient = jax.value_and_grad(_objective(graphdef, config), has_aux=True)
 
     def train_step(
-        state: TrainState, batch: Batch, learning_rate: Float[Array, ""]
+        state: TrainState,
+        batch: Batch,
+        learning_rate: Float[Array, ""],
+        ceilings: Float[Array, "2"] | None = None,
     ) -> tuple[TrainState, Metrics]:
         weight = jnp.sum(batch.loss_mask)
         grads, loss = _accumulate(
@@ -59,13 +63,15 @@ def make_train_step(
             config.train.accumulation_steps,
         )
         grad_norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        made = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        if ceilings is not None:
+            made &= (loss <= ceilings[0]) & (grad_norm <= ceilings[1])
 
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = jax.tree.map(lambda p, u: p - learning_rate * u, state.params, updates)
         # A select, unlike a branch, is fused into the update and waits for no host.
         params, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old),
+            lambda new, old: jnp.where(made, new, old),
             (params, opt_state),
             (state.params, state.opt_state),
         )
@@ -75,7 +81,7 @@ def make_train_step(
             "param_norm": optax.tree.norm(params),
             "learning_rate": learning_rate,
             "tokens": weight,
-            "skipped": 1.0 - finite,
+            "skipped": 1.0 - made,
         }
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
@@ -92,10 +98,14 @@ def make_train_step(
 
 def abstract_arguments(
     config: RunConfig, mesh: Mesh, abstract_state: TrainState, batch_size: int
-) -> tuple[TrainState, Batch, jax.ShapeDtypeStruct]:
+) -> tuple[Any, ...]:
     """What the step is lowered with: shapes, dtypes and layout of its arguments."""
-    learning_rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(mesh))
-    return abstract_state, abstract_batch(config, mesh, batch_size), learning_rate
+
+    def number(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=replicated(mesh))
+
+    ceilings = [number(2)] if config.guards.on_spike == "skip" else []
+    return abstract_state, abstract_batch(config, mesh, batch_size), number(), *ceilings
 
 
 def make_loss_sums(

@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from llama_jax.cli.launch.state import LaunchState
+from tests.train.conftest import PATIENCE_SECONDS
 from tests.train.test_loop import assert_same_run, wait_for_step
 
 FLAGS = ("--workers", 2, "--devices-per-worker", 1, "--same-node")
@@ -52,9 +52,10 @@ def test_a_run_on_ray_whose_process_is_killed_is_the_run_left_alone(
     llama_jax, config, ray_cluster, one_device
 ):
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=20))
-    recipe, run = llama_jax.recipe(config), llama_jax.folder / "run"
+    (recipe, hold), run = llama_jax.held_recipe(config), llama_jax.folder / "run"
     undisturbed = llama_jax.folder / "undisturbed"
     llama_jax.run("launch", "ray", recipe, *FLAGS, "--run-dir", undisturbed)
+    hold.after(10)
     launcher = llama_jax.start("launch", "ray", recipe, *FLAGS, "--run-dir", run)
     wait_for_step(run, 7, launcher)
     victims = subprocess.run(
@@ -63,7 +64,8 @@ def test_a_run_on_ray_whose_process_is_killed_is_the_run_left_alone(
         text=True,
     )
     os.kill(int(victims.stdout.split()[-1]), signal.SIGKILL)
-    _, err = launcher.communicate(timeout=400)
+    hold.release()
+    _, err = launcher.communicate(timeout=PATIENCE_SECONDS)
     assert launcher.returncode == 0, err
     state = LaunchState.load(run)
     assert (state.platform, state.phase, state.attempt) == ("ray", "done", 2)
@@ -76,9 +78,8 @@ def test_a_stopped_ray_launch_saves(llama_jax, config, ray_cluster):
     run = llama_jax.folder / "run"
     launcher = llama_jax.start("launch", "ray", llama_jax.recipe(config), *FLAGS, "--run-dir", run)
     wait_for_step(run, 7, launcher)
-    time.sleep(0.5)
     llama_jax.run("launch", "stop", run)
-    _, err = launcher.communicate(timeout=120)
+    _, err = launcher.communicate(timeout=PATIENCE_SECONDS)
     assert launcher.returncode == 75, err
     status = json.loads(llama_jax.run("launch", "status", run, "--json").stdout)
     assert status["phase"] == "stopped" and status["checkpoint"] == status["step"] >= 7

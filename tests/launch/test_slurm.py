@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from llama_jax.cli.launch.state import LaunchState, standing_of
+from llama_jax.observe.goodput import NAME, read_starts
+from tests.train.conftest import PATIENCE_SECONDS
 from tests.train.test_loop import assert_same_run
 
 CONFIG = """
@@ -93,8 +95,8 @@ def state_of(job: str) -> str:
     return ask("squeue", "--job", job, "--states=all", "--noheader", "--format=%T")
 
 
-def wait_until(happened, seconds: float = 240) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until(happened) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -109,25 +111,29 @@ def submit(llama_jax, recipe: Path, *flags: object) -> tuple[Path, str]:
 def test_slurm_trains_what_two_processes_do_killed_and_queued_again(
     llama_jax, config, slurm, one_device
 ):
-    config = dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=60))
-    recipe = llama_jax.recipe(config)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=300))
+    # Each update waits, and none for ever: all processes agree on one at which they stop.
+    recipe, hold = llama_jax.held_recipe(config, seconds=5.0)
     llama_jax.run("launch", "local", recipe, "--run-dir", "undisturbed")
+    hold.after(10)
     run, job = submit(llama_jax, recipe)
     wait_until(lambda: standing_of(run).step >= 8)
     tasks = ask("pgrep", "--full", f"^{PROGRAM} train {recipe}").split()
     assert len(tasks) == 2
     os.kill(int(tasks[-1]), signal.SIGKILL)
+    hold.after(22)
     wait_until(lambda: LaunchState.load(run).attempt == 2 and standing_of(run).step >= 20)
     assert "crashed" in LaunchState.load(run).incidents[0]["what"]
     # What Slurm does before the time limit and at a preemption.
     subprocess.run(["scancel", "--signal=TERM", job], check=True)
-    wait_until(lambda: state_of(job) in ("PENDING", "CONFIGURING"))
-    saved = standing_of(run)
-    assert 20 <= saved.step == saved.checkpoint < 60
+    wait_until(lambda: "Restarts=1" in ask("scontrol", "show", "job", job))
+    hold.release()
     wait_until(lambda: state_of(job) == "COMPLETED")
-    assert_same_run(llama_jax.folder / "undisturbed", run, config, 60)
+    *_, stopped, again = read_starts(run / NAME)
+    assert stopped.end == "stopped" and 20 <= stopped.last_step == again.step < 300
+    assert_same_run(llama_jax.folder / "undisturbed", run, config, 300)
     assert "last checkpoint" in llama_jax.run("launch", "status", "run").stdout
-    assert "done at step 60" in llama_jax.run("launch", "logs", "run").stdout
+    assert "done at step 300" in llama_jax.run("launch", "logs", "run").stdout
 
 
 def test_a_stopped_job_saves_and_does_not_queue_again(llama_jax, config, slurm):
@@ -135,8 +141,8 @@ def test_a_stopped_job_saves_and_does_not_queue_again(llama_jax, config, slurm):
     run, job = submit(llama_jax, recipe, "--train.num-steps", 100_000)
     wait_until(lambda: standing_of(run).step >= 8)
     llama_jax.run("launch", "stop", "run")
-    wait_until(lambda: state_of(job) not in ("RUNNING", "COMPLETING"))
-    assert state_of(job) == "FAILED" and standing_of(run).step == standing_of(run).checkpoint
+    wait_until(lambda: state_of(job) == "FAILED")
+    assert standing_of(run).step == standing_of(run).checkpoint
 
 
 @pytest.mark.parametrize("flags", [("--tasks-per-node", 1), ("--tasks-per-node", 2)])

@@ -26,6 +26,14 @@ def test_only_skipped_updates_in_a_row_end_a_run():
         guard.see(6, BAD)
 
 
+def test_spikes_that_are_passed_over_end_a_run_too_and_are_called_so():
+    guard = make_guard(2)
+    spike = {"skipped": 1.0, "loss_nats_per_token": 9.0, "grad_norm": 1.0}
+    guard.see(1, spike)
+    with pytest.raises(TrainingFailed, match=r"is a spike \(guards.on_spike=skip\); .*row: 2"):
+        guard.see(2, spike)
+
+
 def test_the_documents_of_the_step_are_named_but_not_all_of_thousands():
     with pytest.raises(TrainingFailed) as failure:
         make_guard(1, documents=25).see(7, BAD)

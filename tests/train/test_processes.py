@@ -26,6 +26,7 @@ from llama_jax.config import (
 )
 from llama_jax.observe.writers import read_metrics
 from llama_jax.train.history import documents_seen
+from tests.train.conftest import PATIENCE_SECONDS
 from tests.train.test_loop import saved_arrays, wait_for_step
 from tests.train.tiny_run import COMPILE_QUICKLY, tiny_config
 
@@ -97,7 +98,7 @@ def finish(processes: list[subprocess.Popen[str]]) -> list[dict]:
     """What each process says at its end."""
     answers = []
     for process in processes:
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
         assert process.returncode == 0, err
         answers.append(json.loads(out.splitlines()[-1]))
     return answers

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llama_jax.config import AdamW, MeshConfig, Muon
+from llama_jax.config import AdamW, GuardConfig, MeshConfig, Muon
 from llama_jax.sharding import make_mesh, use_layout
 from tests.train.tiny_run import MODEL, on_mesh, random_batch, start, tiny_config
 
@@ -40,6 +40,20 @@ def test_metrics_describe_the_update(one_device):
     norm = np.sqrt(sum(float(jnp.sum(p**2)) for p in jax.tree.leaves(new.params)))
     np.testing.assert_allclose(metrics["param_norm"], norm, rtol=1e-5)
     assert metrics["skipped"] == 0
+
+
+@pytest.mark.parametrize(
+    ("highest_loss", "highest_norm", "skipped"),
+    [(np.inf, np.inf, 0), (100.0, 100.0, 0), (1.0, 100.0, 1), (100.0, 1e-6, 1)],
+)
+def test_an_update_above_a_ceiling_is_not_made(one_device, highest_loss, highest_norm, skipped):
+    state, step = start(tiny_config(guards=GuardConfig(on_spike="skip")))
+    before = jax.tree.map(np.asarray, (state.params, state.opt_state))
+    ceilings = np.array([highest_loss, highest_norm], np.float32)
+    new, metrics = step(state, on_mesh(random_batch(0), one_device), LR, ceilings)
+    same = jax.tree.map(np.array_equal, before, (new.params, new.opt_state))
+    assert metrics["skipped"] == skipped and int(new.step) == 1
+    assert all(jax.tree.leaves(same)) == bool(skipped)
 
 
 def test_accumulation_gives_the_update_of_the_large_batch(one_device):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from llama_jax.cli.launch.cloud import check_cluster, check_image
 from llama_jax.cli.launch.hosts import Hosts, check_name, find_hosts
 from llama_jax.cli.launch.job import Job, parse_job
 from llama_jax.cli.launch.preflight import (
@@ -74,6 +75,7 @@ def main(argv: list[str]) -> int:
     check_absolute("data.directory", job.config.data.directory, below=options.mount)
     check_recipe(job, below=options.mount)
     check_mesh(job, hosts.slices.num_devices, hosts.slices.count)
+    check_image(options.image)
     manifest = render_manifest(job, options, hosts, name)
     folder = Path("runs") / name
     path = folder / "jobset.yaml"
@@ -92,6 +94,7 @@ def main(argv: list[str]) -> int:
             print(f"# {verb}: {' '.join(command)}")
         return 0
     check_tools("kubectl")
+    check_cluster(options.namespace, claim=options.claim, queue=options.queue)
     if options.doctor and hosts.is_tpu:
         ask_doctor(job, hosts.slices)
     state.save(folder)

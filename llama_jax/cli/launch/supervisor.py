@@ -26,6 +26,8 @@ _POLL_SECONDS = 0.05
 _SETTLE_SECONDS = 5.0
 _LINES_SHOWN = 40
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# Opened before any fork: between fork and exec, a lock of another thread may be held for ever.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -258,5 +260,5 @@ class Supervisor:
 
 def _end_with_launcher() -> None:
     """Has Linux stop a process whose launcher was killed; it saves, and lets go of its folder."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

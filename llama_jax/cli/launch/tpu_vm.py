@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 from llama_jax import __version__
+from llama_jax.cli.launch.cloud import check_region, check_zone
 from llama_jax.cli.launch.hosts import Hosts, check_name, find_hosts
 from llama_jax.cli.launch.job import Job, parse_job
 from llama_jax.cli.launch.preflight import (
@@ -79,6 +80,10 @@ def main(argv: list[str]) -> int:
         print(script, end="")
         return 0
     check_tools("gcloud")
+    project = [f"--project={options.project}"] if options.project else []
+    check_zone(options.zone, hosts.tpu_vm[0], project)
+    check_region("--run-dir", str(job.run_dir), options.zone)
+    check_region("data.directory", job.config.data.directory, options.zone)
     if options.doctor:
         ask_doctor(job, hosts.slices)
     folder = Path("runs") / name

@@ -1,0 +1,93 @@
+"""What a cloud's own tools tell before anything starts: permissions, offers, regions, versions."""
+
+import re
+import subprocess
+import sys
+
+from llama_jax import __version__
+
+_TIMEOUT_SECONDS = 120
+
+
+def check_cluster(namespace: str, *, claim: str, queue: str) -> None:
+    """Asks Kubernetes for the right to make a JobSet, and for what it names.
+
+    Raises:
+        ValueError: Naming the flag that the cluster does not know, or what is not allowed.
+    """
+    where = ["--namespace", namespace]
+    allowed = _ask("kubectl", "auth", "can-i", "create", "jobsets.jobset.x-k8s.io", *where)
+    if allowed.stdout.strip() != "yes":
+        raise ValueError(
+            f"--namespace={namespace}: this user may not make a JobSet there "
+            f"({_said(allowed)}). Install JobSet, or ask for the right to create jobsets."
+        )
+    wanted = {"claim": ("persistentvolumeclaim", claim), "queue": ("localqueue", queue)}
+    for flag, (kind, name) in wanted.items():
+        if name and (found := _ask("kubectl", "get", kind, name, *where)).returncode:
+            raise ValueError(f"--{flag}={name}: the cluster has none ({_said(found)}).")
+
+
+def check_image(image: str) -> None:
+    """Says where an image is of another version than the one that read the flags."""
+    tag = re.search(r":v?(\d+\.\d+\.\d+)$", image)
+    if tag and tag[1] != __version__:
+        raise ValueError(
+            f"--image={image} is of version {tag[1]}, and the flags were read by {__version__}, "
+            "which may mean something else by them: launch with the version of the image."
+        )
+    if not tag:
+        print(f"preflight: the version in --image={image} is not known", file=sys.stderr)
+
+
+def check_zone(zone: str, accelerator: str, project: list[str]) -> None:
+    """Asks Google Cloud whether this account can have such chips in a zone.
+
+    How many it may have, Google Cloud tells only when they are asked for.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    command = ["compute", "tpus", "accelerator-types", "describe", accelerator]
+    found = _ask("gcloud", *command, f"--zone={zone}", *project)
+    if found.returncode:
+        raise ValueError(
+            f"--zone={zone}: no {accelerator} for this account there ({_said(found)}). "
+            "`gcloud compute tpus accelerator-types list --zone ZONE` shows what there is."
+        )
+
+
+def check_region(field: str, url: str, zone: str) -> None:
+    """Refuses a bucket of another region than the chips', whose bytes are slow and cost money.
+
+    Raises:
+        ValueError: If it is, or cannot be read by this account.
+    """
+    if not url.startswith("gs://"):
+        return
+    bucket = "/".join(url.split("/")[:3])
+    command = ["storage", "buckets", "describe", bucket, "--format=value(location)"]
+    found = _ask("gcloud", *command)
+    if found.returncode:
+        raise ValueError(f"{field}={url}: the bucket cannot be read ({_said(found)}).")
+    location, region = found.stdout.strip().lower(), zone.rpartition("-")[0]
+    # A multi-region such as "us" holds its regions.
+    if location != region and not region.startswith(f"{location}-"):
+        raise ValueError(
+            f"{field}={url}: the bucket lies in {location}, the chips in {region}: copy it to a "
+            "bucket there, or take another --zone."
+        )
+
+
+def _ask(*command: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(  # noqa: S603 (the cloud's own tool)
+            command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 1, "", f"no answer in {_TIMEOUT_SECONDS} s")
+
+
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    lines = (done.stderr or done.stdout).strip().splitlines()
+    return lines[-1] if lines else f"exit code {done.returncode}"
