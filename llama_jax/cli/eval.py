@@ -12,8 +12,6 @@ from tyro.conf import Positional
 
 from llama_jax.cli.run_reader import read_config, read_model
 from llama_jax.config import MeshConfig, RunConfig
-from llama_jax.remote.objects import shown
-from llama_jax.remote.run_files import read_only_copy
 
 if TYPE_CHECKING:
     from llama_jax.train.evaluate import Score

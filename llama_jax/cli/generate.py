@@ -14,8 +14,6 @@ from tyro.conf import Positional, UseAppendAction
 
 from llama_jax.cli.run_reader import find_run_tokenizer, read_config, read_model
 from llama_jax.config import MeshConfig, RunConfig
-from llama_jax.remote.objects import shown
-from llama_jax.remote.run_files import read_only_copy
 
 _DESCRIPTION = """Continues prompts with the newest checkpoint of a run.
 
