@@ -2,13 +2,17 @@
 
 import csv
 import dataclasses
+import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from llama_jax.cli.main import main
+from llama_jax.cli.scaling.ladder_progress import LadderProgress
+from llama_jax.cli.scaling.ladder_runs import ladder_runs
 from llama_jax.config import LadderConfig
 from llama_jax.flops import count_params
 from llama_jax.recipe import load_recipe, to_json
@@ -110,6 +114,56 @@ def test_runs_that_diverge_are_named_and_left_out(monkeypatch, tmp_path, capsys)
     assert answer["diverged"] == ["rung1-seed0-200", "rung1-seed0-400"]
     assert answer["runs_fitted"] == 7
     assert "rung1-seed0-plateau320" not in [name for name, *_ in trainer.calls]
+
+
+def test_without_a_terminal_each_run_is_told_with_what_is_done(monkeypatch, tmp_path, capsys):
+    Trainer(monkeypatch, diverges=("rung1-seed0-plateau160",))
+    assert climb(tmp_path) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith(
+        "[1/24] rung0-seed0-plateau80 · 92.3k parameters to 164k tokens · 0% of the FLOPs done"
+    )
+    assert "rung1-seed0-plateau160 · DIVERGED: too many updates were not finite" in told
+    assert any(line.startswith("[24/24]") and "diverged, left out" in line for line in told)
+
+
+def test_the_table_shows_every_run_and_fits_the_screen(tmp_path):
+    runs = ladder_runs(load_recipe(str(TINY), LadderConfig))
+    progress = LadderProgress(runs, tmp_path, file=None)
+    by_name = {run.name: run for run in runs}
+    progress.end(by_name["rung0-seed0-plateau80"], None, "")
+    progress.end(by_name["rung0-seed0-100"], 5.4321, "")
+    progress.end(by_name["rung1-seed0-plateau80"], None, "it was not finite")
+    current = by_name["rung1-seed0-200"]
+    progress.begin(current)
+    (tmp_path / current.name).mkdir()
+    record = {"step": 180, "loss_nats_per_token": 4.5, "tokens": 2048}
+    scores = {"step": 180, "heldout/bits_per_byte": 2.5}
+    lines = "".join(json.dumps(each) + "\n" for each in (record, scores))
+    (tmp_path / current.name / "metrics.jsonl").write_text(lines)
+
+    rows = {cells[0]: cells[1:6] for cells in progress.rows()}
+    assert len(rows) == 12
+    assert rows["rung0-seed0-100"] == ("92.3k", "205k", "1.1e+11", "done", "5.4321")
+    assert rows["rung1-seed0-100"][3] == "DIVERGED"
+    assert rows["rung1-seed0-200"][3:] == ("cooling 180/200", "4.500 train")
+    assert rows["rung2-seed0-400"][3:] == ("", "")
+    assert "rung3-seed0-400 (held out)" in rows
+
+    screen = Console(width=100, height=14, file=io.StringIO())
+    screen.print(progress.table(screen.height))
+    shown = screen.file.getvalue()
+    assert len(shown.splitlines()) <= 14
+    assert "cooling 180/200" in shown
+    assert "rung1-seed0-plateau80 diverged: it was not finite" in shown
+
+
+def test_the_work_of_a_ladder_is_that_of_its_plateaus_and_cooldowns():
+    ladder = load_recipe(str(TINY), LadderConfig)
+    runs = [run for run in ladder_runs(ladder) if run.name.startswith("rung0")]
+    a_token = 6 * count_params(ladder.rungs[0].model).total
+    # 320 updates of the longest plateau, and cooldowns of 20, 40 and 80, of 16 rows each.
+    assert sum(run.flops for run in runs) == a_token * (320 + 20 + 40 + 80) * 16 * 128
 
 
 @pytest.mark.parametrize(

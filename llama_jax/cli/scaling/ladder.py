@@ -6,18 +6,22 @@ import io
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from llama_jax.atomic import write_atomically
-from llama_jax.config import EvaluateConfig, LadderConfig, RunConfig, WarmupStableDecay
-from llama_jax.config.ladder import Rung
+from llama_jax.cli.scaling.ladder_progress import LadderProgress, open_progress
+from llama_jax.cli.scaling.ladder_runs import LadderRun, ladder_runs
+from llama_jax.config import LadderConfig, RunConfig
 
 USAGE = """usage: llama-jax scaling ladder LADDER.py --out DIR [--data DIR] [--json]
 
 Trains every size of a ladder once on a plateau and cools it down at several lengths, fits a law to
 the smaller sizes, and compares what it predicts with the larger ones. Killed or stopped (exit code
 75), it goes on where it was. Runs that diverge are left out of the fit, and named.
+
+In a terminal a table shows every run, and DIR/log.txt has what the runs say of themselves.
 
 DIR/runs.csv is what `llama-jax scaling fit` takes.
 
@@ -38,16 +42,6 @@ class _Options:
     """Print one JSON document on stdout."""
 
 
-class _Run(NamedTuple):
-    """One training run, and where it branches off."""
-
-    name: str
-    config: RunConfig
-    origin: str  # folder of the run that it continues; empty for none
-    cooled: bool
-    held_out: bool
-
-
 def main(argv: list[str]) -> int:
     """Runs `llama-jax scaling ladder`."""
     if not argv or argv[0].startswith("-"):
@@ -65,21 +59,12 @@ def main(argv: list[str]) -> int:
     if options.data:
         data = dataclasses.replace(ladder.base.data, directory=options.data)
         ladder = dataclasses.replace(ladder, base=dataclasses.replace(ladder.base, data=data))
-    results, lost = [], set()
-    runs = _runs(ladder)
-    for number, run in enumerate(runs, 1):
-        print(f"[{number}/{len(runs)}] {run.name}", file=sys.stderr)
-        if run.origin in lost:
-            result = _record(run, math.nan, f"{run.origin} diverged, from which it branches off")
-        elif (result := _result(run, options.out)) is None:
-            print("stopped; start again to go on from here", file=sys.stderr)
-            return 75
-        if result["diverged"] and not run.cooled:
-            lost.add(run.name)
-        if run.cooled:
-            results.append(result)
-            print(_line(result), file=sys.stderr)
-            _write_table(options.out / "runs.csv", results)
+    runs = ladder_runs(ladder)
+    with open_progress(runs, options.out) as progress:
+        results = _climb(runs, options.out, progress)
+    if results is None:
+        print("stopped; start again to go on from here", file=sys.stderr)
+        return 75
     answer = _judge(results, options)
     if options.json:
         print(json.dumps(answer, indent=2))
@@ -88,56 +73,27 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _runs(ladder: LadderConfig) -> list[_Run]:
-    """All runs, the cheapest first: a ladder that is stopped has whole budgets to fit."""
-    from llama_jax.flops import count_params
-
-    branches = []
-    for index, rung in enumerate(ladder.rungs):
-        held_out = index >= len(ladder.rungs) - ladder.held_out_rungs
-        for seed in rung.seeds:
-            before = ""
-            for num_steps in rung.num_steps:
-                plateau = ladder.plateau_steps(num_steps)
-                trunk = f"rung{index}-seed{seed}-plateau{plateau}"
-                branch = f"rung{index}-seed{seed}-{num_steps}"
-                stable = _config(ladder, rung, seed, plateau, 0)
-                cooled = _config(ladder, rung, seed, num_steps, num_steps - plateau)
-                cost = count_params(rung.model).total * cooled.tokens_before(num_steps)
-                pair = (
-                    _Run(trunk, stable, before, False, held_out),
-                    _Run(branch, cooled, trunk, True, held_out),
-                )
-                branches.append((cost, pair))
-                before = trunk
-    # A longer plateau costs more than the one that it goes on from, so it stays behind it.
-    branches.sort(key=lambda branch: branch[0])
-    return [run for _, pair in branches for run in pair]
+def _climb(
+    runs: Sequence[LadderRun], out: Path, progress: LadderProgress
+) -> list[dict[str, Any]] | None:
+    """What each cooled run came to; None where it was stopped."""
+    results, lost = [], set()
+    for run in runs:
+        progress.begin(run)
+        if run.origin in lost:
+            result = _record(run, math.nan, f"{run.origin} diverged, from which it branches off")
+        elif (result := _result(run, out)) is None:
+            return None
+        if result["diverged"] and not run.cooled:
+            lost.add(run.name)
+        progress.end(run, result["loss"], result["diverged"])
+        if run.cooled:
+            results.append(result)
+            _write_table(out / "runs.csv", results)
+    return results
 
 
-def _config(
-    ladder: LadderConfig, rung: Rung, seed: int, num_steps: int, decay_steps: int
-) -> RunConfig:
-    base = ladder.base
-    shortest = ladder.plateau_steps(rung.num_steps[0])
-    return dataclasses.replace(
-        base,
-        name=ladder.name,
-        model=rung.model,
-        data=dataclasses.replace(base.data, shuffle_seed=seed),
-        train=dataclasses.replace(
-            base.train, num_steps=num_steps, batch_size=rung.batch_size, seed=seed
-        ),
-        optimizer=dataclasses.replace(base.optimizer, peak_lr=rung.peak_lr),
-        schedule=WarmupStableDecay(
-            warmup_steps=round(shortest * ladder.warmup_fraction), decay_steps=decay_steps
-        ),
-        # What a plateau scores is not used: its cooled branches are.
-        evaluate=EvaluateConfig(num_batches=base.evaluate.num_batches if decay_steps else 1),
-    )
-
-
-def _result(run: _Run, out: Path) -> dict[str, Any] | None:
+def _result(run: LadderRun, out: Path) -> dict[str, Any] | None:
     """What a run came to, trained if it is not yet; None where it was stopped."""
     path = out / run.name / "ladder.json"
     # A result is that of a config: a changed ladder is refused by the run's own folder.
@@ -168,13 +124,11 @@ def _result(run: _Run, out: Path) -> dict[str, Any] | None:
     return result
 
 
-def _record(run: _Run, loss: float, diverged: str) -> dict[str, Any]:
-    from llama_jax.flops import count_params
-
+def _record(run: LadderRun, loss: float, diverged: str) -> dict[str, Any]:
     return {
         "run": run.name,
-        "params": count_params(run.config.model).total,
-        "tokens": run.config.tokens_before(run.config.train.num_steps),
+        "params": run.params,
+        "tokens": run.tokens,
         "loss": loss if math.isfinite(loss) else None,
         "seed": run.config.train.seed,
         "held_out": run.held_out,
@@ -187,13 +141,6 @@ def _config_is(folder: Path, config: RunConfig) -> bool:
 
     saved = folder / "config.json"
     return saved.is_file() and saved.read_text() == to_json(config)
-
-
-def _line(result: dict[str, Any]) -> str:
-    told = f"DIVERGED: {result['diverged']}" if result["diverged"] else f"{result['loss']:.4f}"
-    return (
-        f"{result['run']:<28} {result['params']:>12,} params {result['tokens']:>14,} tokens {told}"
-    )
 
 
 def _write_table(path: Path, results: list[dict[str, Any]]) -> None:
