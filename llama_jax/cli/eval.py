@@ -12,6 +12,8 @@ from tyro.conf import Positional
 
 from llama_jax.cli.run_reader import read_config, read_model
 from llama_jax.config import MeshConfig, RunConfig
+from llama_jax.remote.objects import shown
+from llama_jax.remote.run_files import read_only_copy
 
 if TYPE_CHECKING:
     from llama_jax.train.evaluate import Score
@@ -52,6 +54,8 @@ class Options:
 def main(argv: list[str]) -> int:
     """Runs the command; see `--help`."""
     options = tyro.cli(Options, prog="llama-jax eval", description=_DESCRIPTION, args=argv)
+    asked = options.run_dir
+    options = dataclasses.replace(options, run_dir=read_only_copy(asked))
     config = _resolve(read_config(options.run_dir), options)
     started = time.monotonic()
     from llama_jax.train import processes
@@ -63,7 +67,7 @@ def main(argv: list[str]) -> int:
     if not processes.is_first():
         return 0
     document = {
-        "run_dir": str(options.run_dir),
+        "run_dir": shown(asked),
         "name": config.name,
         "step": step,
         "held_out": {source: score.to_json() for source, score in scores.items()},

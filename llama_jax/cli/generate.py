@@ -14,6 +14,8 @@ from tyro.conf import Positional, UseAppendAction
 
 from llama_jax.cli.run_reader import find_run_tokenizer, read_config, read_model
 from llama_jax.config import MeshConfig, RunConfig
+from llama_jax.remote.objects import shown
+from llama_jax.remote.run_files import read_only_copy
 
 _DESCRIPTION = """Continues prompts with the newest checkpoint of a run.
 
@@ -89,6 +91,8 @@ def main(argv: list[str]) -> int:
     clock = _Clock(began=time.perf_counter())
     options = tyro.cli(Options, prog="llama-jax generate", description=_DESCRIPTION, args=argv)
     # Refused before JAX is imported: what is wrong with a request should be said at once.
+    asked = options.run_dir
+    options = dataclasses.replace(options, run_dir=read_only_copy(asked))
     config = read_config(options.run_dir)
     if options.num_samples < 1:
         raise ValueError(f"--num-samples={options.num_samples} must be positive.")
@@ -108,7 +112,7 @@ def main(argv: list[str]) -> int:
     timing = clock.report()
     if options.json:
         document = {
-            "run_dir": str(options.run_dir),
+            "run_dir": shown(asked),
             "name": config.name,
             "step": step,
             "completions": results,

@@ -5,6 +5,9 @@ import json
 import sys
 from pathlib import Path
 
+from llama_jax.remote.objects import shown
+from llama_jax.remote.run_files import keep, read_only_copy
+
 USAGE = """usage: llama-jax report RUN_DIR [--out PAGE.html] [--json]
 
 Writes one self-contained HTML page about a run that is running, dead or done: loss, speed, where
@@ -35,19 +38,24 @@ def main(argv: list[str]) -> int:
     from llama_jax.observe.incidents import read_incidents
     from llama_jax.observe.report_page import write_report
 
-    run_dir = Path(argv[0])
+    asked = Path(argv[0])
+    run_dir = read_only_copy(asked)
     prog = f"llama-jax report {argv[0]}"
     description = USAGE.partition("\n\n")[2]
     options = tyro.cli(_Options, prog=prog, description=description, args=argv[1:])
     out = options.out or run_dir / "report.html"
     write_report(run_dir, out)
+    page = str(out)
+    if options.out is None:
+        keep(asked, out)
+        page = shown(asked / out.name)
     wall_time = read_goodput(run_dir / NAME)
     print(f"wall time of all starts: {wall_time}", file=sys.stderr)
-    print(f"page: {out}", file=sys.stderr)
+    print(f"page: {page}", file=sys.stderr)
     if options.json:
         document = {
-            "run_dir": str(run_dir),
-            "page": str(out),
+            "run_dir": shown(asked),
+            "page": page,
             "goodput": wall_time.goodput,
             "wall_seconds": wall_time.seconds,
             "starts": [dataclasses.asdict(start) for start in read_starts(run_dir / NAME)],

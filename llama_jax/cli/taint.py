@@ -4,6 +4,9 @@ import dataclasses
 import sys
 from pathlib import Path
 
+from llama_jax.remote.objects import shown
+from llama_jax.remote.run_files import read_only_copy
+
 USAGE = """usage: llama-jax taint RUN_DIR --since STEP [--pass-over UPDATES] [--reason TEXT]
 
 Notes that nothing after update STEP is trusted. The next start of the run goes back to its last
@@ -40,7 +43,7 @@ def main(argv: list[str]) -> int:
     run_dir = Path(argv[0])
     prog = f"llama-jax taint {argv[0]}"
     options = tyro.cli(_Options, prog=prog, description=USAGE.partition("\n\n")[2], args=argv[1:])
-    config = read_config(run_dir)
+    config = read_config(read_only_copy(run_dir))
     until = options.since + options.pass_over
     if options.since < 0 or options.pass_over < 0 or until > config.train.num_steps:
         raise ValueError(
@@ -53,7 +56,7 @@ def main(argv: list[str]) -> int:
         reason=options.reason,
         by="person",
     )
-    with RunDirectory(run_dir):  # not under the feet of a run that is going on
-        add_taint(run_dir, taint)
-    print(f"{run_dir}: {taint}; start the run again to go back", file=sys.stderr)
+    with RunDirectory(run_dir) as folder:  # not under the feet of a run that is going on
+        add_taint(folder.path, taint)
+    print(f"{shown(run_dir)}: {taint}; start the run again to go back", file=sys.stderr)
     return 0

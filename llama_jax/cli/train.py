@@ -12,6 +12,8 @@ from llama_jax.cli.data.input import with_input
 from llama_jax.cli.recipe_args import parse_recipe
 from llama_jax.config import BuildConfig, RunConfig, TokenizerFile
 from llama_jax.recipe import load_recipe
+from llama_jax.remote.objects import shown
+from llama_jax.remote.run_files import keep, read_only_copy
 
 if TYPE_CHECKING:
     from llama_jax.train.loop import Outcome
@@ -32,7 +34,8 @@ class Options:
     """Flags of the command beside the recipe's fields.
 
     Attributes:
-        run_dir: Folder of the run; runs/NAME by default, NAME being the recipe's.
+        run_dir: Folder of the run, or a place in a bucket as gs://BUCKET/RUN or s3://BUCKET/RUN;
+            runs/NAME by default, NAME being the recipe's.
         init_from: RUN or RUN@STEP: begin a new run from another's checkpoint, with its
             parameters, optimizer state, step and place in the data.
         stream: Data recipe whose raw documents are read, filtered and tokenised on the fly, in
@@ -122,7 +125,7 @@ def _with_stream(config: RunConfig, options: Options) -> RunConfig:
 def _document(config: RunConfig, run_dir: Path, outcome: "Outcome") -> dict[str, Any]:
     return {
         "name": config.name,
-        "run_dir": str(run_dir),
+        "run_dir": shown(run_dir),
         "step": outcome.step,
         "num_steps": config.train.num_steps,
         "samples": outcome.samples,
@@ -145,7 +148,7 @@ def _print_table(config: RunConfig, run_dir: Path, outcome: "Outcome") -> None:
     if math.isfinite(outcome.loss_nats_per_token):
         rows.append(("training loss", f"{outcome.loss_nats_per_token:.4f} nats/token"))
     rows += [(f"held out: {source}", str(score)) for source, score in outcome.held_out.items()]
-    rows += [("time", f"{outcome.seconds:,.1f} s"), ("run", str(run_dir))]
+    rows += [("time", f"{outcome.seconds:,.1f} s"), ("run", shown(run_dir))]
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name:<{width}}  {value}", file=sys.stderr)
@@ -156,5 +159,7 @@ def _print_table(config: RunConfig, run_dir: Path, outcome: "Outcome") -> None:
 def _draw(run_dir: Path) -> None:
     from llama_jax.observe.plots import plot_loss
 
-    plot_loss(run_dir, run_dir / "loss.png")
-    print(f"picture: {run_dir / 'loss.png'}", file=sys.stderr)
+    picture = read_only_copy(run_dir) / "loss.png"
+    plot_loss(picture.parent, picture)
+    keep(run_dir, picture)
+    print(f"picture: {shown(run_dir / picture.name)}", file=sys.stderr)

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, Integer, UInt32
 
+from llama_jax.remote.dataset import fetch_shard, is_left_in_bucket
+
 BUILD = "build.json"
 MANIFEST = "source.json"
 FORMAT = 1
@@ -122,6 +124,8 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _check_shard(path: Path, shard: Shard) -> None:
+    if is_left_in_bucket(path):
+        return
     if not path.is_file():
         raise ValueError(f"data: shard {path} is missing; copy it again, or build the data anew.")
     if (size := path.stat().st_size) != shard.num_bytes:
@@ -233,6 +237,7 @@ class SplitReader:
         self.num_tokens_of: UInt32[np.ndarray, " documents"] = documents[:, 0]
         self.text_bytes_of: UInt32[np.ndarray, " documents"] = documents[:, 1]
         self._paths = [folder / shard.file for shard in info.shards]
+        self._sizes = [shard.num_bytes for shard in info.shards]
         self._readers: list[Any] = [None] * len(info.shards)
         self._locks = [threading.Lock() for _ in info.shards]
         counts = [shard.num_documents for shard in info.shards]
@@ -285,6 +290,7 @@ class SplitReader:
         if self._readers[shard] is None:
             from array_record.python.array_record_module import ArrayRecordReader
 
+            fetch_shard(self._paths[shard], self._sizes[shard])
             self._readers[shard] = ArrayRecordReader(
                 str(self._paths[shard]), options=_READER_OPTIONS, file_reader_buffer_size=1 << 15
             )

@@ -8,10 +8,11 @@ files.close()
 read_only_copy(Path("s3://bucket/run"))        # a folder; a local path is given back as it is
 """
 
+import atexit
 import contextlib
 import os
 import shutil
-import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -80,7 +81,7 @@ class RunFiles:
 
 
 def read_only_copy(run_dir: Path) -> Path:
-    """A folder with the small files of a run, as they are now, for a command that reads them.
+    """A folder with the small files of a run, as they are now, until this process ends.
 
     Args:
         run_dir: Of the run; given back as it is unless it is in a bucket.
@@ -90,11 +91,9 @@ def read_only_copy(run_dir: Path) -> Path:
     """
     if not is_remote(run_dir):
         return run_dir
-    url = Url(run_dir)
-    folder = mirror_folder(url, "read")
-    shutil.rmtree(folder, ignore_errors=True)
-    Mirror(url, folder).pull()
-    print(f"{url}: its small files are in {folder}", file=sys.stderr)
+    folder = Path(tempfile.mkdtemp(prefix="llama_jax_run_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    Mirror(Url(run_dir), folder).pull()
     return folder
 
 

@@ -11,6 +11,7 @@ from llama_jax.atomic import write_atomically
 from llama_jax.checkpoint import Checkpointer, CheckpointError
 from llama_jax.checkpoint.damage import find_newest_good
 from llama_jax.config import RunConfig
+from llama_jax.remote.objects import located
 from llama_jax.train.taint import Taint, passed_rows, read_taints
 
 
@@ -101,7 +102,7 @@ def parse_origin(reference: str) -> Origin:
             f"init_from={reference!r}: {folder} has no good checkpoint of that step; "
             f"there are: {there_are}."
         )
-    return Origin(run_dir=str(folder.absolute()), step=step)
+    return Origin(run_dir=str(located(folder)), step=step)
 
 
 def find_beginning(run_dir: Path, config: RunConfig, origin: Origin | None) -> Beginning:

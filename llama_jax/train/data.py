@@ -19,6 +19,7 @@ from llama_jax.data.tokenizer import (
     find_tokenizer,
     load_tokenizer,
 )
+from llama_jax.remote.dataset import local_dataset
 from llama_jax.train.beginning import Origin
 
 # Opens the sources of a data recipe; this package does not know how raw documents are read.
@@ -111,6 +112,8 @@ def open_data(
     """
     batch_size, vocab_size = config.train.batch_size, config.model.vocab_size
     if config.stream is None:
+        here = dataclasses.replace(config.data, directory=local_dataset(config.data.directory))
+        config = dataclasses.replace(config, data=here)
         dataset = open_dataset(config.data, vocab_size=vocab_size, batch_size=batch_size)
         path = find_tokenizer(config.data.directory)
         yield Data(config=config, dataset=dataset, tokenizer=path, tokenizer_name=path.name)

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llama_jax.remote.run_files import read_only_copy
+
 if TYPE_CHECKING:
     from llama_jax.train.data import Data
 
@@ -45,7 +47,7 @@ def main(argv: list[str]) -> int:
 
     prog = f"llama-jax data at-step {argv[0]} {argv[1]}"
     options = tyro.cli(_Options, prog=prog, description=USAGE.partition("\n\n")[2], args=argv[2:])
-    run_dir = Path(argv[0])
+    run_dir = read_only_copy(Path(argv[0]))
     config = read_config(run_dir)
     if not argv[1].isdecimal():
         raise ValueError(f"STEP={argv[1]!r} must be the number of an update, counted from 1.")
