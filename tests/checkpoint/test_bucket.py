@@ -1,12 +1,15 @@
 """A checkpoint in a bucket is complete or absent, and comes back bit for bit on any mesh."""
 
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import pytest
 from jax.sharding import PartitionSpec as P
 
 from llama_jax.checkpoint import Checkpointer, CheckpointError, bucket
+from llama_jax.checkpoint import manifest as manifests
 from llama_jax.checkpoint.damage import find_newest_good, set_aside
 from llama_jax.checkpoint.layer_reader import saved_arrays
 from llama_jax.config import CheckpointConfig, MeshConfig
@@ -139,3 +142,27 @@ def test_a_layer_of_a_checkpoint_in_a_bucket_is_read_alone(url):
     gate = dict(saved_arrays(url / "1"))["mlp.gate"]
     assert (gate[1] == make_state(1)["params"]["mlp"]["gate"].get_value()[1]).all()
     assert gate.layer_file(1) is None
+
+
+def test_a_manifest_waits_for_every_process_and_lists_the_pieces_of_all(url, monkeypatch):
+    process = threading.local()
+    monkeypatch.setattr(jax, "process_index", lambda: process.index)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(bucket, "_POLL_SECONDS", 0.01)
+    arrays = {"first": jax.numpy.arange(4.0), "second": jax.numpy.arange(6)}
+
+    def save_as(index: int, name: str) -> None:
+        process.index = index
+        shelf = bucket.Bucket(url)
+        shelf.begin(1, {name: arrays[name]})
+        shelf.write(1)
+        shelf.finish(1, "{}", manifests.array_table(arrays))
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(save_as, 0, "first")
+        assert not first.done() and bucket.Bucket(url).complete() == []
+        pool.submit(save_as, 1, "second").result()
+        first.result()
+    files = bucket.Bucket(url).manifest(1).files
+    assert {"state/first/c.0", "state/second/c.0", "state/first/zarr.json"} <= files.keys()
+    assert not [name for name in Objects(url / "1").names() if "share" in name]

@@ -54,8 +54,9 @@ def check_run_dir(run_dir: Path) -> None:
     """Refuses a folder that cannot be written and read back."""
     if "://" in str(run_dir) or str(run_dir).startswith(("gs:/", "s3:/")):
         raise ValueError(
-            f"run_dir={run_dir}: checkpoints are written to a file system; mount the bucket (Cloud "
-            "Storage FUSE, Mountpoint for S3) and name the folder below it."
+            f"run_dir={run_dir}: the launcher's notes and logs need a file system; mount the "
+            "bucket (Cloud Storage FUSE, Mountpoint for S3) and name the folder below it, or start "
+            "`llama-jax train` on each host, which takes a bucket."
         )
     probe = run_dir / f".preflight-{os.getpid()}"
     try:
