@@ -46,13 +46,13 @@ class Options:
     """Folder of token shards."""
     out: Path
     """Table of losses; a picture is drawn beside it."""
-    widths: tuple[int, ...] = (32, 64, 128, 256)
+    widths: tuple[int, ...] = (32, 64, 128)
     """Widths of the residual stream; heads are 16 wide."""
     base_width: int = 128
     """Width at which both ways are the same."""
     num_layers: int = 2
     """Depth of all models."""
-    learning_rates: tuple[float, ...] = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
+    learning_rates: tuple[float, ...] = (0.001, 0.002, 0.004, 0.008, 0.016)
     """Peaks, for the base."""
     num_steps: int = 200
     """Updates of each run, the first tenth of them a warm-up, then straight down to 0."""

@@ -33,7 +33,10 @@ def plot_transfer(losses: Mapping[tuple[str, int, float], float], out: Path) -> 
             axes.plot(*zip(*curve, strict=True), "o-", color=colour, markersize=3, label=str(width))
             best = min(curve, key=lambda point: point[1])
             axes.plot(*best, "*", color=colour, markersize=13, markeredgecolor="white")
-        axes.set_xscale("log", base=2)
+        axes.set_xscale("log")
+        rates = sorted({rate for _, _, rate in losses})
+        axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        axes.minorticks_off()
         _dress(axes, f"{name}: loss by width (star: best)", "learning rate", "nats per token")
     low = min(axes.get_ylim()[0] for axes in figure.axes)
     finite = [loss for loss in losses.values() if np.isfinite(loss)]
