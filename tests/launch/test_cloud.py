@@ -58,11 +58,11 @@ def test_an_image_of_another_version_is_refused_and_one_without_a_version_told(c
 
 def test_chips_that_a_zone_does_not_offer_are_refused(tool):
     calls = tool("gcloud", "exit 0")
-    check_zone("us-east5-a", "v5p-128", ["--project=ours"])
+    check_zone("v5p-128", ["--zone=us-east5-a", "--project=ours"])
     assert "describe v5p-128 --zone=us-east5-a --project=ours" in calls.read_text()
     tool("gcloud", "echo PERMISSION_DENIED >&2; exit 1")
     with pytest.raises(ValueError, match=r"--zone=us-east5-a: no v5p-128 .*PERMISSION_DENIED"):
-        check_zone("us-east5-a", "v5p-128", [])
+        check_zone("v5p-128", ["--zone=us-east5-a"])
 
 
 @pytest.mark.parametrize("location", ["US-EAST5", "US"])

@@ -130,3 +130,18 @@ def test_the_account_in_words_and_numbers():
     assert str(seconds) == "100.0 s, goodput 75.0%; lost: down 25.0%"
     assert seconds.metrics()["goodput"] == 0.75
     assert seconds.metrics()["wall_seconds/down"] == 25.0
+
+
+def test_a_clock_that_is_set_back_or_forward_makes_no_time(path, monkeypatch):
+    wall, steady = {"t": 1000.0}, {"t": 0.0}
+    monkeypatch.setattr(time, "time", lambda: wall["t"])
+    monkeypatch.setattr(time, "monotonic", lambda: steady["t"])
+    for jump in (5_000.0, -9_000.0, 0.0):
+        work = WorkClock()
+        log = GoodputLog(path, work, step=0, write=True)
+        steady["t"] += 10
+        wall["t"] += 10 + jump
+        work.lap("steps")
+        log.note(1)
+    seconds = read_goodput(path).seconds
+    assert seconds["steps"] + seconds["repeated"] == 30 and sum(seconds.values()) == 30

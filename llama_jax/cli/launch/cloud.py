@@ -40,19 +40,23 @@ def check_image(image: str) -> None:
         print(f"preflight: the version in --image={image} is not known", file=sys.stderr)
 
 
-def check_zone(zone: str, accelerator: str, project: list[str]) -> None:
+def check_zone(accelerator: str, where: list[str]) -> None:
     """Asks Google Cloud whether this account can have such chips in a zone.
 
     How many it may have, Google Cloud tells only when they are asked for.
+
+    Args:
+        accelerator: Google Cloud's name of them.
+        where: Flags of the zone and the project.
 
     Raises:
         ValueError: If it cannot.
     """
     command = ["compute", "tpus", "accelerator-types", "describe", accelerator]
-    found = _ask("gcloud", *command, f"--zone={zone}", *project)
+    found = _ask("gcloud", *command, *where)
     if found.returncode:
         raise ValueError(
-            f"--zone={zone}: no {accelerator} for this account there ({_said(found)}). "
+            f"{' '.join(where)}: no {accelerator} for this account there ({_said(found)}). "
             "`gcloud compute tpus accelerator-types list --zone ZONE` shows what there is."
         )
 

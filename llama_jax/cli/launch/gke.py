@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from llama_jax.cli.launch.cloud import check_cluster, check_image
-from llama_jax.cli.launch.hosts import Hosts, check_name, find_hosts
+from llama_jax.cli.launch.hosts import CloudOptions, Hosts, find_hosts
 from llama_jax.cli.launch.job import Job, parse_job
 from llama_jax.cli.launch.preflight import (
     ask_doctor,
@@ -32,17 +32,13 @@ example:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(CloudOptions):
     """Flags of `launch gke`."""
 
     image: str
     """Container image with llama-jax in it."""
     claim: str
     """Persistent volume claim that all hosts can write: Filestore, Lustre, a mounted bucket."""
-    chips: str = ""
-    """Slices or all GPUs, as in v5p:4x4x8*2 or h100:64, of a run that --pod does not lay over."""
-    name: str = ""
-    """Of the JobSet; the run's by default."""
     namespace: str = "default"
     """Kubernetes namespace."""
     queue: str = ""
@@ -51,26 +47,15 @@ class Options:
     """Priority class."""
     service_account: str = ""
     """Kubernetes service account, where the bucket needs one."""
-    spot: bool = False
-    """Ask for spot nodes."""
     mount: str = "/mnt/run"
     """Where the claim is mounted."""
-    max_restarts: int = 100
-    """Crashes after which the run is given up."""
-    stop_seconds: int = 600
-    """How long a host may take to save when it is asked to stop."""
-    doctor: bool = True
-    """Compile the step for the chips first, where the compiler is installed."""
-    dry_run: bool = False
-    """Print the manifest and the commands, and start nothing."""
 
 
 def main(argv: list[str]) -> int:
     """Runs `llama-jax launch gke`."""
     job, options = parse_job("gke", argv, Options, USAGE)
     hosts = find_hosts(options.chips, job.pod)
-    name = options.name or job.name.replace("_", "-")
-    check_name(name)
+    name = options.named(job.name)
     check_absolute("--run-dir", str(job.run_dir), below=options.mount)
     check_absolute("data.directory", job.config.data.directory, below=options.mount)
     check_recipe(job, below=options.mount)

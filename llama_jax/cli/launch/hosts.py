@@ -31,6 +31,36 @@ _TPU_VM = {
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CloudOptions:
+    """Flags of every platform that gives chips to a run."""
+
+    chips: str = ""
+    """Slices or all GPUs, as in v5p:4x4x8*2 or h100:64, of a run that --pod does not lay over."""
+    name: str = ""
+    """What the platform calls it; as the run by default."""
+    spot: bool = False
+    """Ask for spot chips, which may be taken away."""
+    max_restarts: int = 100
+    """Crashes after which the run is given up; of each host within an hour on TPU VMs."""
+    stop_seconds: int = 600
+    """How long a host may take to save when it is asked to stop."""
+    doctor: bool = True
+    """Compile the step for the chips first, where the compiler is installed."""
+    dry_run: bool = False
+    """Print what would run, and start nothing."""
+
+    def named(self, run: str) -> str:
+        """The name, of a run or its own.
+
+        Raises:
+            ValueError: If clouds refuse it.
+        """
+        name = self.name or run.replace("_", "-")
+        check_name(name)
+        return name
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Hosts:
     """The machines of a run.

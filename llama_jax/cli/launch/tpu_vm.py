@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llama_jax import __version__
 from llama_jax.cli.launch.cloud import check_region, check_zone
-from llama_jax.cli.launch.hosts import Hosts, check_name, find_hosts
+from llama_jax.cli.launch.hosts import CloudOptions, Hosts, find_hosts
 from llama_jax.cli.launch.job import Job, parse_job
 from llama_jax.cli.launch.preflight import (
     ask_doctor,
@@ -34,43 +34,28 @@ example:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(CloudOptions):
     """Flags of `launch tpu-vm`."""
 
     zone: str
     """Zone of the chips."""
     install: str
     """Shell commands that put llama-jax and the shared disk on a host; run on each."""
-    chips: str = ""
-    """Slices, as in v5p:4x4x8*2, of a run that --pod does not lay over."""
-    name: str = ""
-    """Of the queued resource; the run's by default."""
     project: str = ""
     """Project; gcloud's own by default."""
     runtime: str = ""
     """Version of the software on the hosts; that of the chip by default."""
     program: str = "llama-jax"
     """How the command is called on a host."""
-    spot: bool = False
-    """Ask for spot chips, which may be taken away."""
     reserved: bool = False
     """Ask for chips of a reservation."""
-    max_restarts: int = 100
-    """Crashes of a host within an hour after which it gives up."""
-    stop_seconds: int = 600
-    """How long a host may take to save when it is asked to stop."""
-    doctor: bool = True
-    """Compile the step for the chips first, where the compiler is installed."""
-    dry_run: bool = False
-    """Print the script, and start nothing."""
 
 
 def main(argv: list[str]) -> int:
     """Runs `llama-jax launch tpu-vm`."""
     job, options = parse_job("tpu-vm", argv, Options, USAGE)
     hosts = find_hosts(options.chips, job.pod)
-    name = options.name or job.name.replace("_", "-")
-    check_name(name)
+    name = options.named(job.name)
     check_absolute("--run-dir", str(job.run_dir))
     check_absolute("data.directory", job.config.data.directory)
     check_recipe(job, below="/")
@@ -80,8 +65,7 @@ def main(argv: list[str]) -> int:
         print(script, end="")
         return 0
     check_tools("gcloud")
-    project = [f"--project={options.project}"] if options.project else []
-    check_zone(options.zone, hosts.tpu_vm[0], project)
+    check_zone(hosts.tpu_vm[0], _where(options))
     check_region("--run-dir", str(job.run_dir), options.zone)
     check_region("data.directory", job.config.data.directory, options.zone)
     if options.doctor:
