@@ -59,6 +59,11 @@ class Fit:
     resamples: Float[np.ndarray, "R 5"]
     residuals: Float[np.ndarray, "P"]
 
+    def losses(self, params: float, tokens: float) -> Float[np.ndarray, "R"]:
+        """What each resample says of a run; none where there were no resamples."""
+        A, B, E, alpha, beta = self.resamples.T
+        return E + A * params**-alpha + B * tokens**-beta
+
 
 def fit_loss(
     runs: Runs,
@@ -106,6 +111,42 @@ def fit_loss(
         resamples=np.concatenate([np.exp(vectors[1:, :3]), vectors[1:, 3:]], axis=1),
         residuals=np.log(runs.loss) - surface.log_loss(chosen)[0][0],
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """A loss that was predicted, and what it came to.
+
+    Attributes:
+        predicted: By the law.
+        interval_95: Of the resamples, which know nothing of a run's own noise; None without any.
+        measured: Of the run.
+        error: Predicted over measured, less one.
+    """
+
+    predicted: float
+    interval_95: tuple[float, float] | None
+    measured: float
+    error: float
+
+
+def check_predictions(fit: Fit, held_out: Runs) -> list[Check]:
+    """Compares a law with runs that it was not fitted to."""
+    checks = []
+    for params, tokens, measured in zip(
+        held_out.params, held_out.tokens, held_out.loss, strict=True
+    ):
+        predicted, draws = fit.law.loss(params, tokens), fit.losses(params, tokens)
+        low, high = np.percentile(draws, [2.5, 97.5]) if len(draws) else (0.0, 0.0)
+        checks.append(
+            Check(
+                predicted=float(predicted),
+                interval_95=(float(low), float(high)) if len(draws) else None,
+                measured=float(measured),
+                error=float(predicted / measured - 1),
+            )
+        )
+    return checks
 
 
 def resample_weights(count: int, resamples: int, seed: int) -> Float[np.ndarray, "R P"]:

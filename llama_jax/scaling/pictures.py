@@ -206,6 +206,42 @@ def plot_fit(runs: "Runs", fit: "Fit", out: Path) -> None:
     _save(figure, out)
 
 
+def plot_ladder(runs: "Runs", fit: "Fit", held_out: "Runs", out: Path) -> None:
+    """Draws each size's losses on the law's curves, and runs that the law was not fitted to.
+
+    Args:
+        runs: That were fitted.
+        fit: Their law.
+        held_out: That it predicts.
+        out: Picture to write; its ending decides the format.
+    """
+    figure = _figure(2)
+    left, right = figure.axes
+    sizes = np.unique(np.concatenate([runs.params, held_out.params]))
+    shades = [_shade(value) for value in np.linspace(0.1, 0.9, len(sizes))]
+    for colour, size in zip(shades, sizes, strict=True):
+        for part, marker, line in ((runs, "o", "-"), (held_out, "*", "--")):
+            of_size = part.params == size
+            if not of_size.any():
+                continue
+            tokens, losses = part.tokens[of_size], part.loss[of_size]
+            curve = np.geomspace(tokens.min() / 1.3, tokens.max() * 1.3, 40)
+            fitted = [fit.law.loss(size, value) for value in curve]
+            left.plot(curve, fitted, line, color=colour, linewidth=1.2)
+            look = {"color": colour, "markersize": 12 if marker == "*" else 5}
+            label = human_count(size) + (", held out" if part is held_out else "")
+            left.plot(tokens, losses, marker, **look, label=label)
+            expected = np.array([fit.law.loss(size, value) for value in tokens])
+            right.plot(6 * size * tokens, 100 * (losses / expected - 1), marker, **look)
+    right.axhline(0, color=_FAINT, linewidth=0.8)
+    for axes in (left, right):
+        axes.set_xscale("log")
+    title = f"{len(runs)} runs, the law fitted to them, and what it predicts"
+    _dress(left, title, "tokens", "nats per token")
+    _dress(right, "Measured over the law's loss (stars: held out)", "FLOPs (6ND)", "%", legend="")
+    _save(figure, out)
+
+
 def plot_frontier(runs: "Runs", fit: "FrontierFit", out: Path) -> None:
     """Draws what best sizes were read from, and the power law through them."""
     figure = _figure(2)

@@ -121,6 +121,18 @@ def read_runs(
     return runs
 
 
+def split_held_out(path: Path) -> tuple[tuple[str, str], tuple[str, str]] | None:
+    """Rows to fit and rows to check against, as `where` of `read_runs`.
+
+    None where the table does not say: a ladder's has a column `held_out` of True and False.
+    """
+    if not path.is_file():
+        return None  # `read_runs` refuses it
+    with path.open(newline="") as file:
+        said = {row.get("held_out") for row in csv.DictReader(file)}
+    return (("held_out", "False"), ("held_out", "True")) if said == {"True", "False"} else None
+
+
 def check_spread(runs: Runs, *, constants: int) -> None:
     """Refuses runs from which a loss over parameters and tokens cannot be told.
 

@@ -92,6 +92,23 @@ def test_data_constrained_prints_decays(capsys, tmp_path):
     assert answer["estimates"]["R_D*"]["value"] > 1
 
 
+def test_a_report_of_a_ladder_predicts_what_was_held_out(capsys, tmp_path):
+    lines = ["params,tokens,loss,held_out"]
+    for N in (1e6, 3e6, 1e7, 3e7):
+        for D in (1e8, 4e8, 1.6e9):
+            # Were they fitted too, the law would follow them.
+            loss = BESIROGLU.loss(N, D) * (1.01 if N == 3e7 else 1)
+            lines.append(f"{N},{D},{loss},{N == 3e7}")
+    (tmp_path / "runs.csv").write_text("\n".join(lines))
+    page = tmp_path / "report.html"
+    command = ["scaling", "report", str(tmp_path / "runs.csv"), "--out", str(page)]
+    assert main([*command, "--resamples", "0"]) == 0
+    text = page.read_text()
+    assert "Scaling law of 9 runs" in text
+    assert text.count("-0.99%") == 3
+    assert text.count("data:image/png;base64,") >= 2
+
+
 def test_a_report_is_one_page_with_everything_in_it(capsys, runs, tmp_path):
     page = tmp_path / "pages" / "report.html"
     command = ["scaling", "report", str(runs), "--out", str(page), "--drop-highest", "2"]

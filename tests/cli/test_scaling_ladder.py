@@ -67,6 +67,7 @@ def test_branches_leave_one_plateau_and_the_largest_size_is_predicted(
         f"rung3-seed0-{steps}" for steps in (100, 200, 400)
     ]
     assert all(abs(check["error"]) < 1e-3 for check in answer["predictions"])
+    assert (tmp_path / "ladder.png").stat().st_size > 10_000
     with (tmp_path / "runs.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 12
 

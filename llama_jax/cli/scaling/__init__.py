@@ -192,9 +192,8 @@ def _fit_loss(runs: "Runs", options: _Options) -> dict[str, Any]:
         draws[:, 4] / (draws[:, 3] + draws[:, 4]),
     )
     for params, tokens in _points(options):
-        A, B, E, alpha, beta = draws.T
-        losses = E + A * params**-alpha + B * tokens**-beta
-        estimates[f"loss({params:.4g}, {tokens:.4g})"] = (law.loss(params, tokens), losses)
+        point = (law.loss(params, tokens), fit.losses(params, tokens))
+        estimates[f"loss({params:.4g}, {tokens:.4g})"] = point
     return _account(estimates, fit)
 
 

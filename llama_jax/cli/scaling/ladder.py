@@ -156,35 +156,32 @@ def _write_table(path: Path, results: list[dict[str, Any]]) -> None:
 def _judge(results: list[dict[str, Any]], options: _Options) -> dict[str, Any]:
     """Fits the smaller sizes, and compares its predictions with the larger ones."""
     from llama_jax.recipe import to_json
-    from llama_jax.scaling.fit import fit_loss
+    from llama_jax.scaling.fit import check_predictions, fit_loss
+    from llama_jax.scaling.pictures import plot_ladder
     from llama_jax.scaling.runs import make_runs
 
     good = [result for result in results if not result["diverged"]]
-    fitted = [result for result in good if not result["held_out"]]
-    columns = [[result[name] for result in fitted] for name in ("params", "tokens", "loss")]
-    fit = fit_loss(make_runs(*columns), resamples=options.resamples)
-    law = fit.law
+    held_out = [result for result in good if result["held_out"]]
+    fitted, aside = (
+        make_runs(*([run[name] for run in part] for name in ("params", "tokens", "loss")))
+        for part in ([result for result in good if not result["held_out"]], held_out)
+    )
+    fit = fit_loss(fitted, resamples=options.resamples)
+    law, picture = fit.law, options.out / "ladder.png"
     write_atomically(options.out / "law.json", to_json(law))
-    checks = []
-    for result in good:
-        if result["held_out"]:
-            predicted = law.loss(result["params"], result["tokens"])
-            checks.append(
-                {
-                    "run": result["run"],
-                    "predicted": predicted,
-                    "measured": result["loss"],
-                    "error": predicted / result["loss"] - 1,
-                }
-            )
+    plot_ladder(fitted, fit, aside, picture)
     return {
         "law": {name: getattr(law, name) for name in ("A", "B", "E", "alpha", "beta")},
         "standard_errors": fit.resamples.std(axis=0, ddof=1).tolist() if len(fit.resamples) else [],
         "runs_fitted": len(fitted),
         "diverged": [result["run"] for result in results if result["diverged"]],
-        "predictions": checks,
+        "predictions": [
+            {"run": result["run"]} | dataclasses.asdict(check)
+            for result, check in zip(held_out, check_predictions(fit, aside), strict=True)
+        ],
         "table": str(options.out / "runs.csv"),
         "law_file": str(options.out / "law.json"),
+        "picture": str(picture),
     }
 
 
@@ -192,10 +189,12 @@ def _print(answer: dict[str, Any]) -> None:
     constants = ", ".join(f"{name} {value:.5g}" for name, value in answer["law"].items())
     print(f"{answer['runs_fitted']} runs: {constants}")
     for check in answer["predictions"]:
+        ends = check["interval_95"]
+        told = f" ({ends[0]:.4f} to {ends[1]:.4f})" if ends else ""
         print(
-            f"{check['run']}: predicted {check['predicted']:.4f}, measured {check['measured']:.4f} "
-            f"({check['error']:+.2%})"
+            f"{check['run']}: predicted {check['predicted']:.4f}{told}, measured "
+            f"{check['measured']:.4f} ({check['error']:+.2%})"
         )
     for name in answer["diverged"]:
         print(f"left out, diverged: {name}")
-    print(f"{answer['table']}, {answer['law_file']}")
+    print(f"{answer['table']}, {answer['law_file']}, {answer['picture']}")

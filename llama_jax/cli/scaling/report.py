@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     import tyro
 
     from llama_jax.scaling.fit import fit_loss
-    from llama_jax.scaling.runs import read_runs
+    from llama_jax.scaling.runs import read_runs, split_held_out
 
     prog = f"llama-jax scaling report {argv[0]}"
     description = USAGE.partition("\n\n")[2]
@@ -62,9 +62,12 @@ def main(argv: list[str]) -> int:
     if options.out.exists():
         raise ValueError(f"--out={options.out} exists; name a new file.")
     columns = {"loss": options.loss_column} if options.loss_column else None
-    runs = read_runs(Path(argv[0]), columns=columns, drop_highest=options.drop_highest)
+    path = Path(argv[0])
+    kept, aside = split_held_out(path) or (None, None)
+    runs = read_runs(path, columns=columns, drop_highest=options.drop_highest, where=kept)
     fit = fit_loss(runs, resamples=options.resamples, seed=options.seed)
-    page = _page(argv[0], runs, fit)
+    held_out = read_runs(path, columns=columns, where=aside) if aside else None
+    page = _page(argv[0], runs, fit, held_out)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with options.out.open("x") as file:
         file.write(page)
@@ -72,8 +75,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _page(name: str, runs: "Runs", fit: "Fit") -> str:
-    from llama_jax.scaling.pictures import plot_fit, plot_frontier
+def _page(name: str, runs: "Runs", fit: "Fit", held_out: "Runs | None") -> str:
+    from llama_jax.scaling.pictures import plot_fit, plot_frontier, plot_ladder
 
     told = (
         f"{html.escape(name)}: L(N, D) = E + A/N<sup>alpha</sup> + B/D<sup>beta</sup>, Huber loss "
@@ -85,6 +88,15 @@ def _page(name: str, runs: "Runs", fit: "Fit") -> str:
         f"<p>{told}</p>",
         _constants(fit),
         _picture(lambda path: plot_fit(runs, fit, path)),
+    ]
+    if held_out is not None:
+        parts += [
+            "<h2>Predicted and measured</h2>",
+            "<p>Runs that are held out of the fit.</p>",
+            _picture(lambda path: plot_ladder(runs, fit, held_out, path)),
+            _checks(held_out, fit),
+        ]
+    parts += [
         "<h2>Best size for the compute</h2>",
         _frontier(runs, fit),
     ]
@@ -130,6 +142,25 @@ def _constants(fit: "Fit") -> str:
             told = (f"{np.std(draws, ddof=1):.4g}", f"{low:.5g} to {high:.5g}")
         rows.append((name, f"{getattr(fit.law, name):.6g}", *told))
     return _table(("", "value", "standard error", "95% interval"), rows)
+
+
+def _checks(held_out: "Runs", fit: "Fit") -> str:
+    from llama_jax.scaling.fit import check_predictions
+
+    checks = check_predictions(fit, held_out)
+    rows = [
+        (
+            f"{N:,.0f}",
+            f"{D:,.0f}",
+            f"{check.predicted:.4f}",
+            "" if (ends := check.interval_95) is None else f"{ends[0]:.4f} to {ends[1]:.4f}",
+            f"{check.measured:.4f}",
+            f"{check.error:+.2%}",
+        )
+        for N, D, check in zip(held_out.params, held_out.tokens, checks, strict=True)
+    ]
+    names = ("parameters", "tokens", "predicted", "95%", "measured", "predicted over measured")
+    return _table(names, rows)
 
 
 def _frontier(runs: "Runs", fit: "Fit") -> str:
