@@ -65,6 +65,10 @@ class Bucket:
         """Steps that have a manifest, ascending."""
         return sorted(_complete(self._objects.names()))
 
+    def has(self, step: int) -> bool:
+        """Whether a step has a manifest; not by listing all objects, for training waits for it."""
+        return self._at(step).read(manifests.NAME) is not None
+
     def free_bytes(self) -> None:
         """There is always room in a bucket."""
 
@@ -100,8 +104,9 @@ class Bucket:
             objects.write(f"share_{process}.json", manifests.entries_to_json(self._files).encode())
             self._wait_for(objects, manifests.NAME)
             return
-        for name, content in {_META: meta.encode(), **self._described}.items():
-            objects.write(name, content)
+        rest = {_META: meta.encode(), **self._described}
+        objects.write_all(rest.items())
+        for name, content in rest.items():
             self._files[name] = FileEntry(size=len(content), crc32=zlib.crc32(content))
         shares = [f"share_{other}.json" for other in range(1, jax.process_count())]
         for share in shares:

@@ -136,7 +136,7 @@ class Checkpointer:
         self.wait()
         started = time.perf_counter()
         final = self._folder(step)
-        if step in self._shelf.saved():
+        if self._shelf.has(step):
             raise ValueError(
                 f"checkpoint step={step} exists in {self.directory}; a checkpoint is never "
                 "overwritten. Move it away to save this step again."
@@ -224,7 +224,7 @@ class Checkpointer:
         Raises:
             CheckpointError: Naming the step, the file, what is wrong, and the newest good step.
         """
-        if step not in self._shelf.saved():
+        if not self._shelf.has(step):
             there_are = f"there are {self.steps()}" if self.steps() else "there is none yet"
             raise CheckpointError(f"No checkpoint of step {step} in {self.directory}: {there_are}.")
         if problems := find_problems(self._shelf, step, deep=deep, share=True):

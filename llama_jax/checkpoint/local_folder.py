@@ -51,6 +51,10 @@ class LocalFolder:
         """Steps that have a manifest, ascending."""
         return [step for step in self.saved() if (self._folder(step) / manifests.NAME).is_file()]
 
+    def has(self, step: int) -> bool:
+        """Whether a step has a folder."""
+        return self._folder(step).exists()
+
     def free_bytes(self) -> int:
         """Room on the disk."""
         there = next(path for path in (self.directory, *self.directory.parents) if path.exists())

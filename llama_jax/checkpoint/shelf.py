@@ -27,6 +27,10 @@ class Shelf(Protocol):
         """Steps that have a manifest, ascending."""
         ...
 
+    def has(self, step: int) -> bool:
+        """Whether a step is among the saved ones."""
+        ...
+
     def free_bytes(self) -> int | None:
         """Room that is left; None where there is always room."""
         ...

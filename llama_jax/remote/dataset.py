@@ -15,6 +15,7 @@ from llama_jax.remote.objects import Objects, Url, is_remote
 
 _NOTE = "bucket_url"
 _SHARD = ".array_record-"
+_MANIFEST = "source.json"
 
 
 def local_dataset(directory: str) -> str:
@@ -39,6 +40,9 @@ def local_dataset(directory: str) -> str:
         if content is None or (path.is_file() and path.read_bytes() == content):
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith(f"/{_MANIFEST}"):  # the source was built anew
+            for shard in path.parent.glob(f"*{_SHARD}*"):
+                shard.unlink(missing_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         partial.write_bytes(content)
         partial.replace(path)

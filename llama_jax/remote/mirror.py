@@ -9,6 +9,7 @@ checkpoints stay in the bucket; the folder has a file of that name which says wh
 """
 
 import hashlib
+import math
 import os
 import shutil
 from pathlib import Path
@@ -62,8 +63,11 @@ class Mirror:
             self._stored[name] = _signature(path)
         write_atomically(self.folder / CHECKPOINTS, f"{self.url / CHECKPOINTS}\n")
 
-    def push(self) -> None:
+    def push(self, *, max_bytes: float = math.inf) -> None:
         """Stores the files that changed since they were stored.
+
+        Args:
+            max_bytes: Larger ones are left for another time.
 
         Raises:
             StorageError: If the bucket cannot be written.
@@ -72,6 +76,7 @@ class Mirror:
             name: signature
             for name, path in self._files()
             if (signature := _signature(path)) != self._stored.get(name)
+            and signature[1] <= max_bytes
         }
         self.objects.write_all([(name, (self.folder / name).read_bytes()) for name in changed])
         self._stored |= changed

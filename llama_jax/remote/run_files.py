@@ -10,6 +10,7 @@ read_only_copy(Path("s3://bucket/run"))        # a folder; a local path is given
 
 import atexit
 import contextlib
+import math
 import os
 import shutil
 import tempfile
@@ -19,6 +20,9 @@ from pathlib import Path
 from llama_jax.remote.lease import BEAT_SECONDS, Lease
 from llama_jax.remote.mirror import Mirror, mirror_folder
 from llama_jax.remote.objects import Objects, StorageError, Url, is_remote
+
+# An object is stored as a whole, however little was added: larger files wait for a checkpoint.
+_OFTEN_BYTES = 4 << 20
 
 
 class RunFiles:
@@ -47,8 +51,11 @@ class RunFiles:
             self._thread = threading.Thread(target=self._beat, name="bucket", daemon=True)
             self._thread.start()
 
-    def push(self) -> None:
+    def push(self, *, max_bytes: float = math.inf) -> None:
         """Stores what changed, and makes sure that the run is still this process's.
+
+        Args:
+            max_bytes: Larger files are left for another time.
 
         Raises:
             StorageError: If the bucket cannot be written, or another process took the run.
@@ -56,7 +63,7 @@ class RunFiles:
         if self._lease is not None:
             with self._lock:
                 self._lease.renew()
-                self._mirror.push()
+                self._mirror.push(max_bytes=max_bytes)
 
     def close(self) -> None:
         """Stores what changed, and lets the next process in.
@@ -77,7 +84,7 @@ class RunFiles:
         while not self._stop.wait(BEAT_SECONDS):
             # What fails now is tried again; a checkpoint counts only when it has not failed.
             with contextlib.suppress(StorageError):
-                self.push()
+                self.push(max_bytes=_OFTEN_BYTES)
 
 
 def read_only_copy(run_dir: Path) -> Path:

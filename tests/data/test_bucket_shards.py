@@ -39,6 +39,17 @@ def test_samples_are_those_of_the_disk_and_shards_come_when_they_are_read(store,
     assert 0 < len(fetched) < len(shards) and fetched.items() <= shards.items()
 
 
+def test_shards_of_a_source_that_was_built_anew_are_fetched_anew(store):
+    dataset(store.url).batch(0)
+    folder, objects = Path(local_dataset(str(store.url))), Objects(store.url)
+    before = sorted(path for path in folder.rglob("*.array_record-*"))
+    source = before[0].parent.name
+    objects.write(f"{source}/source.json", objects.read(f"{source}/source.json") + b"\n")
+    local_dataset(str(store.url))
+    after = sorted(path for path in folder.rglob("*.array_record-*"))
+    assert after == [path for path in before if path.parent.name != source]
+
+
 def test_a_shard_that_is_missing_in_the_bucket_is_named(store):
     remote, objects = dataset(store.url), Objects(store.url)
     shards = [name for name in objects.names() if ".array_record-" in name]

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import subprocess
 
 import pytest
 
@@ -27,11 +28,9 @@ def held_by(url, **holder):
 
 def nobody() -> int:
     """A number that no process has."""
-    pid = os.fork()
-    if not pid:
-        os._exit(0)
-    os.waitpid(pid, 0)
-    return pid
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
 
 
 def test_a_second_process_is_refused_and_told_who_holds_the_run(url, monkeypatch):
