@@ -11,6 +11,7 @@ from data_pipelines.publish import build_and_publish
 from data_pipelines.runner import build
 from llama_jax.cli.data import main as data
 from llama_jax.config import FilesSource
+from llama_jax.recipe import to_json
 from tests.data_pipelines.small_build import Quiet, contents
 
 MEMORY = fsspec.filesystem("memory")
@@ -60,6 +61,17 @@ def test_what_arrives_is_what_a_build_leaves_here(config, tmp_path, url, sent):
     reporter = Quiet()
     assert build_and_publish(config, url, reporter, work=tmp_path / "other") == (summary, True)
     assert not reporter.stages
+
+
+def test_the_command_sends_it_too(config, tmp_path, url, capsys):
+    recipe, work = tmp_path / "recipe.json", tmp_path / "work"
+    recipe.write_text(to_json(config))
+    command = ["build", str(recipe), "--out", url, "--work", str(work), "--workers", "1"]
+    for told in ("", f"{url} is already built"):
+        assert data(command) == 0
+        said = capsys.readouterr()
+        assert told in said.err and f"{url}: tokenizer sentencepiece" in said.out
+    assert "build.json" in there(url)
 
 
 def test_a_build_stopped_while_it_is_sent_goes_on_with_what_is_missing(config, tmp_path, url, sent):
