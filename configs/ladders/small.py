@@ -1,7 +1,7 @@
 """Seven sizes from 0.2M to 10M parameters on the machine's own Python sources.
 
 Command:   llama-jax scaling ladder configs/ladders/small.py --out ladder --data demo_run/data
-Hardware:  2 CPU cores; 3.1e13 FLOPs (6ND) in all, those of the held-out documents not counted.
+Hardware:  2 CPU cores; 3.4e13 FLOPs (6ND) in all, those of the held-out documents not counted.
 Expected:  18 cooled runs, the largest size held out of the fit. Not finished yet: docs/scaling.md
            has the losses of the first eight.
 """
