@@ -92,15 +92,14 @@ def papers_optimizer(params, optimizer: AdamW, learning_rate: float):
 
 
 def test_three_updates_are_those_of_the_papers(one_device):
-    config = tiny_config(
-        model=WIDE, optimizer=AdamW(peak_lr=1.0, eps=1e-3, clip_norm=0.3), parameterisation=BASE
-    )
+    optimizer = AdamW(peak_lr=1.0, eps=1e-3, clip_norm=0.3)
+    config = tiny_config(model=WIDE, optimizer=optimizer, parameterisation=BASE)
     batches = [on_mesh(counting_batch(seed), one_device) for seed in range(3)]
     state, step = start(config)
     graphdef, _ = abstract_params(WIDE, config.compute)
     constants = by_name(state.params, contained)
     theirs = jax.tree.map(lambda w, c: w / c, state.params, constants)
-    rule = papers_optimizer(theirs, config.optimizer, 0.01)
+    rule = papers_optimizer(theirs, optimizer, 0.01)
     moments = rule.init(theirs)
 
     @jax.jit
