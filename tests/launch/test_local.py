@@ -153,7 +153,7 @@ def test_a_run_whose_processes_are_killed_is_the_run_left_alone(
 def test_a_stopped_launch_saves_and_goes_on_where_it_was(llama_jax, config, one_device):
     # Each update waits, and none for ever: all processes agree on one at which they stop.
     recipe, hold = llama_jax.held_recipe(config, seconds=5.0)
-    length = ("--train.num-steps", 300)
+    length = ("--train.num-steps", 120)
     llama_jax.run(*LAUNCH, recipe, "--run-dir", "undisturbed", *length)
     hold.after(9)
     log = llama_jax.folder / "launcher.log"
@@ -167,13 +167,13 @@ def test_a_stopped_launch_saves_and_goes_on_where_it_was(llama_jax, config, one_
     launcher.communicate(timeout=PATIENCE_SECONDS)
     assert launcher.returncode == 75, log.read_text()[-10_000:]
     status = json.loads(llama_jax.run("launch", "status", "run", "--json").stdout)
-    assert status["phase"] == "stopped" and status["checkpoint"] == status["step"] < 300
+    assert status["phase"] == "stopped" and status["checkpoint"] == status["step"] < 120
     assert 0 < status["goodput"] < 1
     assert "attempt 1" in llama_jax.run("launch", "logs", "run").stdout
 
     hold.release()
     llama_jax.run("launch", "resume", "run")
-    assert_same_run(llama_jax.folder / "undisturbed", run, config, 300)
+    assert_same_run(llama_jax.folder / "undisturbed", run, config, 120)
 
 
 @pytest.mark.slow

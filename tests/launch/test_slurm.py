@@ -111,7 +111,7 @@ def submit(llama_jax, recipe: Path, *flags: object) -> tuple[Path, str]:
 def test_slurm_trains_what_two_processes_do_killed_and_queued_again(
     llama_jax, config, slurm, one_device
 ):
-    config = dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=300))
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=120))
     # Each update waits, and none for ever: all processes agree on one at which they stop.
     recipe, hold = llama_jax.held_recipe(config, seconds=5.0)
     llama_jax.run("launch", "local", recipe, "--run-dir", "undisturbed")
@@ -130,10 +130,10 @@ def test_slurm_trains_what_two_processes_do_killed_and_queued_again(
     hold.release()
     wait_until(lambda: state_of(job) == "COMPLETED")
     *_, stopped, again = read_starts(run / NAME)
-    assert stopped.end == "stopped" and 20 <= stopped.last_step == again.step < 300
-    assert_same_run(llama_jax.folder / "undisturbed", run, config, 300)
+    assert stopped.end == "stopped" and 20 <= stopped.last_step == again.step < 120
+    assert_same_run(llama_jax.folder / "undisturbed", run, config, 120)
     assert "last checkpoint" in llama_jax.run("launch", "status", "run").stdout
-    assert "done at step 300" in llama_jax.run("launch", "logs", "run").stdout
+    assert "done at step 120" in llama_jax.run("launch", "logs", "run").stdout
 
 
 def test_a_stopped_job_saves_and_does_not_queue_again(llama_jax, config, slurm):
