@@ -14,6 +14,8 @@ from llama_jax.convert.stored import numpy_dtype
 
 MAX_LOGIT_DIFFERENCE = 1e-4
 _ROW_TOKENS = 256
+# Of a row of tokens: logits, and what each layer reads.
+Forward = Callable[[np.ndarray], tuple[np.ndarray, list[np.ndarray]]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,44 +65,35 @@ def compare_weights(first: Weights, second: Weights) -> dict[str, Any]:
     }
 
 
-def compare_logits(ours: Weights, folder: Path, tokens: np.ndarray) -> dict[str, Any]:
-    """Runs our model and transformers' on the same tokens, both in float32.
+def compare_logits(ours: Weights, theirs: Forward, tokens: np.ndarray) -> dict[str, Any]:
+    """Runs our model and another's program on the same tokens, both in float32.
 
     Args:
         ours: What our model is made of.
-        folder: What transformers loads.
+        theirs: Of a row of tokens: logits, and what each layer reads.
         tokens: Ids, in rows of at most 256 that see nothing of each other.
 
     Returns:
         Over all positions: largest absolute difference of logits, largest KL divergence in nats,
         share of positions with the same best token; the largest difference after each layer
         relative to the layer's largest value, and the first layer where it exceeds 1e-4.
-
-    Raises:
-        ValueError: If PyTorch or transformers is not installed.
     """
-    torch, auto_model = require_transformers()
-    theirs = auto_model.from_pretrained(folder, dtype=torch.float32).eval()
     run = our_forward(ours)
     length = min(_ROW_TOKENS, ours.model.max_seq_len, tokens.size)
     rows = tokens[: tokens.size // length * length].reshape(-1, length)
     worst, kl, agree, scale = 0.0, 0.0, 0, 1.0
     per_layer = np.zeros(ours.model.num_layers + 1)
     for row in rows:
-        with torch.no_grad():
-            out = theirs(input_ids=torch.from_numpy(row[None]).long(), output_hidden_states=True)
+        expected, their_layers = theirs(row)
         logits, layers = run(row[None])
-        expected = out.logits[0].numpy()
         got = np.asarray(logits[0])
         scale = max(scale, float(np.abs(expected).max()))
         worst = max(worst, float(np.abs(got - expected).max()))
         kl = max(kl, float(_kl(expected, got).max()))
         agree += int((got.argmax(-1) == expected.argmax(-1)).sum())
-        # The last of theirs is normalised already: the logits stand for that layer.
-        for i, layer in enumerate(out.hidden_states[:-1]):
-            theirs_there = layer[0].numpy()
-            gap = np.abs(np.asarray(layers[i][0]) - theirs_there).max()
-            per_layer[i] = max(per_layer[i], gap / np.abs(theirs_there).max())
+        for i, layer in enumerate(their_layers):
+            gap = np.abs(np.asarray(layers[i][0]) - layer).max()
+            per_layer[i] = max(per_layer[i], gap / np.abs(layer).max())
     per_layer[-1] = worst / scale
     beyond = np.flatnonzero(per_layer > MAX_LOGIT_DIFFERENCE)
     return {
@@ -113,6 +106,25 @@ def compare_logits(ours: Weights, folder: Path, tokens: np.ndarray) -> dict[str,
         "relative_difference_after_layer": [float(f"{gap:.3g}") for gap in per_layer],
         "first_layer_that_differs": int(beyond[0]) if beyond.size else None,
     }
+
+
+def transformers_forward(folder: Path) -> Forward:
+    """What transformers computes with a folder that it loads, in float32.
+
+    Raises:
+        ValueError: If PyTorch or transformers is not installed.
+    """
+    torch, auto_model = require_transformers()
+    model = auto_model.from_pretrained(folder, dtype=torch.float32).eval()
+
+    def forward(tokens: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        with torch.no_grad():
+            ids = torch.from_numpy(tokens[None]).long()
+            out = model(input_ids=ids, output_hidden_states=True)
+        # The last of theirs is normalised already: the logits stand for that layer.
+        return out.logits[0].numpy(), [layer[0].numpy() for layer in out.hidden_states[:-1]]
+
+    return forward
 
 
 def require_transformers() -> tuple[Any, Any]:

@@ -52,13 +52,19 @@ def write_release(folder, params, embedding_axis, dtype, ranks=1):
     folder.mkdir()
     (folder / "params.json").write_text(json.dumps(params))
     for rank in range(ranks):
-        part = {}
-        for name, value in whole.items():
-            kind = name.split(".")[-2]
-            axis = embedding_axis if kind == "tok_embeddings" else SLICED.get(kind)
-            part[name] = value if axis is None else value.chunk(ranks, dim=axis)[rank].clone()
+        part = slice_of(whole, embedding_axis, rank, ranks)
         torch.save(part, folder / f"consolidated.{rank:02d}.pth")
     return whole
+
+
+def slice_of(whole, embedding_axis, rank, ranks):
+    """What one rank's file holds."""
+    part = {}
+    for name, value in whole.items():
+        kind = name.split(".")[-2]
+        axis = embedding_axis if kind == "tok_embeddings" else SLICED.get(kind)
+        part[name] = value if axis is None else value.chunk(ranks, dim=axis)[rank].clone()
+    return part
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -131,6 +137,75 @@ def test_an_imported_release_computes_what_metas_model_does(tmp_path):
     expected = forward(weights, params, torch.from_numpy(tokens)).numpy()
     scale = np.abs(expected).max()
     np.testing.assert_allclose(np.asarray(logits[0]) / scale, expected / scale, atol=1e-4)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_every_release_passes_its_check_both_ways(tmp_path, release, capfd):
+    params, axis, dtype = RELEASES[release]
+    params = {"rope_scaling_factor": 32.0} | params if "use_scaled_rope" in params else params
+    whole = write_release(tmp_path / "meta", params, axis, dtype, ranks=2)
+    # Logits of units, not of hundreds.
+    small = {name: value * 32**-0.5 if value.ndim == 2 else value for name, value in whole.items()}
+    for rank in range(2):
+        path = tmp_path / "meta" / f"consolidated.{rank:02d}.pth"
+        torch.save(slice_of(small, axis, rank, 2), path)
+    arguments = ["--max-seq-len", 300]
+    assert convert("from-meta", tmp_path / "meta", tmp_path / "run", *arguments, "--check") == 0
+    assert convert("to-meta", tmp_path / "run", tmp_path / "back", "--check") == 0
+    for folder in ("run", "back"):
+        checks = json.loads((tmp_path / folder / "certificate.json").read_text())["checks"]
+        assert checks["weights"]["identical"]
+        assert checks["logits"]["reference"] == "Meta's model, in PyTorch"
+        assert checks["logits"]["max_abs_logit_difference"] <= 1e-4
+        assert checks["logits"]["argmax_agreement"] >= 0.999
+    assert convert("check", tmp_path / "meta", tmp_path / "back") == 0
+
+
+def test_another_rotation_of_the_planes_fails_the_check(tmp_path, monkeypatch):
+    params, axis, _ = RELEASES["LLaMA-3"]
+    write_release(tmp_path / "meta", params, axis, torch.float32)
+    # Weights agree, for both sides are read alike; only another program can tell.
+    monkeypatch.setattr("llama_jax.convert.meta.halves_of", lambda value, heads: value)
+    assert convert("from-meta", tmp_path / "meta", tmp_path / "run", "--check") == 1
+    checks = json.loads((tmp_path / "run" / "certificate.json").read_text())["checks"]
+    assert checks["weights"]["identical"]
+    assert checks["logits"]["first_layer_that_differs"] == 1
+
+
+def test_a_plan_of_an_import_writes_nothing(tmp_path, capfd):
+    whole = write_release(tmp_path / "meta", *RELEASES["LLaMA-3"], 2)
+    assert convert("from-meta", tmp_path / "meta", tmp_path / "run", "--dry-run", "--json") == 0
+    plan = json.loads(capfd.readouterr().out)
+    assert plan["num_params"] == sum(value.numel() for value in whole.values())
+    assert [path.name for path in tmp_path.iterdir()] == ["meta"]
+
+
+def test_an_export_goes_on_with_the_rank_that_is_missing(tmp_path, monkeypatch):
+    from llama_jax.convert import meta_export
+
+    write_release(tmp_path / "meta", *RELEASES["LLaMA-3"], 2)
+    assert convert("from-meta", tmp_path / "meta", tmp_path / "run") == 0
+    write_rank, written = meta_export._write_rank, []
+
+    def stop_at_second(path, *arguments):
+        if path.name == "consolidated.01.pth":
+            raise KeyboardInterrupt
+        write_rank(path, *arguments)
+
+    def count(path, *arguments):
+        written.append(path.name)
+        write_rank(path, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(meta_export, "_write_rank", stop_at_second)
+        assert convert("to-meta", tmp_path / "run", tmp_path / "back") == 130
+        assert not (tmp_path / "back").exists()
+        patch.setattr(meta_export, "_write_rank", count)
+        assert convert("to-meta", tmp_path / "run", tmp_path / "back") == 0
+    assert written == ["consolidated.01.pth"]
+    assert convert("check", tmp_path / "meta", tmp_path / "back") == 0
+    certificate = json.loads((tmp_path / "back" / "certificate.json").read_text())
+    assert certificate["counts"]["tensors"] == 21
 
 
 def test_a_tied_model_goes_through_meta_and_back(tmp_path):

@@ -24,7 +24,7 @@ _USAGE = """usage: llama-jax convert FORMAT ...
                            import such files as a run with one checkpoint
   from-llama2c FILE OUT_DIR
                            import a file of llama2.c
-  check A B                compare two of these folders bit by bit
+  check A B                compare two of these bit by bit, whatever their formats
 
 example:
   llama-jax convert to-hf demo_run/model demo_run/hf
@@ -41,4 +41,10 @@ def main(argv: list[str]) -> int:
         return 0 if argv else 2
     if argv[0] not in _FORMATS:
         raise ValueError(f"FORMAT={argv[0]!r} is no format; there are: {', '.join(_FORMATS)}.")
+    if remote := [argument for argument in argv[1:] if "://" in argument]:
+        raise ValueError(
+            f"{remote[0]!r} is in a bucket; conversions read and write folders of a file system: "
+            "copy it to a disk first (`gcloud storage cp -r` or `aws s3 cp --recursive`), and the "
+            "result back."
+        )
     return _FORMATS[argv[0]](argv[1:])

@@ -12,14 +12,17 @@ from tyro.conf import Positional
 
 from llama_jax.cli.convert.to_hugging_face import open_checkpoint, vocabulary_rows
 from llama_jax.cli.run_reader import find_run_tokenizer, read_config
+from llama_jax.config import Llama3Rope, ModelConfig
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from llama_jax.convert.agreement import Weights
+    from llama_jax.convert.agreement import Forward, Weights
+    from llama_jax.convert.hugging_face_import import Import
 
-_DESCRIPTION = """Compares two models bit by bit: run folders, Hugging Face folders, or one of each.
-Files are compared with the certificates beside them first. Exit code 0: the same, 1: not.
+_DESCRIPTION = """Compares two models bit by bit: folders of runs, of Hugging Face or of Meta, or
+files of llama2.c. Files are compared with the certificates beside them first. Exit code 0: the
+same, 1: not.
 
 example:
   llama-jax convert check demo_run/model demo_run/hf
@@ -32,11 +35,12 @@ class Options:
     """What to compare.
 
     Attributes:
-        first: Folder of a run or of a Hugging Face model.
+        first: Folder of a run, of a Hugging Face model or of Meta's files, or a file of llama2.c.
+            What params.json leaves open of Meta's model is taken from the other one.
         second: The other one.
         step: Of a run's checkpoint; the newest by default.
-        logits: Whether to compare logits with transformers' too; needs PyTorch, and one folder
-            that it can load.
+        logits: Whether to compare logits too: with those of transformers, or of Meta's model;
+            needs PyTorch, and one folder that is theirs.
         json: Whether to print one JSON document.
     """
 
@@ -56,7 +60,7 @@ def check(argv: list[str]) -> int:
     changed = [
         f"{folder}: {problem}"
         for folder in folders
-        if read_certificate(folder) is not None
+        if folder.is_dir() and read_certificate(folder) is not None
         for problem in find_changed_files(folder)
     ]
     checks = run_checks(options.first, options.second, step=options.step, logits=options.logits)
@@ -74,15 +78,33 @@ def run_checks(
     """Compares weights, and logits where asked to; see `llama_jax.convert.agreement`."""
     from llama_jax.convert.agreement import compare_logits, compare_weights
 
-    ours, theirs = open_weights(first, step, dtype), open_weights(second, step)
+    if _is_meta(first):
+        theirs = open_weights(second, step)
+        ours = open_weights(first, like=theirs.model)
+    else:
+        ours = open_weights(first, step, dtype)
+        theirs = open_weights(second, step, like=ours.model)
     checks: dict[str, Any] = {"weights": compare_weights(ours, theirs)}
     if logits:
-        loadable = [folder for folder in (second, first) if _is_hugging_face(folder)]
-        if not loadable:
-            raise ValueError("--logits: neither folder is one that transformers loads.")
+        reference, forward = _reference((second, first), ours.model)
         tokens, text = _tokens(first, second, ours.model.vocab_size)
-        checks["logits"] = {"text": text} | compare_logits(ours, loadable[0], tokens)
+        found = compare_logits(ours, forward, tokens)
+        checks["logits"] = {"reference": reference, "text": text} | found
     return checks
+
+
+def _reference(folders: tuple[Path, ...], model: ModelConfig) -> "tuple[str, Forward]":
+    """The other program that runs one of the folders: its name, and itself."""
+    from llama_jax.convert.agreement import transformers_forward
+
+    for folder in folders:
+        if _is_hugging_face(folder):
+            return "transformers", transformers_forward(folder)
+        if _is_meta(folder):
+            from llama_jax.convert.meta_forward import meta_forward
+
+            return "Meta's model, in PyTorch", meta_forward(folder, model)
+    raise ValueError("--logits: neither folder is one that transformers loads, or Meta's.")
 
 
 def check_result(
@@ -92,7 +114,7 @@ def check_result(
 
     Args:
         first: Folder of the run.
-        second: Folder that transformers loads.
+        second: Folder that transformers loads, or Meta's.
         result: That of the two which has the certificate.
         step: Of the run's checkpoint.
         dtype: To which the run's weights were rounded; None for none.
@@ -126,13 +148,20 @@ def report(checks: dict[str, Any]) -> int:
     return int(not (weights["identical"] and (logits is None or logits["agrees"])))
 
 
-def open_weights(folder: Path, step: int | None = None, dtype: str | None = None) -> "Weights":
+def open_weights(
+    folder: Path,
+    step: int | None = None,
+    dtype: str | None = None,
+    *,
+    like: ModelConfig | None = None,
+) -> "Weights":
     """The tensors of a folder in the Hugging Face layout, whatever its own is.
 
     Args:
-        folder: Of a run or of a Hugging Face model.
+        folder: Of a run, of a Hugging Face model or of Meta's files; or a file of llama2.c.
         step: Of a run's checkpoint; the newest by default.
         dtype: To which a run's weights are rounded; None for none.
+        like: Says what `params.json` may leave open: the context, and how far RoPE is stretched.
 
     Raises:
         ValueError: If the folder holds no model that can be read.
@@ -142,13 +171,10 @@ def open_weights(folder: Path, step: int | None = None, dtype: str | None = None
     from llama_jax.convert.hugging_face import read_tensor
 
     if not (folder / "checkpoints").is_dir():
-        from llama_jax.convert.hugging_face_import import plan_import
-        from llama_jax.convert.stored import pieces
-
-        plan = plan_import(folder)
+        plan = _plan(folder, like)
         stored = {tensor.name: where for tensor, where in plan.tensors}
         dtypes = {name: where.dtype for name, where in stored.items()}
-        return Weights(model=plan.model, dtypes=dtypes, read=lambda name: pieces(stored[name]))
+        return Weights(model=plan.model, dtypes=dtypes, read=lambda name: plan.read(stored[name]))
     config = read_config(folder)
     saved = open_checkpoint(folder, config, step)
     kind = dtype or saved.dtype
@@ -160,6 +186,23 @@ def open_weights(folder: Path, step: int | None = None, dtype: str | None = None
         return read_tensor(tensors[name], saved.params[tensors[name].pair.ours], kind)
 
     return Weights(model=model, dtypes=dict.fromkeys(tensors, kind), read=read)
+
+
+def _plan(folder: Path, like: ModelConfig | None) -> "Import":
+    if folder.is_file():
+        from llama_jax.convert.llama2c import plan_llama2c_import
+
+        return plan_llama2c_import(folder)
+    if not _is_meta(folder):
+        from llama_jax.convert.hugging_face_import import plan_import
+
+        return plan_import(folder)
+    from llama_jax.convert.meta_import import plan_meta_import
+
+    if like is None:
+        return plan_meta_import(folder)
+    factor = like.rope.factor if isinstance(like.rope, Llama3Rope) else None
+    return plan_meta_import(folder, max_seq_len=like.max_seq_len, rope_factor=factor)
 
 
 def _tokens(first: Path, second: Path, vocab_size: int) -> "tuple[np.ndarray, str]":
@@ -188,3 +231,7 @@ def _tokens(first: Path, second: Path, vocab_size: int) -> "tuple[np.ndarray, st
 
 def _is_hugging_face(folder: Path) -> bool:
     return (folder / "config.json").is_file() and not (folder / "checkpoints").is_dir()
+
+
+def _is_meta(folder: Path) -> bool:
+    return (folder / "params.json").is_file()

@@ -1,6 +1,7 @@
 """`llama-jax convert from-meta`, `to-meta` and `from-llama2c`: the layouts of reference codes."""
 
 import dataclasses
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ ranks) as a run's folder with one checkpoint. Nothing pickled is executed. Needs
 
 example:
   llama-jax convert from-meta llama-2-7b imported --max-seq-len 4096
-  llama-jax convert from-meta Llama3.2-1B imported --rope-factor 32"""
+  llama-jax convert from-meta Llama3.2-1B imported --rope-factor 32 --check"""
 _TO = """Exports a checkpoint as Meta's code reads it: params.json and consolidated.NN.pth.
 Needs PyTorch.
 
@@ -58,12 +59,19 @@ class FromOptions:
             where theta is that of LLaMA-3, 131072 where RoPE is stretched.
         rope_factor: Of a stretched RoPE, which params.json may not say: 8 by default, as LLaMA-3.1
             has it; LLaMA-3.2 has 32.
+        check: Whether to compare the result with its source: weights bit by bit, logits with those
+            of Meta's model on the same tokens. Needs memory for the model twice.
+        dry_run: Whether to check everything but the values, say what it takes, and write nothing.
+        json: Whether to print one JSON document.
     """
 
     meta_dir: Positional[Path]
     out_dir: Positional[Path]
     max_seq_len: int | None = None
     rope_factor: float | None = None
+    check: bool = False
+    dry_run: bool = False
+    json: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,6 +84,8 @@ class ToOptions:
         step: Of the checkpoint; the newest by default.
         dtype: Of the written weights; "saved" is that of the checkpoint.
         model_parallel: Files, one a rank; as they were for what came from Meta's, else 1.
+        check: Whether to compare the result with its source: weights bit by bit, logits with those
+            of Meta's model on the same tokens. Needs memory for the model twice.
     """
 
     run_dir: Positional[Path]
@@ -83,6 +93,7 @@ class ToOptions:
     step: int | None = None
     dtype: Literal["saved", "float32", "bfloat16"] = "saved"
     model_parallel: int | None = None
+    check: bool = False
 
 
 def from_meta(argv: list[str]) -> int:
@@ -98,14 +109,33 @@ def from_meta(argv: list[str]) -> int:
         options.meta_dir, max_seq_len=options.max_seq_len, rope_factor=options.rope_factor
     )
     check_disk(options.out_dir, plan.num_bytes)
+    dtypes = sorted(set(plan.dtypes().values()))
+    if options.dry_run:
+        from llama_jax.convert.forecast import bytes_at_once, forecast
+        from llama_jax.convert.stored import ITEM_BYTES
+
+        at_once = bytes_at_once(plan.model, ITEM_BYTES[dtypes[0]])
+        expected = forecast(
+            plan.model, dtypes[0], dtypes[0], options.out_dir, bytes_at_once=at_once
+        )
+        if options.json:
+            print(json.dumps(dataclasses.asdict(expected)))
+        print(expected, file=sys.stderr)
+        return 0
     write_run(plan, run_config(plan.folder, plan.model), options.out_dir, "from-meta")
+    facts = {"directory": str(options.out_dir), "bytes": plan.num_bytes, "dtypes": dtypes}
+    if options.json:
+        print(json.dumps(facts | {"ranks": plan.config["ranks"]}))
     print(
-        f"{options.out_dir}: {plan.num_bytes / 1e6:,.1f} MB of "
-        f"{' and '.join(sorted(set(plan.dtypes().values())))} from "
+        f"{options.out_dir}: {plan.num_bytes / 1e6:,.1f} MB of {' and '.join(dtypes)} from "
         f"{plan.config['ranks']} ranks, context {plan.model.max_seq_len:,}, {plan.model.rope}",
         file=sys.stderr,
     )
-    return 0
+    if not options.check:
+        return 0
+    from llama_jax.cli.convert.check import check_result
+
+    return check_result(options.out_dir, options.meta_dir, result=options.out_dir, step=None)
 
 
 def from_llama2c(argv: list[str]) -> int:
@@ -130,7 +160,7 @@ def from_llama2c(argv: list[str]) -> int:
 def to_meta(argv: list[str]) -> int:
     """Runs `convert to-meta`."""
     options = tyro.cli(ToOptions, prog="llama-jax convert to-meta", description=_TO, args=argv)
-    from llama_jax.cli.convert.check import open_weights
+    from llama_jax.cli.convert.check import check_result, open_weights
     from llama_jax.convert.certificate import write_certificate
     from llama_jax.convert.meta_export import write_meta
     from llama_jax.convert.result_folder import check_out_dir, result_folder
@@ -159,7 +189,11 @@ def to_meta(argv: list[str]) -> int:
         facts = {"conversion": "to-meta", "made_by": f"llama_jax {__version__}", "source": source}
         write_certificate(unfinished.folder, known=files, tensors=tensors, facts=facts)
     print(f"{options.out_dir}: {dtype} in {ranks} files", file=sys.stderr)
-    return 0
+    if not options.check:
+        return 0
+    return check_result(
+        options.run_dir, options.out_dir, result=options.out_dir, step=saved.step, dtype=dtype
+    )
 
 
 def _copy_tokenizer(run_dir: Path, config: RunConfig, folder: Path) -> None:
