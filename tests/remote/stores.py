@@ -173,8 +173,8 @@ def _gateway(port: int) -> Iterator[Gateway]:
         thread.join()
 
 
-# Amazon's emulator takes seconds to start, and is installed for the slow tests alone.
-STORES = ["gs", pytest.param("s3", marks=pytest.mark.slow)]
+# Amazon's emulator is large and slow, and is installed with `make .venv/parity` alone.
+STORES = ["gs", pytest.param("s3", marks=pytest.mark.long)]
 
 
 @dataclasses.dataclass(frozen=True)
