@@ -22,8 +22,8 @@ test: .venv/installed
 test-slow: .venv/parity
 	$(BIN)/python -m pytest -m "slow or parity"
 
-# What CI leaves to people: many kills, and a restart certificate from beginning to end.
-test-long: .venv/installed
+# What CI leaves to people: many kills, a restart certificate, and runs in buckets of S3 and GCS.
+test-long: .venv/parity
 	$(BIN)/python -m pytest -m long
 
 # A build through Apache Beam, in an environment of its own.

@@ -11,7 +11,7 @@ from llama_jax.atomic import write_atomically
 from llama_jax.checkpoint import Checkpointer, CheckpointError
 from llama_jax.checkpoint.damage import find_newest_good
 from llama_jax.config import RunConfig
-from llama_jax.remote.objects import located
+from llama_jax.remote.objects import Url, located
 from llama_jax.train.taint import Taint, passed_rows, read_taints
 
 
@@ -37,7 +37,7 @@ class Beginning:
         samples: Global sample counter: rows that those updates consumed.
         tokens: Tokens of those rows, padding included.
         first_sample: Counter at which this run's own updates began; above 0 after a branch.
-        checkpoints: Folder to restore from; None to start from the seed.
+        checkpoints: Folder or place in a bucket to restore from; None to start from the seed.
         resumed: Whether that folder is this run's own.
         damaged: Steps of newer checkpoints there that are damaged, and what is wrong with each.
         origin: Where the run branched off; None where it did not.
@@ -51,7 +51,7 @@ class Beginning:
     samples: int = 0
     tokens: int = 0
     first_sample: int = 0
-    checkpoints: Path | None = None
+    checkpoints: Path | Url | None = None
     resumed: bool = False
     damaged: tuple[tuple[int, str], ...] = ()
     origin: Origin | None = None
@@ -161,7 +161,7 @@ def _from_meta(
     begin: Beginning,
     meta: dict[str, Any],
     origin: Origin | None,
-    checkpoints: Path,
+    checkpoints: Path | Url,
     *,
     resumed: bool,
 ) -> Beginning:

@@ -166,7 +166,7 @@ def open_checkpoint(run_dir: Path, config: RunConfig, step: int | None) -> Check
 
     with Checkpointer(run_dir / "checkpoints", read_only=True) as checkpointer:
         step = choose_step(checkpointer, run_dir, config, step)
-        folder = checkpointer.directory / str(step)
+        folder = Path(checkpointer.directory) / str(step)  # buckets are refused above
         checkpointer.verify(step)
         params = dict(saved_arrays(folder))
         # Files of one layer each are compared with their checksums as they are copied.
