@@ -201,8 +201,18 @@ def _scatter_gradient(
     split_by: tuple[str, ...], dimension: int, _: None, gradient: jax.Array
 ) -> tuple[jax.Array]:
     for name in split_by:
-        gradient = jax.lax.psum_scatter(gradient, name, scatter_dimension=dimension, tiled=True)
+        gradient = _reduce_scatter(gradient, name, dimension)
     return (gradient,)
+
+
+def _reduce_scatter(x: jax.Array, name: str, dimension: int) -> jax.Array:
+    if platform() != "cpu":
+        return jax.lax.psum_scatter(x, name, scatter_dimension=dimension, tiled=True)
+    # Gloo's gives wrong values now and then where a device's part has megabytes (jax-ml/jax issue
+    # 40830), and CPUs of several processes speak through it.
+    size = x.shape[dimension] // jax.lax.axis_size(name)
+    start = jax.lax.axis_index(name) * size
+    return jax.lax.dynamic_slice_in_dim(jax.lax.psum(x, name), start, size, dimension)
 
 
 _gather.defvjp(_gather_forward, _scatter_gradient)

@@ -9,7 +9,15 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from llama_jax.config import MeshConfig
-from llama_jax.sharding import MESH_AXES, ShardingRules, constrain, make_mesh, partition_spec
+from llama_jax.sharding import (
+    MESH_AXES,
+    ShardingRules,
+    constrain,
+    gather,
+    make_mesh,
+    partition_spec,
+    use_layout,
+)
 
 
 @pytest.mark.parametrize(
@@ -55,3 +63,26 @@ def test_every_rule_names_axes_of_the_mesh():
     for axes in dataclasses.asdict(ShardingRules()).values():
         names = (axes,) if isinstance(axes, str) else axes or ()
         assert set(names) <= set(MESH_AXES)
+
+
+@pytest.mark.parametrize("sizes", [{"fsdp": 8}, {"fsdp": 4, "fsdp_line": 2}])
+def test_a_gathered_weight_has_the_gradient_of_a_whole_one_without_a_reduce_scatter(sizes):
+    weight, rows = jnp.arange(32.0).reshape(16, 2), jnp.arange(16.0).reshape(8, 2)
+
+    def loss_of(weight, rows):
+        return jnp.sum(jnp.square(rows @ gather(weight, "embed", None).T))[None]
+
+    with use_layout(make_mesh(MeshConfig(replica=1, **sizes))):
+        by_rows = partition_spec("batch")
+        loss = jax.shard_map(
+            loss_of,
+            in_specs=(partition_spec("embed", None), by_rows),
+            out_specs=by_rows,
+            check_vma=False,
+        )
+        gradient = jax.jit(jax.grad(lambda weight, rows: jnp.sum(loss(weight, rows))))
+        compiled = gradient.lower(weight, rows).compile()
+        found = compiled(weight, rows)
+    assert jnp.allclose(found, 2 * weight @ rows.T @ rows, rtol=1e-6)
+    # CPUs of several processes would be given wrong values by it.
+    assert "reduce-scatter" not in compiled.as_text()
