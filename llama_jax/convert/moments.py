@@ -39,8 +39,11 @@ def load_adamw(model, folder):
     said = json.loads(Path(folder, "optimizer/optimizer.json").read_text())
     weights = dict(model.named_parameters())
     adamw = torch.optim.AdamW(
-        [group | {"params": [weights[name] for name in group.pop("names")]}
-         for group in said["groups"]])
+        [
+            group | {"params": [weights[name] for name in group.pop("names")]}
+            for group in said["groups"]
+        ]
+    )
     for weight in weights.values():
         adamw.state[weight]["step"] = torch.tensor(float(said["updates"]))
     for file in Path(folder, "optimizer").glob("exp_avg*/*.safetensors"):
@@ -60,13 +63,17 @@ def save_adamw(adamw, model, folder, run=None):
     """Adds AdamW's moments to `folder`, which `model.save_pretrained` wrote."""
     names = {weight: name for name, weight in model.named_parameters()}
     for moment in ("exp_avg", "exp_avg_sq"):
-        tensors = {names[weight]: state[moment].float().contiguous()
-                   for weight, state in adamw.state.items()}
+        tensors = {
+            names[weight]: state[moment].float().contiguous()
+            for weight, state in adamw.state.items()
+        }
         Path(folder, "optimizer", moment).mkdir(parents=True)
         save_file(tensors, Path(folder, "optimizer", moment, "model.safetensors"))
-    groups = [{key: group[key] for key in ("lr", "betas", "eps", "weight_decay")}
-              | {"names": [names[weight] for weight in group["params"]]}
-              for group in adamw.param_groups]
+    groups = [
+        {key: group[key] for key in ("lr", "betas", "eps", "weight_decay")}
+        | {"names": [names[weight] for weight in group["params"]]}
+        for group in adamw.param_groups
+    ]
     updates = int(max(state["step"] for state in adamw.state.values()))
     said = {"format": 1, "updates": updates, "groups": groups, "run": run}
     Path(folder, "optimizer/optimizer.json").write_text(json.dumps(said))
