@@ -2,8 +2,8 @@
 
 Command:   llama-jax scaling ladder configs/ladders/small.py --out ladder --data demo_run/data
 Hardware:  2 CPU cores; 3.4e13 FLOPs (6ND) in all, those of the held-out documents not counted.
-Expected:  18 cooled runs, the largest size held out of the fit. Not finished yet: docs/scaling.md
-           has the losses of the first eight.
+Expected:  18 cooled runs; the largest size, held out of the fit, predicted at 5.354 nats per token
+           (5.290 to 5.426) and measured at 5.324. docs/scaling.md has every loss.
 """
 
 from llama_jax.config import (

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 from jaxtyping import Float
@@ -38,6 +39,8 @@ class Objective:
 
 
 CHINCHILLA = Objective()
+# Nats per token below which no text can be told from none.
+_NO_LIMIT = 1e-3
 # Gadre et al. 2024 (arXiv:2403.08540): least squares on the loss itself, exponents tied.
 OVERTRAIN = Objective(delta=1e3, tied=True, log_loss=False)
 
@@ -49,20 +52,29 @@ class Fit:
     Attributes:
         law: With the covariance of its constants, where there were resamples.
         objective: Its least value.
-        resamples: (A, B, E, alpha, beta) for each bootstrap resample; none where the runs are
-            fewer than twice the constants.
+        log_resamples: (log A, log B, log E, alpha, beta) for each bootstrap resample; none where
+            the runs are fewer than twice the constants.
         residuals: Measured minus fitted log loss of each run.
     """
 
     law: LossLaw
     objective: float
-    resamples: Float[np.ndarray, "R 5"]
+    log_resamples: Float[np.ndarray, "R 5"]
     residuals: Float[np.ndarray, "P"]
+
+    @property
+    def resamples(self) -> Float[np.ndarray, "R 5"]:
+        """(A, B, E, alpha, beta); infinite where runs that a resample left out had set them."""
+        with np.errstate(over="ignore"):
+            return np.concatenate(
+                [np.exp(self.log_resamples[:, :3]), self.log_resamples[:, 3:]], axis=1
+            )
 
     def losses(self, params: float, tokens: float) -> Float[np.ndarray, "R"]:
         """What each resample says of a run; none where there were no resamples."""
-        A, B, E, alpha, beta = self.resamples.T
-        return E + A * params**-alpha + B * tokens**-beta
+        log_A, log_B, log_E, alpha, beta = self.log_resamples.T
+        of_size = np.exp(log_A - alpha * np.log(params))
+        return np.exp(log_E) + of_size + np.exp(log_B - beta * np.log(tokens))
 
 
 def fit_loss(
@@ -108,7 +120,7 @@ def fit_loss(
     return Fit(
         law=law,
         objective=float(np.min(best.objective)),
-        resamples=np.concatenate([np.exp(vectors[1:, :3]), vectors[1:, 3:]], axis=1),
+        log_resamples=vectors[1:],
         residuals=np.log(runs.loss) - surface.log_loss(chosen)[0][0],
     )
 
@@ -149,6 +161,11 @@ def check_predictions(fit: Fit, held_out: Runs) -> list[Check]:
     return checks
 
 
+def standard_error(draws: Float[np.ndarray, "R"]) -> float:
+    """Of a constant, over resamples; infinite where one of them leaves it without a bound."""
+    return float(np.std(draws, ddof=1)) if np.isfinite(draws).all() else math.inf
+
+
 def resample_weights(count: int, resamples: int, seed: int) -> Float[np.ndarray, "R P"]:
     """How often each of `count` runs is drawn in each bootstrap resample.
 
@@ -178,11 +195,14 @@ def _descend(
 
 
 def _law(runs: Runs, vectors: np.ndarray, name: str) -> LossLaw:
-    A, B, E = (float(value) for value in np.exp(vectors[0, :3]))
+    # Where the runs show no limit of the loss, the optimum is at a log E without a bound.
+    A, B, E = (float(value) for value in np.maximum(np.exp(vectors[0, :3]), np.finfo(float).tiny))
     covariance = ()
     if len(vectors) > 2:
         covariance = tuple(tuple(map(float, row)) for row in np.cov(vectors[1:].T))
     about = provenance(runs, name)
+    if E < _NO_LIMIT:
+        about = dataclasses.replace(about, note="the runs show no limit of the loss: E is about 0")
     alpha, beta = float(vectors[0, 3]), float(vectors[0, 4])
     return LossLaw(about=about, A=A, B=B, E=E, alpha=alpha, beta=beta, covariance=covariance)
 

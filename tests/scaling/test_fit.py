@@ -1,5 +1,6 @@
 """Fits agree with published ones on the same data, and refuse what cannot be fitted."""
 
+import dataclasses
 import functools
 import re
 from pathlib import Path
@@ -163,3 +164,20 @@ def test_a_misspelt_column_is_answered_with_the_nearest(tmp_path):
 def test_compute_stands_in_for_tokens(tmp_path):
     (tmp_path / "runs.csv").write_text("params,flops,loss\n1e6,6e14,3\n")
     assert read_runs(tmp_path / "runs.csv").tokens == pytest.approx([1e8])
+
+
+def test_runs_without_a_limit_are_fitted_and_said_to_have_none():
+    params = np.repeat([3e5, 1e6, 3e6, 1e7], 3)
+    tokens = np.tile([1e5, 3e5, 1e6], 4)
+    fit = fit_loss(make_runs(params, tokens, 40 * tokens**-0.18 + 300 * params**-0.6), resamples=0)
+    assert 0 < fit.law.E < 1e-3 and "no limit" in fit.law.about.note
+    assert fit.law.beta == pytest.approx(0.18, rel=0.01)
+
+
+def test_a_resample_whose_constants_have_no_bound_still_says_a_loss():
+    runs = make_runs([1e6, 2e6, 4e6, 8e6, 3e6], [1e7, 4e7, 1e7, 3e7, 9e7], [5, 4.4, 4.6, 4, 3.9])
+    fit = fit_loss(runs, resamples=0)
+    wild = [1e3, 3.0, -1e4, 1e3 / np.log(1e6), 0.1]  # A overflows, A / N^alpha is 1
+    fit = dataclasses.replace(fit, log_resamples=np.array([wild]))
+    assert fit.losses(1e6, 1e7) == pytest.approx(1 + np.exp(3.0) * 1e7**-0.1)
+    assert np.isinf(fit.resamples[0, 0])

@@ -250,12 +250,14 @@ def _resamples(options: _Options, default: int) -> int:
 def _estimate(value: float, draws: Any) -> dict[str, Any]:
     import numpy as np
 
+    from llama_jax.scaling.fit import standard_error
+
     if not len(draws):
         return {"value": value}
     low, high = np.percentile(draws, [2.5, 97.5])
     return {
         "value": value,
-        "standard_error": float(np.std(draws, ddof=1)),
+        "standard_error": standard_error(draws),
         "interval_95": [float(low), float(high)],
     }
 

@@ -156,7 +156,7 @@ def _write_table(path: Path, results: list[dict[str, Any]]) -> None:
 def _judge(results: list[dict[str, Any]], options: _Options) -> dict[str, Any]:
     """Fits the smaller sizes, and compares its predictions with the larger ones."""
     from llama_jax.recipe import to_json
-    from llama_jax.scaling.fit import check_predictions, fit_loss
+    from llama_jax.scaling.fit import check_predictions, fit_loss, standard_error
     from llama_jax.scaling.pictures import plot_ladder
     from llama_jax.scaling.runs import make_runs
 
@@ -172,7 +172,12 @@ def _judge(results: list[dict[str, Any]], options: _Options) -> dict[str, Any]:
     plot_ladder(fitted, fit, aside, picture)
     return {
         "law": {name: getattr(law, name) for name in ("A", "B", "E", "alpha", "beta")},
-        "standard_errors": fit.resamples.std(axis=0, ddof=1).tolist() if len(fit.resamples) else [],
+        "standard_errors": [
+            error if math.isfinite(error := standard_error(draws)) else None
+            for draws in fit.resamples.T
+            if len(draws)
+        ],
+        "note": law.about.note,
         "runs_fitted": len(fitted),
         "diverged": [result["run"] for result in results if result["diverged"]],
         "predictions": [
@@ -187,7 +192,8 @@ def _judge(results: list[dict[str, Any]], options: _Options) -> dict[str, Any]:
 
 def _print(answer: dict[str, Any]) -> None:
     constants = ", ".join(f"{name} {value:.5g}" for name, value in answer["law"].items())
-    print(f"{answer['runs_fitted']} runs: {constants}")
+    note = f" ({answer['note']})" if answer["note"] else ""
+    print(f"{answer['runs_fitted']} runs: {constants}{note}")
     for check in answer["predictions"]:
         ends = check["interval_95"]
         told = f" ({ends[0]:.4f} to {ends[1]:.4f})" if ends else ""

@@ -133,13 +133,15 @@ def _isoflop(runs: "Runs") -> "FrontierFit | str":
 def _constants(fit: "Fit") -> str:
     import numpy as np
 
+    from llama_jax.scaling.fit import standard_error
+
     rows = []
     for i, name in enumerate(("A", "B", "E", "alpha", "beta")):
         draws = fit.resamples[:, i]
         told = ("", "")
         if len(draws):
             low, high = np.percentile(draws, [2.5, 97.5])
-            told = (f"{np.std(draws, ddof=1):.4g}", f"{low:.5g} to {high:.5g}")
+            told = (f"{standard_error(draws):.4g}", f"{low:.5g} to {high:.5g}")
         rows.append((name, f"{getattr(fit.law, name):.6g}", *told))
     return _table(("", "value", "standard error", "95% interval"), rows)
 
