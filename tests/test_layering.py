@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOUNDATION = {
     "atomic",
+    "cache",
     "remote",
     "checksum",
     "units",
@@ -23,7 +24,8 @@ PEERS = {"data", "checkpoint", "convert", "infer", "observe", "scaling", "aot"}
 CENTRE = FOUNDATION | {"sharding", "ops", "model"}
 MAY_IMPORT = {
     "atomic": set(),
-    "remote": {"atomic"},
+    "cache": set(),
+    "remote": {"atomic", "cache"},
     "checksum": set(),
     "units": set(),
     "plain_text": set(),

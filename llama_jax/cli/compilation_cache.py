@@ -1,7 +1,8 @@
 """Compiled programs, kept from one command to the next."""
 
 import os
-from pathlib import Path
+
+from llama_jax.cache import cache_folder
 
 
 def enable_compilation_cache() -> None:
@@ -12,8 +13,7 @@ def enable_compilation_cache() -> None:
     import jax
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(Path(base) / "llama_jax" / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder("xla")))
     # Small programs too: there are many of them, and on CPU each takes its time.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

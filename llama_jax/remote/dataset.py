@@ -6,11 +6,11 @@
 Samples come from all over a dataset, so sooner or later each shard that training sees is here.
 """
 
-import hashlib
 import os
 from pathlib import Path
 
 from llama_jax.atomic import write_atomically
+from llama_jax.cache import cache_folder
 from llama_jax.remote.objects import Objects, Url, is_remote
 
 _NOTE = "bucket_url"
@@ -31,9 +31,7 @@ def local_dataset(directory: str) -> str:
         return directory
     url = Url(directory)
     objects = Objects(url)
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    key = hashlib.sha256(str(url).encode()).hexdigest()[:12]
-    folder = base / "llama_jax" / "data" / f"{url.name}-{key}"
+    folder = cache_folder("data") / url.key
     names = [name for name in objects.names() if _SHARD not in name]
     for name, content in zip(names, objects.read_all(names), strict=True):
         path = folder / name

@@ -8,13 +8,12 @@ A run keeps its small files like this: programs append to files, which objects c
 checkpoints stay in the bucket; the folder has a file of that name which says where they are.
 """
 
-import hashlib
 import math
-import os
 import shutil
 from pathlib import Path
 
 from llama_jax.atomic import write_atomically
+from llama_jax.cache import cache_folder
 from llama_jax.remote.objects import Objects, Url
 
 CHECKPOINTS = "checkpoints"
@@ -57,9 +56,7 @@ class Mirror:
             if content is None or (path.is_file() and path.read_bytes().startswith(content)):
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f"{path.name}.partial")
-            partial.write_bytes(content)
-            partial.replace(path)
+            write_atomically(path, content)
             self._stored[name] = _signature(path)
         write_atomically(self.folder / CHECKPOINTS, f"{self.url / CHECKPOINTS}\n")
 
@@ -100,9 +97,7 @@ def mirror_folder(url: Url, part: str) -> Path:
         url: Of the run.
         part: Who keeps them; each has a folder of its own.
     """
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    key = hashlib.sha256(str(url).encode()).hexdigest()[:12]
-    return base / "llama_jax" / "runs" / f"{url.name}-{key}" / part
+    return cache_folder("runs") / url.key / part
 
 
 def _signature(path: Path) -> tuple[int, int]:

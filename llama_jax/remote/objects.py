@@ -13,6 +13,7 @@ speaks S3, `AWS_REGION` its region; `TENSORSTORE_GCS_HTTP_URL` another that spea
 Source: https://google.github.io/tensorstore/kvstore/s3/index.html and .../gcs/index.html.
 """
 
+import hashlib
 import os
 import re
 from collections import deque
@@ -37,6 +38,11 @@ class Url(PurePosixPath):
 
     def __str__(self) -> str:
         return super().__str__().replace(":/", "://", 1)
+
+    @property
+    def key(self) -> str:
+        """A name for a folder of this machine that no other place has."""
+        return f"{self.name}-{hashlib.sha256(str(self).encode()).hexdigest()[:12]}"
 
 
 def is_remote(path: str | PurePath) -> bool:
@@ -72,10 +78,13 @@ class Objects:
         self._store = _done(tensorstore.KvStore.open(self.spec), f"{url} could not be opened")
 
     def names(self, *, skip: str = "") -> list[str]:
-        """Names of the objects, sorted.
+        """Names of the objects, sorted; those that consoles make for folders are left out.
 
         Args:
             skip: What begins like this is not asked for.
+
+        Raises:
+            StorageError: If the bucket cannot be listed, or a name leads out of any folder.
         """
         from tensorstore import KvStore
 
@@ -85,8 +94,13 @@ class Objects:
             spans = [KvStore.KeyRange("", skip), KvStore.KeyRange(after, "")]
         found = [_done(self._store.list(span), f"{self.url} could not be listed") for span in spans]
         names = {name.decode() for names in found for name in names}
+        if outside := [name for name in names if name[:1] == "/" or ".." in name.split("/")]:
+            raise StorageError(
+                f"{self.url} has an object {outside[0]!r}, which is no path: move it."
+            )
         # Not every store keeps to the span.
-        return sorted(name for name in names if not (skip and name.startswith(skip)))
+        kept = (name for name in names if not (skip and name.startswith(skip)))
+        return sorted(name for name in kept if name and not name.endswith("/"))
 
     def read(self, name: str) -> bytes | None:
         """Content of an object; None where there is none."""

@@ -14,11 +14,13 @@ Source: `jax.distributed.initialize`, which reads the last two (JAX 0.10).
 import contextlib
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 _OURS = ("LLAMA_JAX_COORDINATOR", "LLAMA_JAX_NUM_PROCESSES", "LLAMA_JAX_PROCESS_ID")
+_PARTING_SECONDS = 5.0
 
 
 def join(environment: Mapping[str, str] = os.environ) -> None:
@@ -69,7 +71,9 @@ def failing_alone() -> Iterator[None]:
     """Ends this process at once if it fails among several, so that whoever started all can know.
 
     Python's own end would first meet the others at a barrier, and they may be waiting for this
-    one in a step. The code is 2 where a request was wrong, else 1.
+    one in a step. The code is 2 where a request was wrong, else 1. What is wrong with a request is
+    mostly so for all, and the end of the first process aborts the others: it gives them a moment
+    to say so too.
     """
     import jax
 
@@ -88,7 +92,24 @@ def failing_alone() -> Iterator[None]:
             traceback.print_exception(failure)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(2 if isinstance(failure, ValueError) else 1)
+        refused = isinstance(failure, ValueError)
+        if refused:
+            with contextlib.suppress(jax.errors.JaxRuntimeError):
+                _hear_the_others_refuse()
+        os._exit(2 if refused else 1)
+
+
+def _hear_the_others_refuse() -> None:
+    import jax
+
+    from llama_jax.train.hosts import Hosts
+
+    hosts, end = Hosts(), time.monotonic() + _PARTING_SECONDS
+    hosts.tell("refused", True)
+    while is_first() and time.monotonic() < end:
+        if len(hosts.heard("refused")) == jax.process_count():
+            return
+        time.sleep(0.05)
 
 
 def is_first() -> bool:

@@ -154,6 +154,8 @@ def amazon() -> Iterator[Gateway]:
     emulator.start()
     try:
         with _gateway(emulator.get_host_and_port()[1]) as gateway:
+            # What an earlier emulator of this process was given is still there.
+            gateway.ask("POST", "/moto-api/reset")
             gateway.ask("PUT", f"/{BUCKET}")
             yield gateway
     finally:

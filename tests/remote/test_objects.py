@@ -1,5 +1,7 @@
 """Objects are whole or absent, are written on conditions, and survive a store that often fails."""
 
+import types
+
 import pytest
 
 from llama_jax.remote.objects import ABSENT, Objects, StorageError, Url, is_remote, located
@@ -33,6 +35,23 @@ def test_objects_are_listed_below_their_place_alone(store, objects):
     assert list(objects.read_all(["b", "none", "a/1"])) == [b"b", None, b"a/1"]
     objects.delete(["b", "none"])
     assert objects.names() == ["a/1", "checkpoints/5/x"] and objects.read("b") is None
+
+
+def test_what_a_console_makes_for_a_folder_is_no_object(store, objects):
+    objects.write_all([("a/1", b"1"), ("a/", b" "), ("folder/", b" ")])
+    assert objects.names() == ["a/1"]
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a/../../b", "/etc/passwd"])
+def test_an_object_whose_name_leads_out_of_a_folder_is_refused(tmp_path, monkeypatch, name):
+    class Hostile:
+        def list(self, span):
+            return types.SimpleNamespace(result=lambda: [name.encode(), b"config.json"])
+
+    objects = Objects(Url("s3://bucket/run"))
+    monkeypatch.setattr(objects, "_store", Hostile())
+    with pytest.raises(StorageError, match="which is no path"):
+        objects.names()
 
 
 def test_a_write_on_a_condition_is_done_only_while_it_holds(objects):

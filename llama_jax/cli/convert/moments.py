@@ -42,8 +42,7 @@ def open_moments(run_dir: Path, config: RunConfig, saved: "Checkpoint", dtype: s
     from llama_jax.checkpoint.layer_reader import saved_arrays
     from llama_jax.convert.moments import MOMENTS, Moments, Place
 
-    checkpoints = Checkpointer(run_dir / "checkpoints", read_only=True)
-    folder = checkpoints.directory / str(saved.step)
+    folder = run_dir / "checkpoints" / str(saved.step)
 
     def read(moment: str) -> "dict[str, SavedArray]":
         return dict(saved_arrays(folder, f"{_ADAM}.{moment}."))
@@ -53,7 +52,8 @@ def open_moments(run_dir: Path, config: RunConfig, saved: "Checkpoint", dtype: s
     # Files of one layer each are compared with their checksums as they are read.
     arrays = [array for moment in opened.values() for array in moment.values()]
     if any(array.layer_file(0) is None for array in arrays):
-        checkpoints.verify(saved.step, deep=True)
+        with Checkpointer(folder.parent, read_only=True) as checkpointer:
+            checkpointer.verify(saved.step, deep=True)
     (count,) = (array for _, array in saved_arrays(folder, f"{_ADAM}.count"))
     rate = make_schedule(config.schedule, peak_lr=rule.peak_lr, num_steps=config.train.num_steps)
     return Moments(

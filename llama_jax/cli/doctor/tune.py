@@ -7,7 +7,6 @@ devices. What was compiled is kept, so that a search that was stopped goes on.
 import dataclasses
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_jax.aot.compile import DoesNotFit
+from llama_jax.cache import cache_folder
 from llama_jax.cli.doctor.page import describe, document
 from llama_jax.cli.doctor.run import Request, examine, plan_request
 from llama_jax.config import MeshConfig, RunConfig
@@ -69,7 +69,7 @@ def tune(request: Request, *, rows: float, as_json: bool) -> int:
     if config.mesh == MeshConfig(replica=config.mesh.replica):  # the recipe names no split
         slices = Slices(pod=pod, count=request.machine.num_slices)
         config = dataclasses.replace(config, mesh=mesh_over(slices))
-    attempt = Attempts(pod, request.machine.num_slices, _cache_folder())
+    attempt = Attempts(pod, request.machine.num_slices, cache_folder("doctor"))
     trials = list(search(config, rows, attempt))
     fitting = [trial for trial in trials if trial.fits]
     if not fitting:
@@ -226,11 +226,6 @@ def _print(request: Request, trials: list[Trial]) -> None:
     console.print(table)
     console.print("green: nothing that was tried is both faster and smaller; all are predictions")
     console.print(f"\nuse: {best[0].overrides}", style="bold")
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "llama_jax" / "doctor"
 
 
 def _installed(name: str) -> bool:
