@@ -13,6 +13,7 @@ Source: `jax.distributed.initialize`, which reads the last two (JAX 0.10).
 
 import contextlib
 import os
+import socket
 import sys
 import time
 import traceback
@@ -52,6 +53,18 @@ def find_arguments(environment: Mapping[str, str]) -> dict[str, Any] | None:
     if cluster or _tasks_of_slurm(environment) > 1 or _hosts_of_tpu(environment) > 1:
         return {}
     return None
+
+
+def hold_port() -> socket.socket:
+    """A free port of this machine that nobody else is given while the socket is open.
+
+    It does not listen; the first process of a run may, at the same port, for gRPC shares its ports
+    (SO_REUSEPORT). A port that was merely found free may be another's before a process begins.
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    holder.bind(("", 0))
+    return holder
 
 
 def meet() -> None:

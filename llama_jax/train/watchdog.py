@@ -137,6 +137,6 @@ class Watchdog:
         silent = [
             str(index)
             for index in range(jax.process_count())
-            if after.get(index) == before.get(index)
+            if index != jax.process_index() and after.get(index) == before.get(index)
         ]
         return f"; silent: process {', '.join(silent)}" if silent else "; all processes live"

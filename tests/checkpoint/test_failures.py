@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -16,6 +15,8 @@ import pytest
 
 from llama_jax.checkpoint import Checkpointer, CheckpointError
 from llama_jax.config import CheckpointConfig
+from llama_jax.train.processes import hold_port
+from tests.train.conftest import PATIENCE_SECONDS
 
 KEEP_ALL = CheckpointConfig(keep_last=100)
 ONE_MB = 1 << 20
@@ -141,7 +142,7 @@ def start(code, *args):
 
 
 def test_a_write_that_the_system_refuses_keeps_the_last_good_one(tmp_path):
-    output, _ = start(LIMITED, tmp_path).communicate(timeout=120)
+    output, _ = start(LIMITED, tmp_path).communicate(timeout=PATIENCE_SECONDS)
     assert "File too large" in output
     assert "4.19 MB" in output
     assert "Step 1 is the last good one" in output
@@ -188,7 +189,9 @@ TWO_HOSTS = """
     from llama_jax.checkpoint import Checkpointer
     from llama_jax.config import CheckpointConfig, MeshConfig
     from llama_jax.sharding import make_mesh
+    from llama_jax.train.processes import meet
 
+    meet()
     sharding = NamedSharding(make_mesh(MeshConfig(fsdp=4)), P("fsdp"))
     numbers = np.arange(64, dtype=np.float32).reshape(16, 4)
 
@@ -208,11 +211,10 @@ TWO_HOSTS = """
 
 @pytest.mark.slow
 def test_a_checkpoint_of_two_hosts_is_restored_on_one(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    hosts = [start(TWO_HOSTS, tmp_path, i, address) for i in range(2)]
-    assert [host.wait(timeout=120) for host in hosts] == [0, 0]
+    with hold_port() as held:
+        address = f"127.0.0.1:{held.getsockname()[1]}"
+        hosts = [start(TWO_HOSTS, tmp_path, i, address) for i in range(2)]
+        assert [host.wait(timeout=PATIENCE_SECONDS) for host in hosts] == [0, 0]
     with Checkpointer(tmp_path, read_only=True) as checkpointer:
         assert checkpointer.steps() == [2, 3]
         checkpointer.verify(3, deep=True)

@@ -1,7 +1,6 @@
 """Evaluation and generation say on two processes what they say on one with as many devices."""
 
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from llama_jax.checkpoint.checkpointer import Checkpointer
 from llama_jax.config import MeshConfig
 from llama_jax.recipe import to_json
 from llama_jax.sharding import make_mesh, use_layout
+from llama_jax.train.processes import hold_port
 from tests.infer.saved_run import random_params, write_run
 from tests.train.conftest import (  # noqa: F401 (fixtures)
     PATIENCE_SECONDS,
@@ -27,26 +27,24 @@ pytestmark = pytest.mark.slow
 
 def answers(command: Command, count: int, *arguments: object) -> list[tuple[int, str, str]]:
     """Exit code, stdout and stderr of each of so many processes, with two devices in all."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    several = {
-        "LLAMA_JAX_COORDINATOR": address,
-        "LLAMA_JAX_NUM_PROCESSES": str(count),
-        "JAX_NUM_CPU_DEVICES": str(2 // count),
-        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
-    }
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "llama_jax.cli.main", *map(str, arguments)],
-            env=command.environment | several | {"LLAMA_JAX_PROCESS_ID": str(index)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(count)
-    ]
-    told = [process.communicate(timeout=PATIENCE_SECONDS) for process in started]
+    with hold_port() as held:
+        several = {
+            "LLAMA_JAX_COORDINATOR": f"127.0.0.1:{held.getsockname()[1]}",
+            "LLAMA_JAX_NUM_PROCESSES": str(count),
+            "JAX_NUM_CPU_DEVICES": str(2 // count),
+            "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
+        }
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-m", "llama_jax.cli.main", *map(str, arguments)],
+                env=command.environment | several | {"LLAMA_JAX_PROCESS_ID": str(index)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for index in range(count)
+        ]
+        told = [process.communicate(timeout=PATIENCE_SECONDS) for process in started]
     return [(p.returncode, *said) for p, said in zip(started, told, strict=True)]
 
 

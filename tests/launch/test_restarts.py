@@ -2,7 +2,7 @@
 
 import pytest
 
-from llama_jax.cli.launch.restarts import Ending, Restarts
+from llama_jax.cli.launch.restarts import Ending, Restarts, find_cause
 
 
 def ending(*codes: int, step: int = 0, first: int = 0) -> Ending:
@@ -23,6 +23,23 @@ def ending(*codes: int, step: int = 0, first: int = 0) -> Ending:
 )
 def test_what_codes_say_together(codes, kind):
     assert ending(*codes).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("codes", "cause"),
+    [
+        ({}, 0),
+        ({1: 0, 0: 0}, 1),
+        ({1: -6, 0: -9}, 0),  # one that was killed is seen after the one that it took along
+        ({0: 1, 1: -9}, 1),
+        ({1: -6, 0: 1}, 0),
+        ({2: -11, 0: 1}, 2),
+        ({2: 0, 1: 75, 0: 1}, 0),
+        ({1: 1, 0: 1}, 1),
+    ],
+)
+def test_the_cause_is_found_in_whatever_order_ends_are_seen(codes, cause):
+    assert find_cause(codes) == cause
 
 
 def test_a_crash_is_described_by_the_process_that_was_first():

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import random
 import shutil
 import signal
 import socket
@@ -69,22 +70,29 @@ def slurm(tmp_path, monkeypatch):
         pytest.skip("needs root and Debian's slurmctld, slurmd and slurm-client")
     folder = tmp_path / "slurm"
     (folder / "state").mkdir(parents=True)
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        ports = {"controller": one.getsockname()[1], "daemon": other.getsockname()[1]}
+    ports = dict(zip(("controller", "daemon"), quiet_ports(2), strict=True))
     host = socket.gethostname().partition(".")[0]
     (folder / "slurm.conf").write_text(CONFIG.format(host=host, folder=folder, **ports))
     monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
     for daemon in daemons:
         subprocess.run([daemon], check=True)
-        time.sleep(1)
     wait_until(lambda: "idle" in ask("sinfo", "--noheader", "--format=%T"))
     yield
     subprocess.run(["scancel", "--user=root"], check=False)
     for daemon in reversed(daemons):
         with contextlib.suppress(OSError, ValueError):
             os.kill(int((folder / f"{daemon}.pid").read_text()), signal.SIGTERM)
+
+
+def quiet_ports(count: int) -> list[int]:
+    """Free ports below those that the system gives to whoever asks for any."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            found += [port] * (port not in found)
+    return found
 
 
 def ask(*command: str) -> str:

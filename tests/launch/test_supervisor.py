@@ -6,15 +6,21 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
 from llama_jax.cli.launch import main
 from llama_jax.cli.launch.state import LaunchState, process_state, standing_of
 from llama_jax.cli.launch.supervisor import Command, Supervisor
+from tests.train.conftest import PATIENCE_SECONDS
 
 # Makes a step of progress for each attempt, as a run does.
 STEP = 'n=$(wc -l < metrics.jsonl); echo "{\\"step\\": $((n + 1))}" >> metrics.jsonl; '
+
+
+# Of a process whose number lies in the file `other`: the launcher has seen its end.
+SEEN = "until test -s other; do sleep 0.05; done; while kill -0 $(cat other); do sleep 0.05; done; "
 
 
 @pytest.fixture
@@ -32,7 +38,7 @@ def supervise(tmp_path, monkeypatch):
             tmp_path,
             lambda: [Command(argv=["sh", "-c", script]) for script in scripts],
             max_restarts=max_restarts,
-            stop_seconds=60,
+            stop_seconds=PATIENCE_SECONDS,
             restart_preempted=restart_preempted,
         )
         code = supervisor.run()
@@ -58,11 +64,15 @@ def test_one_that_is_killed_takes_the_others_down_and_all_start_again(supervise)
     assert waits == [1, 1]
 
 
-def test_one_that_was_killed_is_named_though_another_ended_before_it(supervise):
-    once = f"{STEP} test $n = 1 || "
-    _, state, _ = supervise(
-        once + "exit 1", "test -e again || { touch again; sleep 0.1; kill -9 $$; }"
-    )
+@pytest.mark.parametrize("end", ["exit 1", "kill -ABRT $$"])
+def test_one_that_was_killed_is_named_though_the_end_of_another_was_seen_first(
+    supervise, monkeypatch, end
+):
+    monkeypatch.setattr("llama_jax.cli.launch.supervisor._SETTLE_SECONDS", PATIENCE_SECONDS)
+    first = f"{STEP} test $n = 1 || {{ echo $$ > number; mv number other; {end}; }}"
+    second = f"test -e again || {{ touch again; {SEEN} kill -9 $$; }}"
+    code, state, _ = supervise(first, second)
+    assert (code, state.attempt) == (0, 2)
     assert "process 1 was killed by SIGKILL" in state.incidents[0]["what"]
 
 
@@ -99,16 +109,17 @@ def test_one_that_ends_late_is_no_success(supervise, monkeypatch):
 
 
 def test_a_signal_is_passed_on_and_the_save_waited_for(supervise, tmp_path):
-    save = "trap 'sleep 0.3; echo saved; exit 75' TERM; touch ready; while :; do sleep 0.05; done"
+    save = "trap 'sleep 0.3; echo saved; exit 75' TERM; touch {}; while :; do sleep 0.05; done"
+    ready = [tmp_path / "ready-0", tmp_path / "ready-1"]
 
     def stop():
-        while not (tmp_path / "ready").exists():
-            pass
+        while not all(path.exists() for path in ready):
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=stop, daemon=True).start()
     before = signal.getsignal(signal.SIGTERM)
-    code, state, _ = supervise(save, save)
+    code, state, _ = supervise(*(save.format(path.name) for path in ready))
     assert (code, state.phase, state.attempt) == (75, "stopped", 1)
     for index in range(2):
         assert "saved" in (tmp_path / f"logs/process-{index}.log").read_text()

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from llama_jax.config import (
 )
 from llama_jax.observe.writers import read_metrics
 from llama_jax.train.history import documents_seen
+from llama_jax.train.processes import hold_port
 from tests.train.conftest import PATIENCE_SECONDS
 from tests.train.test_loop import saved_arrays, wait_for_step
 from tests.train.tiny_run import COMPILE_QUICKLY, tiny_config
@@ -67,13 +69,16 @@ class Processes:
 
     folder: Path
     cache: Path
+    port: int
 
-    def start(self, config: RunConfig, run_dir: Path, count: int) -> list[subprocess.Popen[str]]:
-        path = self.folder / "recipe.json"
-        path.write_text(recipe.to_json(config))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
+    def start(
+        self, config: RunConfig | Path, run_dir: Path, count: int
+    ) -> list[subprocess.Popen[str]]:
+        """Starts a run of a config, or of a recipe."""
+        path = self.folder / "recipe.json" if isinstance(config, RunConfig) else config
+        if isinstance(config, RunConfig):
+            path.write_text(recipe.to_json(config))
+        address = f"127.0.0.1:{self.port}"
         command = [sys.executable, "-c", textwrap.dedent(TRAIN), path, run_dir]
         return [
             subprocess.Popen(
@@ -105,8 +110,22 @@ def finish(processes: list[subprocess.Popen[str]]) -> list[dict]:
 
 
 @pytest.fixture
-def processes(tmp_path, compile_cache) -> Processes:
-    return Processes(tmp_path, compile_cache)
+def processes(tmp_path, compile_cache) -> Iterator[Processes]:
+    with hold_port() as held:
+        yield Processes(tmp_path, compile_cache, held.getsockname()[1])
+
+
+@pytest.mark.parametrize("listens_at", ["127.0.0.1", "0.0.0.0"])
+def test_a_port_that_is_held_is_given_to_nobody_else_and_can_be_listened_at(listens_at):
+    with hold_port() as held, socket.socket() as other, socket.socket() as ours:
+        port = held.getsockname()[1]
+        with pytest.raises(OSError, match="in use"):
+            other.bind((listens_at, port))
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        ours.bind((listens_at, port))
+        ours.listen()
+        with socket.create_connection(("127.0.0.1", port)), ours.accept()[0]:
+            pass
 
 
 def assert_same_run(one: Path, two: Path, config: RunConfig) -> None:

@@ -7,16 +7,18 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import pytest
 
+from llama_jax.cli.launch.state import process_state
 from llama_jax.config import GuardConfig
 from llama_jax.observe.incidents import read_incidents
 from llama_jax.train.hosts import Hosts
 from llama_jax.train.watchdog import Watchdog
 from tests.train.conftest import PATIENCE_SECONDS
 from tests.train.test_loop import wait_for_step
-from tests.train.test_processes import Processes
+from tests.train.test_processes import processes  # noqa: F401 (fixture)
 from tests.train.tiny_run import tiny_config
 
 QUICK = GuardConfig(step_deadline_seconds=0.1, other_deadline_seconds=0.4)
@@ -41,7 +43,7 @@ def test_a_step_that_does_not_end_is_named_with_the_stacks_of_all_threads(tmp_pa
     codes, ended = ends
     with Watchdog(tmp_path, QUICK, Hosts()) as watchdog:
         watchdog.expect(11, "update 12")
-        assert ended.wait(60)
+        assert ended.wait(PATIENCE_SECONDS)
     assert codes == [1]
     told = capfd.readouterr().err
     for words in ("process 0 of 1", f"pid {os.getpid()}", "update 12 did not end within 0.1 s"):
@@ -104,22 +106,23 @@ def test_no_deadline_waits_for_ever(tmp_path, ends, monkeypatch):
     assert not codes
 
 
+# On a busy machine an earlier update might take as long as the deadline: they have none.
+FROM_UPDATE_11_ON = """
+from llama_jax.train import watchdog
+
+def expect(self, step, what, *, long=False, expected=watchdog.Watchdog.expect):
+    expected(self, step, what, long=long)
+    if step < 10:
+        self._task = self._task._replace(within_seconds=0.0)
+
+watchdog.Watchdog.expect = expect
+watchdog._LONGEST_TICK_SECONDS = 0.1
+"""
 HANGS = """
     import pathlib, sys, time
     from llama_jax.data.dataset import Dataset
     from llama_jax.recipe import load_recipe
-    from llama_jax.train import watchdog
     from llama_jax.train.loop import train
-
-    # On a busy machine another update might take as long as the deadline: they have none.
-    expected = watchdog.Watchdog.expect
-    def expect(self, step, what, *, long=False):
-        expected(self, step, what, long=long)
-        if what != "update 11":
-            self._task = self._task._replace(within_seconds=0.0)
-
-    watchdog.Watchdog.expect = expect
-    watchdog._LONGEST_TICK_SECONDS = 0.1
 
     really = Dataset.batch
     def batch(self, first_sample):
@@ -136,7 +139,13 @@ def test_a_run_whose_data_hang_ends_at_its_deadline_and_says_where(llama_jax, co
     config = tiny_config(data__directory=str(corpus), guards=guards)
     run_dir = llama_jax.folder / "run"
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(HANGS), llama_jax.recipe(config), run_dir],
+        [
+            sys.executable,
+            "-c",
+            FROM_UPDATE_11_ON + textwrap.dedent(HANGS),
+            llama_jax.recipe(config),
+            run_dir,
+        ],
         env=llama_jax.environment,
         capture_output=True,
         text=True,
@@ -150,16 +159,27 @@ def test_a_run_whose_data_hang_ends_at_its_deadline_and_says_where(llama_jax, co
 
 
 @pytest.mark.slow
-def test_of_two_processes_the_one_that_was_stopped_is_named(llama_jax, corpus, tmp_path):
+def test_of_two_processes_the_one_that_was_stopped_is_named(
+    llama_jax,
+    processes,  # noqa: F811
+    corpus,
+    tmp_path,
+):
     config = dataclasses.replace(
         tiny_config(data__directory=str(corpus), train__num_steps=100_000),
         # Not near 30 s, after which the devices of a CPU give up waiting by themselves.
-        guards=GuardConfig(step_deadline_seconds=12.0),
+        guards=GuardConfig(step_deadline_seconds=3.0),
     )
-    first, second = Processes(tmp_path, llama_jax.cache).start(config, tmp_path / "run", 2)
+    recipe, hold = llama_jax.held_recipe(config)
+    recipe.write_text(recipe.read_text() + FROM_UPDATE_11_ON)
+    hold.after(10)
+    first, second = processes.start(recipe, tmp_path / "run", 2)
     try:
         wait_for_step(tmp_path / "run", 8, first)
         second.send_signal(signal.SIGSTOP)
+        while process_state(second.pid) != "stopped":
+            time.sleep(0.01)
+        hold.release()
         _, told = first.communicate(timeout=PATIENCE_SECONDS)
     finally:
         second.kill()

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from llama_jax.cli.recipe_args import parse_recipe
 from llama_jax.config import RunConfig
+from llama_jax.train.processes import hold_port
 
 _DESCRIPTION = """Kills a run and starts it again, and compares it with one that was left alone.
 
@@ -176,22 +176,20 @@ class _Trial:
         saved = f"checkpoints/{_SAVE_EVERY}"
         shutil.copytree(straight / saved, run / saved)
         shutil.copy(straight / "config.json", run)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
         several: dict[str, str] = {}
         processes = []
-        for index, extra in enumerate(flags):
-            if len(flags) > 1:
-                several = {
-                    "LLAMA_JAX_COORDINATOR": address,
-                    "LLAMA_JAX_NUM_PROCESSES": str(len(flags)),
-                    "LLAMA_JAX_PROCESS_ID": str(index),
-                    "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
-                }
-            here = several | {"JAX_NUM_CPU_DEVICES": str(devices // len(flags))}
-            processes.append(self._start(run, *extra, environment=here))
-        return self._finish(processes)
+        with hold_port() as held:
+            for index, extra in enumerate(flags):
+                if len(flags) > 1:
+                    several = {
+                        "LLAMA_JAX_COORDINATOR": f"127.0.0.1:{held.getsockname()[1]}",
+                        "LLAMA_JAX_NUM_PROCESSES": str(len(flags)),
+                        "LLAMA_JAX_PROCESS_ID": str(index),
+                        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
+                    }
+                here = several | {"JAX_NUM_CPU_DEVICES": str(devices // len(flags))}
+                processes.append(self._start(run, *extra, environment=here))
+            return self._finish(processes)
 
     def _start(
         self,

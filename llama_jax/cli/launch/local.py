@@ -2,13 +2,13 @@
 
 import dataclasses
 import shlex
-import socket
 import sys
 
 from llama_jax.cli.launch.job import Job, parse_job
 from llama_jax.cli.launch.preflight import check_here
 from llama_jax.cli.launch.state import LOGS, LaunchState
 from llama_jax.cli.launch.supervisor import Command, Supervisor
+from llama_jax.train.processes import hold_port
 
 USAGE = """usage: llama-jax launch local RECIPE [--processes N] [--devices-per-process M]
            [--max-restarts N] [--stop-seconds S] [--dry-run] [any flag of llama-jax train]
@@ -55,14 +55,16 @@ def main(argv: list[str]) -> int:
     state = LaunchState(
         platform=job.platform, name=job.name, run_dir=str(job.run_dir), argv=list(job.argv)
     )
-    supervisor = Supervisor(
-        state,
-        job.run_dir,
-        lambda: commands(job, options, f"127.0.0.1:{_free_port()}"),
-        max_restarts=options.max_restarts,
-        stop_seconds=options.stop_seconds,
-    )
-    return supervisor.run()
+    with hold_port() as held:
+        coordinator = f"127.0.0.1:{held.getsockname()[1]}"
+        supervisor = Supervisor(
+            state,
+            job.run_dir,
+            lambda: commands(job, options, coordinator),
+            max_restarts=options.max_restarts,
+            stop_seconds=options.stop_seconds,
+        )
+        return supervisor.run()
 
 
 def commands(job: Job, options: Options, coordinator: str) -> list[Command]:
@@ -92,9 +94,3 @@ def _script(job: Job, options: Options) -> str:
         argv = ["llama-jax", *command.argv[3:]]
         lines.append(f"{' '.join(environment)} \\\n  {shlex.join(argv)} >> {log} 2>&1 &")
     return "\n".join([*lines, "wait  # PORT is a free one"])
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

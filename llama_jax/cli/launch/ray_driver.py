@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from llama_jax.cli.launch.restarts import DONE, PREEMPTED, REFUSED
+from llama_jax.train.processes import hold_port
 
 _POLL_SECONDS = 0.2
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -51,13 +52,13 @@ class Host:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._held: socket.socket | None = None
 
     def address(self) -> str:
-        """A free port of this node."""
+        """A free port of this node, held as long as the actor lives."""
         ray: Any = importlib.import_module("ray")
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+        self._held = hold_port()
+        return f"{ray.util.get_node_ip_address()}:{self._held.getsockname()[1]}"
 
     def start(self, argv: list[str], environment: dict[str, str], log: str) -> None:
         """Starts the process."""

@@ -8,6 +8,9 @@ from typing import Literal
 DONE, REFUSED, PREEMPTED = 0, 2, 75
 _CRASHES_AT_A_STEP = 3
 _LONGEST_WAIT_SECONDS = 60.0
+# Nobody dies of SIGKILL because another failed; the end of the first process aborts the others.
+_BLAME = {DONE: 0, PREEMPTED: 1, -signal.SIGABRT: 2, -signal.SIGKILL: 4}
+_BLAME_OF_OTHERS = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,7 +19,7 @@ class Ending:
 
     Attributes:
         codes: Exit code of each process, or minus the signal that killed it.
-        first: Process that ended badly before the others; 0 where none did.
+        first: Process for whose sake the others ended; 0 where none did badly.
         step: Last step that was reported.
     """
 
@@ -39,6 +42,16 @@ class Ending:
             return f"done at step {self.step:,}"
         how = describe_code(self.codes.get(self.first, 1))
         return f"{self.kind}: process {self.first} {how}, after step {self.step:,}"
+
+
+def find_cause(codes: Mapping[int, int]) -> int:
+    """The process for whose sake the others ended; 0 where none did badly.
+
+    Args:
+        codes: Of processes that ended by themselves, in the order in which that was seen. It is
+            not always the order in which they did.
+    """
+    return max(codes, key=lambda index: _BLAME.get(codes[index], _BLAME_OF_OTHERS), default=0)
 
 
 def describe_code(code: int) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
-from llama_jax.cli.launch.restarts import DONE, PREEMPTED, Ending, Restarts
+from llama_jax.cli.launch.restarts import DONE, PREEMPTED, Ending, Restarts, find_cause
 from llama_jax.cli.launch.state import (
     LOGS,
     LaunchState,
@@ -139,16 +139,11 @@ class Supervisor:
     def _watch(self) -> Ending:
         """Waits until all have ended, and makes them end where one has failed."""
         codes: dict[int, int] = {}
-        first, deadline, passed_on = 0, float("inf"), 0
+        deadline, passed_on = float("inf"), 0
         while len(codes) < len(self._workers):
             for worker in self._workers:
                 code = None if worker.index in codes else worker.process.poll()
                 if code is not None:
-                    # Nobody dies of SIGKILL because another failed: that one was first, even
-                    # where the others' end was seen before its own.
-                    killed = code == -signal.SIGKILL and codes.get(first) != code
-                    if code != DONE and (killed or not any(codes.values())):
-                        first = worker.index
                     codes[worker.index] = code
                     deadline = min(deadline, time.monotonic() + self._patience(code))
             if self._signals > passed_on:
@@ -160,6 +155,7 @@ class Supervisor:
                 break
             self._show()
             time.sleep(_POLL_SECONDS)
+        first = find_cause(codes)
         self._kill(codes)
         self._show()
         return Ending(codes=codes, first=first, step=standing_of(self._run_dir).step)
@@ -168,7 +164,7 @@ class Supervisor:
         """Seconds that the others have after one ended."""
         if code in (DONE, PREEMPTED):
             return self._stop_seconds
-        return 0.0 if code < 0 and not self._signals else _SETTLE_SECONDS
+        return 0.0 if code == -signal.SIGKILL and not self._signals else _SETTLE_SECONDS
 
     def _pass_on(self, codes: Mapping[int, int]) -> None:
         self._save("stopping")
