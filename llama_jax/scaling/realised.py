@@ -12,12 +12,15 @@ from llama_jax.config import (
     RunConfig,
     TrainConfig,
 )
+from llama_jax.config.pod import PodSettings
 from llama_jax.flops import count_params, state_bytes, train_flops_per_token
 from llama_jax.hardware import Pod
 from llama_jax.scaling.hyperparameters import Suggestion, suggestions
 from llama_jax.scaling.laws import Allocation
 from llama_jax.scaling.shapes import nearest_shape
 
+# What is sure to fit rather than fast: two rows of 4,096 on a device at once, all recomputed.
+POD_SETTINGS = PodSettings(tokens=8_192, remat="full")
 _WARMUP_STEPS = 2000  # LLaMA's (arXiv:2302.13971, section 2.3), where the run is long enough
 
 
@@ -65,7 +68,7 @@ def realise(
 
     Args:
         wanted: What a law asks for.
-        pod: Its chips share a batch evenly.
+        pod: Its devices share a batch evenly.
         vocab_size: Of the tokenizer; 0 for the usual one.
         seq_len: Tokens of a row; 0 for the usual ones.
         most_flops: Budget of training (6ND) that rounding keeps to: a larger shape gets fewer
@@ -80,13 +83,14 @@ def realise(
     count = count_params(shape)
     at = Allocation(float(count.total), wanted.tokens)
     advice = suggestions(at, float(count.non_embedding))
-    rows = _rows(advice[0].batch_tokens / shape.max_seq_len, pod.count)
+    devices = pod.count * pod.chip.devices_per_chip
+    rows = _rows(advice[0].batch_tokens / shape.max_seq_len, devices)
     batch_tokens = rows * shape.max_seq_len
     tokens = min(wanted.tokens, most_flops / 6.0 / at.params)
     if tokens < batch_tokens:
         raise ValueError(
             f"{tokens:,.0f} tokens are under one batch of {batch_tokens:,} ({rows} rows of "
-            f"{shape.max_seq_len}, at least one on each of {pod.count} chips); give a larger "
+            f"{shape.max_seq_len}, at least one on each of {devices} devices); give a larger "
             "budget, fewer chips or a smaller --seq-len."
         )
     num_steps = int(tokens // batch_tokens)
@@ -125,7 +129,7 @@ def to_recipe(realised: Realised, name: str) -> RunConfig:
     )
 
 
-def _rows(wanted: float, chips: int) -> int:
+def _rows(wanted: float, devices: int) -> int:
     # Each chip gets as many rows as the others, and large batches divide by 8 for accumulation.
-    unit = math.lcm(chips, 8) if wanted >= 16 * chips else chips
+    unit = math.lcm(devices, 8) if wanted >= 16 * devices else devices
     return max(1, round(wanted / unit)) * unit

@@ -131,6 +131,24 @@ def test_a_mesh_that_does_not_fit_is_refused_by_name(arguments, complaint, tmp_p
     assert complaint in done.stderr
 
 
+def test_a_recipe_that_a_plan_writes_is_compiled_for_its_chips(tmp_path):
+    planned = [
+        *("plan", "--params", "5e6", "--chips", "v5e:2x2", "--vocab-size", "4096"),
+        *("--write", str(tmp_path / "mine.py"), "--compile-minutes", "60", "--json"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "llama_jax.cli.main", *planned],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    compiled = json.loads(done.stdout)["compiled"]
+    assert compiled["fits"] is True, compiled
+    assert compiled["predicted"]["step_seconds"] > 0
+    assert "compiling for v5e:2x2" in done.stderr
+
+
 def write_golden(only=""):
     """Compiles all programs, and keeps what they are now."""
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.is_file() else {}

@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from llama_jax.cli.main import main
 from llama_jax.flops import count_params
-from llama_jax.recipe import load_recipe
+from llama_jax.pods import lay_over, mesh_over, parse_slices
+from llama_jax.recipe import load_pods, load_recipe
 
 
 def plan(capsys, *arguments):
@@ -91,6 +93,115 @@ def test_a_written_recipe_is_the_planned_run(capsys, tmp_path):
         assert config.optimizer.peak_lr == pytest.approx(answer["peak_lr"], rel=1e-3)
 
 
+@pytest.mark.parametrize("name", ["planned.py", "planned.json"])
+@pytest.mark.parametrize("pod", ["v5p:2x2x4", "tpu7x:2x2x1", "h100:16"])
+def test_a_written_recipe_can_be_laid_over_the_pod_that_it_was_planned_for(
+    capsys, tmp_path, name, pod
+):
+    path = str(tmp_path / name)
+    plan(capsys, "--params", "3e9", "--chips", pod, "--write", path, "--compile-minutes", "0")
+    slices = parse_slices(pod, "--pod")
+    config = load_recipe(path)
+    if name == "planned.py":
+        config = lay_over(config, load_pods(path), slices)
+    assert config.mesh == mesh_over(slices)
+    rows = config.train.batch_size / config.train.accumulation_steps / slices.num_devices
+    assert rows == int(rows)
+    assert rows * config.data.seq_len <= 8192
+
+
+class Doctor:
+    """Stands in for the doctor's process: what it prints, or that it takes too long."""
+
+    def __init__(self, monkeypatch, stdout="", stderr="", code=0, too_slow=False):
+        self.commands = []
+        self.answer = SimpleNamespace(stdout=stdout, stderr=stderr, returncode=code)
+        self.too_slow = too_slow
+        monkeypatch.setattr("llama_jax.cli.plan.compiled.subprocess.run", self)
+        monkeypatch.setattr(
+            "llama_jax.cli.plan.compiled.importlib.util.find_spec",
+            lambda name: name if name == "libtpu" else None,
+        )
+
+    def __call__(self, command, *, timeout, **_):
+        self.commands.append((command[3:], timeout))
+        if self.too_slow:
+            raise subprocess.TimeoutExpired(command, timeout)
+        return self.answer
+
+
+FITS = {
+    "fits": True,
+    "memory_bytes_per_device": {"peak": 20 * 2**30, "limit": 95 * 2**30},
+    "predicted": {"step_seconds": 1.25, "mfu_causal": 0.456},
+    "run": {"days": 3.5},
+    "program": {"cycles": 1},
+}
+ADVICE = "a step needs 101.00 GiB on each device, 95.00 are there: 6.00 GiB too many."
+TOO_LARGE = {"fits": False, "needed_bytes": 101, "limit_bytes": 95, "advice": ADVICE}
+FOR_V5P = ("--flops", "1e19", "--chips", "v5p:2x2x1")
+
+
+def test_a_written_recipe_is_compiled_for_its_pod_and_the_verdict_told(
+    capsys, tmp_path, monkeypatch
+):
+    doctor = Doctor(monkeypatch, stdout=json.dumps(FITS))
+    path = str(tmp_path / "mine.py")
+    answer = plan(capsys, *FOR_V5P, "--write", path, "--compile-minutes", "3")["compiled"]
+    (command, timeout) = doctor.commands[0]
+    assert command == ["doctor", path, "--pod", "v5p:2x2x1", "--goodput", "0.9", "--json"]
+    assert timeout == 180
+    assert answer["fits"] is True
+    assert answer["predicted"]["step_seconds"] == 1.25
+    assert "program" not in answer
+    assert main(["plan", *FOR_V5P, "--write", str(tmp_path / "mine.json")]) == 0
+    out, told = capsys.readouterr()
+    assert "Compiled: fits, 20.0 of 95.0 GiB on each device, 75.0 to spare." in out
+    assert "1.25 s a step, MFU 45.6%" in out
+    assert "compiling for v5p:2x2x1" in told
+    assert doctor.commands[1][0][2] == "--topology"
+
+
+@pytest.mark.parametrize(
+    ("process", "fits", "told"),
+    [
+        ({"stdout": json.dumps(TOO_LARGE), "code": 2}, False, "6.00 GiB too many"),
+        ({"stderr": "noise\nllama-jax: error: mesh.fsdp=3\n", "code": 2}, None, "mesh.fsdp=3"),
+        ({"code": -6}, None, "exit code -6"),
+        ({"too_slow": True}, None, "longer than --compile-minutes=10"),
+    ],
+)
+def test_what_does_not_compile_is_said_and_the_plan_stands(
+    capsys, tmp_path, monkeypatch, process, fits, told
+):
+    Doctor(monkeypatch, **process)
+    answer = plan(capsys, *FOR_V5P, "--write", str(tmp_path / "mine.py"))
+    assert answer["compiled"]["fits"] is fits
+    assert told in answer["compiled"]["told"]
+    assert answer["run"]["params"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--chips", "h100:8"], "pip install 'llama-jax[cuda]'"),
+        ([], "no --chips were named"),
+        (["--chips", "v5p:2x2x1", "--compile-minutes", "0"], "--compile-minutes=0 leaves it out"),
+    ],
+)
+def test_without_the_pods_compiler_nothing_is_compiled_and_the_command_is_told(
+    capsys, tmp_path, monkeypatch, arguments, why
+):
+    doctor = Doctor(monkeypatch)
+    path = tmp_path / "mine.py"
+    assert main(["plan", "--flops", "1e19", *arguments, "--write", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert not doctor.commands
+    assert "Not compiled: " in out
+    assert why in out
+    assert f"llama-jax doctor {path}" in out
+
+
 def test_repeated_tokens_are_counted_in_epochs(capsys):
     answer = plan(capsys, "--flops", "1e22", "--unique-tokens", "25e9", "--law", "muennighoff")[
         "laws"
@@ -154,13 +265,24 @@ def test_an_existing_recipe_is_never_overwritten(capsys, tmp_path):
     assert (tmp_path / "mine.py").read_text() == "kept"
 
 
-def test_a_plan_needs_neither_jax_nor_numpy():
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["plan", "--flops", "1e21"],
+        ["plan", "--chips", "v5p:4x4x8", "--days", "14", "--unique-tokens", "1e11", "--write"],
+        ["plan", "compare"],
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_a_plan_needs_neither_jax_nor_numpy(arguments, tmp_path):
+    if arguments[-1] == "--write":
+        arguments = [*arguments, str(tmp_path / "mine.py"), "--compile-minutes", "0"]
     code = (
-        "import sys\nfrom llama_jax.cli.main import main\nmain(['plan', '--flops', '1e21'])\n"
+        f"import sys\nfrom llama_jax.cli.main import main\nmain({arguments!r})\n"
         "print(sorted({'jax', 'numpy', 'scipy', 'matplotlib'} & set(sys.modules)), file=sys.stderr)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stderr.strip() == "[]"
+    assert run.stderr.splitlines()[-1] == "[]"
     assert "besiroglu" in run.stdout
 
 

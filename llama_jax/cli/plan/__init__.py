@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from llama_jax.cli.plan.compiled import Verdict
     from llama_jax.scaling.plan import Machine, Request
 
 USAGE = """usage: llama-jax plan
@@ -16,7 +17,8 @@ USAGE = """usage: llama-jax plan
        llama-jax plan compare [--law NAME|FILE] [--json]
 
 Says how many parameters on how many tokens, law by law, with intervals and what they disagree
-about; at what loss, time and cost; and the nearest real shape, batch and learning rate.
+about; at what loss, time and cost; and the nearest real shape, batch and learning rate. The recipe
+of --write is compiled for --chips, where their compiler is installed: does it fit, how fast is it?
 `compare` puts LLaMA, Chinchilla, Gopher and GPT-3 beside a law: who was under- or over-trained.
 
 laws: chinchilla-1, chinchilla-2, chinchilla-3, besiroglu, llama3, muennighoff, or a file that
@@ -77,6 +79,9 @@ class Options:
     """File to draw the plan into, .png or .svg."""
     write: Path | None = None
     """Recipe to write, .py or .json; `llama-jax train` takes it."""
+    compile_minutes: float = 10.0
+    """Most minutes for compiling the written recipe for --chips, where their compiler is installed
+    (pip install 'llama-jax[tpu]'); 0 leaves it out."""
     json: bool = False
     """Print one JSON document on stdout."""
 
@@ -132,20 +137,37 @@ def _plan(options: Options) -> int:
     if options.write is not None:
         from llama_jax.cli.plan.recipe import write_recipe
 
-        write_recipe(options.write, plan, real)
+        write_recipe(options.write, plan, real, machine.pod if options.chips else None)
         written.append(options.write)
     if options.picture is not None:
         from llama_jax.scaling.pictures import plot_plan
 
         plot_plan(plan, options.picture)
         written.append(options.picture)
-    if options.json:
-        print(json.dumps(document(plan, real, machine), indent=2))
-    else:
+    if not options.json:
         print_page(plan, real, machine)
     for path in written:
         print(f"written: {path}", file=sys.stderr)
+    verdict = _compile(options, machine) if options.write is not None else None
+    if options.json:
+        compiled = {"compiled": verdict.document()} if verdict else {}
+        print(json.dumps(document(plan, real, machine) | compiled, indent=2))
+    elif verdict:
+        print(f"\n{verdict}")
     return 0
+
+
+def _compile(options: Options, machine: "Machine") -> "Verdict":
+    from llama_jax.cli.plan.compiled import compile_recipe
+
+    assert options.write is not None
+    return compile_recipe(
+        options.write,
+        machine.pod if options.chips else None,
+        minutes=options.compile_minutes,
+        goodput=options.goodput,
+        usd_per_chip_hour=options.usd_per_chip_hour,
+    )
 
 
 def _check_files(options: Options) -> None:
@@ -154,6 +176,8 @@ def _check_files(options: Options) -> None:
             raise ValueError(f"--write={options.write} must end in .py or .json.")
         if options.write.exists():
             raise ValueError(f"--write={options.write} exists; name a new file.")
+    if not 0 <= options.compile_minutes < math.inf:
+        raise ValueError(f"--compile-minutes={options.compile_minutes} must be 0 or more.")
     if options.picture is not None and options.picture.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--picture={options.picture} must end in .png, .svg or .pdf.")
 

@@ -1,22 +1,36 @@
 """A plan written as a recipe that `llama-jax train` takes."""
 
 from pathlib import Path
+from typing import Any
 
+from llama_jax.hardware import Pod
+from llama_jax.pods import Slices, lay_over
 from llama_jax.recipe import to_json
 from llama_jax.scaling.plan import Plan
-from llama_jax.scaling.realised import Realised, to_recipe
+from llama_jax.scaling.realised import POD_SETTINGS, Realised, to_recipe
 
 
-def write_recipe(path: Path, plan: Plan, real: Realised) -> None:
-    """Writes a .py or .json recipe, which must not exist yet."""
+def write_recipe(path: Path, plan: Plan, real: Realised, pod: Pod | None) -> None:
+    """Writes a recipe, which must not exist yet.
+
+    Args:
+        path: A .py has a table of settings for the pod's chip, a .json is laid over the pod.
+        plan: For its header.
+        real: The run.
+        pod: That it is meant for, if one is named.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     recipe = to_recipe(real, path.stem)
-    text = to_json(recipe) if path.suffix == ".json" else _python(path, plan, real)
+    if path.suffix == ".py":
+        text = _python(path, plan, real, pod)
+    else:
+        settings = {pod.chip.name: POD_SETTINGS} if pod else {}
+        text = to_json(lay_over(recipe, settings, Slices(pod=pod)) if pod else recipe)
     with path.open("x") as file:
         file.write(text)
 
 
-def _python(path: Path, plan: Plan, real: Realised) -> str:
+def _python(path: Path, plan: Plan, real: Realised, pod: Pod | None) -> str:
     config, shape = to_recipe(real, path.stem), real.shape
     first = plan.laws[0]
     epochs = (
@@ -25,9 +39,16 @@ def _python(path: Path, plan: Plan, real: Realised) -> str:
         if plan.request.unique_tokens
         else ""
     )
+    table = (
+        "from llama_jax.config.pod import PodSettings\n\n"
+        f'PODS = {{"{pod.chip.name}": {_python_value(POD_SETTINGS)}}}\n'
+        if pod
+        else ""
+    )
+    on_pod = f"--pod {pod.chip.name}:{pod.topology or pod.count} " if pod else ""
     return f'''"""Planned by `llama-jax plan` from the law {first.law.about.name}.
 
-Command:   llama-jax train {path} --data.directory DIR
+Command:   llama-jax train {path} {on_pod}--data.directory DIR
 Hardware:  weights and AdamW's moments take {real.state_bytes / 1e9:.3g} GB over all chips.
 Expected:  {real.at.params:,.0f} parameters, {real.at.tokens:,.0f} tokens,
            {real.num_steps:,} updates, {real.flops["6ND"]:.4g} FLOPs (6ND).{epochs}
@@ -43,11 +64,11 @@ from llama_jax.config import (
     RunConfig,
     TrainConfig,
 )
-
+{table}
 
 def config() -> RunConfig:
     return RunConfig(
-        name={path.stem!r},
+        name={_python_value(path.stem)},
         model=ModelConfig(
             num_layers={shape.num_layers},
             embed_dim={shape.embed_dim},
@@ -67,3 +88,8 @@ def config() -> RunConfig:
         checkpoint=CheckpointConfig(every_steps={config.checkpoint.every_steps}),
     )
 '''
+
+
+def _python_value(value: Any) -> str:
+    """As ruff would write it."""
+    return repr(value).replace("'", '"')
