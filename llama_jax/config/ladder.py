@@ -17,6 +17,8 @@ class Rung:
         batch_size: Rows of an update.
         num_steps: Updates of each cooled run, cooldown included, rising.
         seeds: The size is trained with each of them.
+        other_lrs: The size is trained at each of these too. At each length the learning rate of
+            least loss, in the mean of the seeds, is the one that counts.
     """
 
     model: ModelConfig
@@ -24,6 +26,7 @@ class Rung:
     batch_size: int
     num_steps: tuple[int, ...]
     seeds: tuple[int, ...] = (0,)
+    other_lrs: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         checks.positive("rung", peak_lr=self.peak_lr, batch_size=self.batch_size)
@@ -32,6 +35,18 @@ class Rung:
         checks.positive("rung", num_steps=self.num_steps[0])
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"rung.seeds={self.seeds} must be one or more, all different.")
+        for rate in self.other_lrs:
+            checks.positive("rung", other_lrs=rate)
+        if len(set(self.learning_rates)) < len(self.learning_rates):
+            raise ValueError(
+                f"rung.other_lrs={self.other_lrs} must differ from one another and from "
+                f"rung.peak_lr={self.peak_lr}."
+            )
+
+    @property
+    def learning_rates(self) -> tuple[float, ...]:
+        """All that the size is trained at."""
+        return (self.peak_lr, *self.other_lrs)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

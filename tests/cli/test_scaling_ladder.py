@@ -25,8 +25,9 @@ TINY = Path(__file__).parents[2] / "configs" / "ladders" / "tiny.py"
 class Trainer:
     """Stands in for training: a run's loss is that of a law."""
 
-    def __init__(self, monkeypatch, *, diverges=(), stops_at=""):
+    def __init__(self, monkeypatch, *, diverges=(), stops_at="", excess=None):
         self.calls, self.diverges, self.stops_at = [], diverges, stops_at
+        self.excess = excess or {}  # what a learning rate adds to the loss
         monkeypatch.setattr("llama_jax.train.loop.train", self)
         monkeypatch.setattr("llama_jax.train.beginning.parse_origin", lambda text: text)
 
@@ -38,6 +39,7 @@ class Trainer:
             raise TrainingFailed("too many updates were not finite")
         tokens = 1e5 * config.tokens_before(config.train.num_steps)
         loss = BESIROGLU.loss(1e4 * count_params(config.model).total, tokens)
+        loss += self.excess.get(config.optimizer.peak_lr, 0.0)
         score = SimpleNamespace(nats=100 * loss, tokens=100)
         stopped = "SIGTERM" if run_dir.name == self.stops_at else ""
         return SimpleNamespace(held_out={"a": score}, stopped_by=stopped)
@@ -93,6 +95,57 @@ def test_seeds_are_those_of_each_size(monkeypatch, tmp_path):
     assert seeds == {("rung0", 0), ("rung0", 7), ("rung1", 0), ("rung2", 0), ("rung3", 0)}
     with (tmp_path / "out" / "runs.csv").open() as file:
         assert [row["seed"] for row in csv.DictReader(file)][:6] == ["0", "7"] * 3
+
+
+def with_rates(tmp_path, seeds=(0,)):
+    """The tiny ladder, its smallest size at three learning rates."""
+    ladder = load_recipe(str(TINY), LadderConfig)
+    first, *others = ladder.rungs
+    first = dataclasses.replace(first, seeds=seeds, other_lrs=(1e-3, 1.6e-2))
+    recipe = tmp_path / "ladder.json"
+    recipe.write_text(to_json(dataclasses.replace(ladder, rungs=(first, *others))))
+    return ["scaling", "ladder", str(recipe), "--out", str(tmp_path / "out"), "--resamples", "0"]
+
+
+def test_of_several_learning_rates_the_best_counts_and_all_are_told(monkeypatch, tmp_path, capsys):
+    trainer = Trainer(monkeypatch, excess={1e-3: 0.2, 1.6e-2: 0.1})
+    command = with_rates(tmp_path)
+    assert main([*command, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["runs_fitted"] == 9
+    assert len(answer["learning_rates"]) == 3
+    for choice in answer["learning_rates"]:
+        assert [rate["peak_lr"] for rate in choice["tried"]] == [1e-3, 4e-3, 1.6e-2]
+        assert (choice["best"], choice["at_edge"]) == (4e-3, False)
+    with (tmp_path / "out" / "runs.csv").open() as file:
+        rates = [float(row["peak_lr"]) for row in csv.DictReader(file)]
+    assert rates == [4e-3] * 12
+    origins = {name: (config.optimizer.peak_lr, origin) for name, config, origin in trainer.calls}
+    assert origins["rung0-lr0.016-seed0-100"] == (1.6e-2, "rung0-lr0.016-seed0-plateau80")
+    assert main(command) == 0
+    assert "best 0.004\n" in capsys.readouterr().out
+
+
+def test_a_learning_rate_at_which_a_seed_diverged_is_never_the_best(monkeypatch, tmp_path, capsys):
+    # It would have the least loss, did the other seed come through.
+    diverges = ("rung0-lr0.016-seed7-plateau80",)
+    Trainer(monkeypatch, diverges=diverges, excess={1e-3: 0.1, 4e-3: 0.2})
+    assert main(with_rates(tmp_path, seeds=(0, 7))) == 0
+    told = capsys.readouterr().out
+    assert told.count("(1 diverged)") == 3
+    assert told.count("; best 0.001, the last one tried on its side") == 3
+    assert "left out, diverged: rung0-lr0.016-seed7-100" in told
+
+
+def test_learning_rates_all_of_which_diverge_leave_the_rest_to_be_fitted(
+    monkeypatch, tmp_path, capsys
+):
+    names = [f"rung0-lr{rate}-seed0-plateau80" for rate in ("0.001", "0.004", "0.016")]
+    Trainer(monkeypatch, diverges=names)
+    assert main([*with_rates(tmp_path), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["runs_fitted"] == 6
+    assert [choice["best"] for choice in answer["learning_rates"]] == [None] * 3
 
 
 def test_a_stopped_ladder_goes_on_and_a_finished_one_trains_nothing(monkeypatch, tmp_path):
@@ -186,6 +239,13 @@ def test_a_size_has_seeds_that_differ(seeds):
     rung = load_recipe(str(TINY), LadderConfig).rungs[0]
     with pytest.raises(ValueError, match="all different"):
         dataclasses.replace(rung, seeds=seeds)
+
+
+@pytest.mark.parametrize("rates", [(4e-3,), (1e-3, 1e-3), (-1.0,)])
+def test_learning_rates_are_positive_and_differ(rates):
+    rung = load_recipe(str(TINY), LadderConfig).rungs[0]
+    with pytest.raises(ValueError, match=r"rung\.other_lrs"):
+        dataclasses.replace(rung, other_lrs=rates)
 
 
 def test_the_tiny_ladder_rises_and_stays_tiny():

@@ -12,6 +12,7 @@ from typing import Any
 
 from llama_jax.atomic import write_atomically
 from llama_jax.cli.scaling.ladder_progress import LadderProgress, open_progress
+from llama_jax.cli.scaling.ladder_rates import choose_rates
 from llama_jax.cli.scaling.ladder_runs import LadderRun, ladder_runs
 from llama_jax.config import LadderConfig, RunConfig
 
@@ -19,7 +20,8 @@ USAGE = """usage: llama-jax scaling ladder LADDER.py --out DIR [--data DIR] [--j
 
 Trains every size of a ladder once on a plateau and cools it down at several lengths, fits a law to
 the smaller sizes, and compares what it predicts with the larger ones. Killed or stopped (exit code
-75), it goes on where it was. Runs that diverge are left out of the fit, and named.
+75), it goes on where it was. Runs that diverge are left out of the fit, and named. Where a size has
+several learning rates, the best at each length counts, and all are told.
 
 In a terminal a table shows every run, and DIR/log.txt has what the runs say of themselves.
 
@@ -69,6 +71,9 @@ def main(argv: list[str]) -> int:
     if options.json:
         print(json.dumps(answer, indent=2))
     else:
+        for choice in choose_rates(results):
+            if len(choice.rates) > 1:
+                print(choice)
         _print(answer)
     return 0
 
@@ -98,7 +103,7 @@ def _result(run: LadderRun, out: Path) -> dict[str, Any] | None:
     path = out / run.name / "ladder.json"
     # A result is that of a config: a changed ladder is refused by the run's own folder.
     if path.is_file() and _config_is(path.parent, run.config):
-        return json.loads(path.read_text())
+        return json.loads(path.read_text()) | {"peak_lr": run.config.optimizer.peak_lr}
     from llama_jax.cli.compilation_cache import enable_compilation_cache
     from llama_jax.train.beginning import parse_origin
     from llama_jax.train.guards import TrainingFailed
@@ -130,6 +135,7 @@ def _record(run: LadderRun, loss: float, diverged: str) -> dict[str, Any]:
         "params": run.params,
         "tokens": run.tokens,
         "loss": loss if math.isfinite(loss) else None,
+        "peak_lr": run.config.optimizer.peak_lr,
         "seed": run.config.train.seed,
         "held_out": run.held_out,
         "diverged": diverged,
@@ -144,8 +150,8 @@ def _config_is(folder: Path, config: RunConfig) -> bool:
 
 
 def _write_table(path: Path, results: list[dict[str, Any]]) -> None:
-    names = ["run", "params", "tokens", "loss", "seed", "held_out"]
-    good = [result for result in results if not result["diverged"]]
+    names = ["run", "params", "tokens", "loss", "peak_lr", "seed", "held_out"]
+    good = [run for choice in choose_rates(results) for run in choice.best.runs]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -160,7 +166,8 @@ def _judge(results: list[dict[str, Any]], options: _Options) -> dict[str, Any]:
     from llama_jax.scaling.pictures import plot_ladder
     from llama_jax.scaling.runs import make_runs
 
-    good = [result for result in results if not result["diverged"]]
+    choices = choose_rates(results)
+    good = [run for choice in choices for run in choice.best.runs]
     held_out = [result for result in good if result["held_out"]]
     fitted, aside = (
         make_runs(*([run[name] for run in part] for name in ("params", "tokens", "loss")))
@@ -179,6 +186,7 @@ def _judge(results: list[dict[str, Any]], options: _Options) -> dict[str, Any]:
         ],
         "note": law.about.note,
         "runs_fitted": len(fitted),
+        "learning_rates": [choice.document() for choice in choices if len(choice.rates) > 1],
         "diverged": [result["run"] for result in results if result["diverged"]],
         "predictions": [
             {"run": result["run"]} | dataclasses.asdict(check)

@@ -1,6 +1,7 @@
 """The runs of a ladder: plateaus, and the branches of them that are cooled down."""
 
 import dataclasses
+import itertools
 
 from llama_jax.config import EvaluateConfig, LadderConfig, RunConfig, WarmupStableDecay
 from llama_jax.config.ladder import Rung
@@ -55,15 +56,17 @@ def ladder_runs(ladder: LadderConfig) -> list[LadderRun]:
     """
     branches = []
     for index, rung in enumerate(ladder.rungs):
-        for seed in rung.seeds:
-            of_size = f"rung{index}-seed{seed}"
+        for peak_lr, seed in itertools.product(rung.learning_rates, rung.seeds):
+            of_rate = f"-lr{peak_lr:g}" if rung.other_lrs else ""
+            of_size = f"rung{index}{of_rate}-seed{seed}"
+            one = dataclasses.replace(rung, peak_lr=peak_lr, other_lrs=())
             held_out = index >= len(ladder.rungs) - ladder.held_out_rungs
             before, first_step = "", 0
             for num_steps in rung.num_steps:
                 plateau = ladder.plateau_steps(num_steps)
                 stable = LadderRun(
                     name=f"{of_size}-plateau{plateau}",
-                    config=_config(ladder, rung, seed, plateau, 0),
+                    config=_config(ladder, one, seed, plateau, 0),
                     origin=before,
                     first_step=first_step,
                     cooled=False,
@@ -71,7 +74,7 @@ def ladder_runs(ladder: LadderConfig) -> list[LadderRun]:
                 )
                 cooled = LadderRun(
                     name=f"{of_size}-{num_steps}",
-                    config=_config(ladder, rung, seed, num_steps, num_steps - plateau),
+                    config=_config(ladder, one, seed, num_steps, num_steps - plateau),
                     origin=stable.name,
                     first_step=plateau,
                     cooled=True,
