@@ -2,10 +2,11 @@
 
 Command: python benchmarks/data_build.py [--input FOLDER]
 
-The text is real articles, pages, books and code of the samples beside the project, or that of a
-folder. It goes through rules (whose thresholds let all of it pass), near duplicates, paragraphs
-and a tokenizer. For memory, each task has a process of its own; the eight copies of the documents
-differ in their last line, so that all of them pass every stage.
+The text is real articles, pages, books and code of the samples beside the project, and what is
+missing to `--megabytes` of Python's sources on this machine; or that of a folder. It goes through
+rules (whose thresholds let all of it pass), near duplicates, paragraphs and a tokenizer. For
+memory, each task has a process of its own; the eight copies of the documents differ in their last
+line, so that all of them pass every stage.
 """
 
 import collections
@@ -39,6 +40,7 @@ from llama_jax.config import (
     GopherQuality,
     MinHash,
     ParagraphDedup,
+    PythonEnvironmentSource,
     TokenizerFile,
 )
 from llama_jax.data.sentencepiece import train_sentencepiece
@@ -95,10 +97,18 @@ def main(options: Options) -> None:
 
 def read_texts(options: Options) -> list[str]:
     """Documents of the folder asked for, or of the samples."""
-    if not options.input:
-        return real_documents(options.corpora, 1 << 20)
-    source = open_source(FilesSource(path=options.input))
-    return [document.text for document in read_all(source, Dropped())]
+    if options.input:
+        source = open_source(FilesSource(path=options.input))
+        return [document.text for document in read_all(source, Dropped())]
+    texts = real_documents(options.corpora, 1 << 20)
+    missing = (options.megabytes << 20) - sum(len(text.encode()) for text in texts)
+    if texts and missing > 0:
+        for document in read_all(open_source(PythonEnvironmentSource()), Dropped()):
+            texts.append(document.text)
+            missing -= len(document.text.encode())
+            if missing < 0:
+                break
+    return texts
 
 
 def write_texts(texts: list[str], max_bytes: int, out: Path, *, copies: int) -> None:

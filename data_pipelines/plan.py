@@ -11,10 +11,11 @@ from .document import RawFile
 from .engine import Done
 from .sources.repository_checkout import checkout_stamp
 
-_PART_BYTES = 8 << 20
+# Few tasks cannot be shared evenly: of a small corpus they are small, and 64 the usual number.
+_MIN_PART_BYTES, _PART_BYTES = 4 << 20, 8 << 20
 _MAX_PARTS = 4096
-_MIN_BUCKET_BYTES, _MAX_BUCKET_BYTES = 8 << 20, 512 << 20
-_USUAL_BUCKETS = 64
+_MIN_BUCKET_BYTES, _MAX_BUCKET_BYTES = 4 << 20, 512 << 20
+_USUAL = 64
 # More would make the pieces of a bucket, one of each part, too small to compress well.
 _FINE = 4
 
@@ -22,7 +23,8 @@ _FINE = 4
 def parts(files: Sequence[RawFile]) -> Iterator[tuple[RawFile, ...]]:
     """Files side by side, each part of about as many bytes."""
     # A shuffle reads every bucket of every part: of a large corpus, parts are large.
-    most = max(_PART_BYTES, sum(file.expected_text_bytes() for file in files) // _MAX_PARTS)
+    whole = sum(file.expected_text_bytes() for file in files)
+    most = max(min(max(whole // _USUAL, _MIN_PART_BYTES), _PART_BYTES), whole // _MAX_PARTS)
     part: list[RawFile] = []
     size = 0
     for file in files:
@@ -42,7 +44,7 @@ def num_fine_buckets(text_bytes: int) -> int:
 
 def num_buckets(text_bytes: int) -> int:
     """Into how many buckets so much text goes; a bucket becomes a shard."""
-    bucket_bytes = min(max(text_bytes // _USUAL_BUCKETS, _MIN_BUCKET_BYTES), _MAX_BUCKET_BYTES)
+    bucket_bytes = min(max(text_bytes // _USUAL, _MIN_BUCKET_BYTES), _MAX_BUCKET_BYTES)
     return max(-(-text_bytes // bucket_bytes), 1)
 
 
