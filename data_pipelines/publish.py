@@ -1,4 +1,8 @@
-"""A dataset behind a URL: built here, then sent there, `build.json` last."""
+"""A dataset behind a URL: built here, then sent there, `build.json` last.
+
+Through fsspec, as raw files are read: a dataset may go to hf:// and wherever else it writes.
+`llama_jax.remote`, for runs, knows gs:// and s3:// alone, and needs no package beside TensorStore.
+"""
 
 import concurrent.futures
 import json
