@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN := demo_run
 INPUT ?=
 
-.PHONY: demo test test-slow test-long test-beam test-tpu lint bench lock clean
+.PHONY: demo test test-slow test-long test-beam test-tpu test-gpu lint bench lock clean
 
 # The whole job on real text, in minutes; `make demo INPUT=DIR` trains on your own documents.
 # Started again, each command finds what is done and goes on.
@@ -34,6 +34,10 @@ test-beam: .venv-beam/installed
 test-tpu: .venv-tpu/installed
 	.venv-tpu/bin/python -m pytest -m "tpu or slow" --numprocesses 2 tests/aot tests/cli/test_doctor_tpu.py
 
+# Steps compiled for GPUs that are not here, in an environment of its own: 5.5 GB, so not in CI.
+test-gpu: .venv-gpu/installed
+	.venv-gpu/bin/python -m pytest tests/cli/test_doctor_gpu.py
+
 lint: .venv/installed
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/basedpyright
 
@@ -45,9 +49,10 @@ lock:
 	uv pip compile pyproject.toml --extra data --extra dev --universal --python-version 3.11 --fork-strategy fewest --no-annotate --no-header --no-emit-index-url --upgrade -o requirements.lock
 	uv pip compile pyproject.toml --extra beam --extra data --extra dev --universal --python-version 3.11 --fork-strategy fewest --no-annotate --no-header --no-emit-index-url --upgrade -o requirements-beam.lock
 	uv pip compile pyproject.toml --extra tpu --extra data --extra dev --universal --python-version 3.11 --fork-strategy fewest --no-annotate --no-header --no-emit-index-url --constraint requirements.lock --upgrade -o requirements-tpu.lock
+	uv pip compile pyproject.toml --extra cuda --extra data --extra dev --universal --python-version 3.11 --fork-strategy fewest --no-annotate --no-header --no-emit-index-url --constraint requirements.lock --upgrade -o requirements-cuda.lock
 
 clean:
-	rm -rf .venv .venv-beam .venv-tpu $(RUN)
+	rm -rf .venv .venv-beam .venv-tpu .venv-gpu $(RUN)
 
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "llama_jax needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12 ...")'
@@ -66,6 +71,12 @@ clean:
 	$(PYTHON) -m venv .venv-tpu
 	.venv-tpu/bin/python -m pip install --quiet --requirement requirements-tpu.lock
 	.venv-tpu/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+.venv-gpu/installed: requirements-cuda.lock pyproject.toml
+	$(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/python -m pip install --quiet --requirement requirements-cuda.lock
+	.venv-gpu/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
 .venv/parity: requirements-parity.lock .venv/installed

@@ -195,7 +195,7 @@ GPUS_A_NODE = 8
 
 
 def parse_pod(text: str, flag: str = "--chips") -> Pod:
-    """Reads "v5p:4x4x8", "h100:64", or a chip's name alone for one chip.
+    """Reads "v5p:4x4x8", "h100:64" or "h100:8x8", or a chip's name alone for one chip.
 
     Args:
         text: What was given.
@@ -218,11 +218,12 @@ def parse_pod(text: str, flag: str = "--chips") -> Pod:
         raise ValueError(f"{flag}={text!r} must be CHIP, CHIP:COUNT or CHIP:GRID (v5p:4x4x8).")
     sides = tuple(int(side) for side in size.split("x"))
     if name not in _LARGEST_3D and name not in _2D:
-        count = sides[0]
-        if len(sides) > 1 or (count > GPUS_A_NODE and count % GPUS_A_NODE):
+        count = math.prod(sides)
+        if sides[1:] not in ((), (GPUS_A_NODE,)) or (count > GPUS_A_NODE and count % GPUS_A_NODE):
             raise ValueError(
                 f"{flag}={text!r}: {name} comes in nodes of {GPUS_A_NODE}; give a count of up to "
-                f"{GPUS_A_NODE}, or a multiple of it ({name}:{max(1, count // 8) * 8})."
+                f"{GPUS_A_NODE}, a multiple of it ({name}:{max(1, count // 8) * 8}), or nodes and "
+                f"GPUs ({name}:8x{GPUS_A_NODE})."
             )
         return Pod(chip=chips[name], count=count)
     grids = _grids(name)

@@ -119,7 +119,8 @@ def collectives_of(
 def _exposure(chain: Sequence[_Part], steps: Sequence[Cost], overlap: Cost) -> Exposure:
     if any(steps[part.at].matmul_flops for part in chain):
         return "fused"
-    works = overlap.cycles or overlap.kernel_flops
+    # The compiler of GPUs estimates no cycles, for matmuls either.
+    works = overlap.cycles or overlap.matmul_flops or overlap.kernel_flops
     return "overlapped" if works and len(chain) > 1 else "exposed"
 
 

@@ -67,11 +67,17 @@ def compile_program(lowered: jax.stages.Lowered, options: Mapping[str, str]) -> 
 
     Raises:
         DoesNotFit: If the program does not fit the device.
+        ValueError: If the compiler does not take one of the options.
     """
     start = time.monotonic()
     try:
         compiled = lowered.compile(compiler_options=dict(options))
     except jax.errors.JaxRuntimeError as error:
+        if _REFUSED_OPTION.search(str(error)):
+            raise ValueError(
+                f"--xla: the compiler does not take it: {str(error).splitlines()[0]} "
+                "Bools are true or false for TPUs, True or False for GPUs."
+            ) from error
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         needed, limit = _read_sizes(str(error))
@@ -92,6 +98,7 @@ def compile_program(lowered: jax.stages.Lowered, options: Mapping[str, str]) -> 
     )
 
 
+_REFUSED_OPTION = re.compile(r"[Nn]o such compile option|While setting option")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 

@@ -2,12 +2,13 @@
 
 import contextlib
 import importlib.util
+import math
 import os
 from collections.abc import Iterator
 from typing import Any
 
 from llama_jax.aot.gpu_targets import GPU_TARGETS
-from llama_jax.hardware import Pod
+from llama_jax.hardware import GPUS_A_NODE, Pod
 
 # libtpu asks the machine what it is; these answer, for a machine that is none of its own.
 _LIBTPU_ENVIRONMENT = {
@@ -72,7 +73,7 @@ def _gpus(pod: Pod, num_slices: int) -> list[Any]:
         name,
         platform="cuda",
         target_config=GPU_TARGETS[name],
-        topology=f"1x{pod.count}x1",
+        topology=f"1x{math.ceil(pod.count / GPUS_A_NODE)}x{min(pod.count, GPUS_A_NODE)}",
     )
     return list(found.devices)
 

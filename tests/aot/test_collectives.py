@@ -3,7 +3,7 @@
 import pytest
 
 from llama_jax.aot.program import read_program
-from tests.aot.written import MATMUL, MESH, computation, main, module
+from tests.aot.written import MATMUL, MATMUL_FLOPS, MESH, computation, main, module
 
 X = "%x = f32[8,16]{1,0} parameter(0)\n"
 ADD = computation(
@@ -103,6 +103,15 @@ def test_work_between_start_and_end_overlaps_and_is_summed():
     later = "ROOT %c = f32[8,16]{1,0} negate(%b) @1000"
     found = only(main(ASYNC[0] + work + ASYNC[1] + later))
     assert (found.exposure, found.overlap.cycles) == ("overlapped", 42)
+
+
+def test_a_matmul_without_an_estimate_overlaps():
+    work = (
+        "%q = bf16[8,16]{1,0} parameter(1)\n%w = bf16[16,4]{1,0} parameter(2)\n"
+        "%fusion.1 = bf16[8,4]{1,0} fusion(%q, %w), kind=kCustom, calls=%matmul\n"
+    )
+    found = only(MATMUL.replace(" @70", ""), main(ASYNC[0] + work + "ROOT " + ASYNC[1]))
+    assert (found.exposure, found.overlap.matmul_flops) == ("overlapped", MATMUL_FLOPS)
 
 
 def test_a_kernel_between_start_and_end_overlaps():

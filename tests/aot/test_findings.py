@@ -111,6 +111,16 @@ def test_numbers_are_the_evidence():
     assert "compute.remat" in found.fix
 
 
+def test_a_kernel_of_a_library_that_runs_twice_is_told_too():
+    (found,) = findings(
+        kernels=[
+            kernel("cudnn$fmhaScaleBiasSoftmax", 160),
+            kernel("cudnn$fmhaScaleBiasSoftmaxBackward", 80),
+        ]
+    )
+    assert "160 launches for 80 layers" in found.evidence and found.fix.startswith("none yet")
+
+
 def test_copies_of_the_model_are_told_where_they_take_much_memory():
     copies = machine("v5p:4x4x8", replica=16, fsdp=8)
     held = (12 * 68_976_648_192 / 8 / 2**30, 94.0)

@@ -34,6 +34,7 @@ def refusal(capsys, *arguments):
         (["--topology", "h100:8"], "pip install 'llama-jax[cuda]'"),
         (["--topology", "a100:8"], "GPUs are h100, h200"),
         (["--topology", "h100:12"], "comes in nodes of 8"),
+        (["--topology", "h100:8x4"], "or nodes and GPUs (h100:8x8)"),
         (["--topology", "h100:8", "--slices", "2"], "GPUs have no slices"),
         (["--topology", "v5e"], "by their grid of chips"),
         (["--topology", "v5p:4x4x8", "--rows-per-chip", "0.3"], "makes a batch of 38.4 rows"),

@@ -41,7 +41,7 @@ class Options:
     Attributes:
         pod: CHIP:GRID or CHIP:GRID*SLICES: mesh, remat and pieces of a batch as the recipe's table
             says for it, and --topology and --slices from it.
-        topology: CHIP:GRID or CHIP:COUNT, as in v5p:4x4x8 or h100:8.
+        topology: CHIP:GRID or CHIP:COUNT, as in v5p:4x4x8, h100:8 or h100:8x8.
         slices: Pods of that kind, joined by the data-centre network.
         rows_per_chip: Rows of a batch on each chip, computed at once, in place of the recipe's
             batch; may be a fraction.

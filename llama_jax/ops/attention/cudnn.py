@@ -1,11 +1,13 @@
 """Flash attention of cuDNN, for NVIDIA GPUs."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-from llama_jax.sharding import platform
+from llama_jax.sharding import partition_spec, platform
 
 
 def attend_cudnn(
@@ -16,6 +18,10 @@ def attend_cudnn(
     kv_segments: Int[Array, "B S"],
 ) -> Float[Array, "B T N H"]:
     """Fused attention whose documents are kept apart by a mask over query and key positions.
+
+    Each device runs the kernel on its own rows and heads; keys and queries are whole along the
+    row. The kernel could be split by the partitioner, but not where part of the mesh is ours
+    already (`on_data_shards`): there its compilation fails (JAX 0.10).
 
     Raises:
         ValueError: If there is no GPU, or the dtype is not bfloat16 or float16.
@@ -29,8 +35,17 @@ def attend_cudnn(
             f"compute.attention='cudnn' needs compute.dtype='bfloat16', not {q.dtype}; "
             "use compute.attention='xla' for float32."
         )
-    same_document = q_segments[:, None, :, None] == kv_segments[:, None, None, :]
-    mixed = jax.nn.dot_product_attention(
-        q, k, v, mask=same_document, is_causal=True, implementation="cudnn"
+    queries = partition_spec("batch", None, "act_heads", None)
+    keys = partition_spec("batch", None, "act_kv_heads", None)
+    ids = partition_spec("batch", None)
+
+    @functools.partial(
+        jax.shard_map, in_specs=(queries, keys, keys, ids, ids), out_specs=queries, check_vma=False
     )
-    return checkpoint_name(mixed, "attention")
+    def run(q: Array, k: Array, v: Array, q_ids: Array, kv_ids: Array) -> Array:
+        same_document = q_ids[:, None, :, None] == kv_ids[:, None, None, :]
+        return jax.nn.dot_product_attention(
+            q, k, v, mask=same_document, is_causal=True, implementation="cudnn"
+        )
+
+    return checkpoint_name(run(q, k, v, q_segments, kv_segments), "attention")
