@@ -1,10 +1,12 @@
 """What the guards of a run cost: spikes, watchdog, account of time, pace of hosts.
 
-Command: python benchmarks/guards.py --blocks 12 --updates 20
+Command: python benchmarks/guards.py --blocks 12 --updates 20 --on-spike skip
 
-One real run, in one process; blocks of updates with all guards and blocks without any take turns,
-so that both see the same machine. Wall time a block is what counts, and on a busy machine says
-little; the processor time of the loop's thread and of the guards alone say more.
+Two real runs in one process, each with a step of its own: blocks of updates of the one with all
+guards and of the one without any take turns, so that both see the same machine. Wall time is
+what counts, and on a busy machine says little; the processor time of the loop's thread and of the
+guards alone say more. With `--on-spike skip` the guarded run's step compares loss and gradient norm
+with ceilings from a full window, and keeps what it had where they are exceeded.
 """
 
 import contextlib
@@ -16,11 +18,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import jax
 import tyro
 
-from llama_jax.config import GuardConfig, LogConfig, MeshConfig
+from llama_jax.config import GuardConfig, LogConfig, MeshConfig, RunConfig
 from llama_jax.observe.goodput import GoodputLog, WallTime, WorkClock
 from llama_jax.observe.run_directory import RunDirectory
 from llama_jax.recipe import load_recipe
@@ -30,6 +33,7 @@ from llama_jax.train.hosts import Hosts, HostTimes, Pace
 from llama_jax.train.ledger import Ledger
 from llama_jax.train.loop import _Run
 from llama_jax.train.parts import open_parts
+from llama_jax.train.spike_skip import SpikeSkip
 from llama_jax.train.spikes import SpikeGuard
 from llama_jax.train.trial import reduced, write_data
 from llama_jax.train.watchdog import Watchdog
@@ -48,6 +52,8 @@ class Options:
     embed_dim: int = 256
     num_layers: int = 4
     seq_len: int = 256
+    on_spike: Literal["report", "skip"] = "report"
+    """What the guarded run does about a spike."""
     json: bool = False
     """Print one JSON document."""
 
@@ -80,11 +86,11 @@ class _NoWatchdog:
 _NOTHING = WallTime(dict.fromkeys(WorkClock().seconds, 0.0))
 
 
-def small_run(options: Options, data: Path) -> Any:
+def small_run(options: Options, data: Path) -> RunConfig:
     """A model whose update takes about as long as ten of the trial's, on the trial's data."""
     config = load_recipe("demo")
     write_data(data, config)
-    total = (2 * options.blocks + 1) * options.updates
+    total = (options.blocks + 1) * options.updates
     config = reduced(config, data, num_steps=total, save_every=total + 1)
     model = dataclasses.replace(
         config.model,
@@ -99,50 +105,73 @@ def small_run(options: Options, data: Path) -> Any:
         model=model,
         data=dataclasses.replace(config.data, seq_len=options.seq_len),
         mesh=MeshConfig(),
-        guards=GuardConfig(),
+        guards=GuardConfig(on_spike=options.on_spike),
         log=LogConfig(every_steps=options.log_every, tensorboard=False),
     )
 
 
+def guarded(
+    stack: contextlib.ExitStack, config: RunConfig, mesh: jax.sharding.Mesh, path: Path
+) -> tuple[Any, Any]:
+    """A run with all guards and its first state."""
+    folder = stack.enter_context(RunDirectory(path))
+    watchdog = stack.enter_context(Watchdog(folder.path, config.guards, Hosts()))
+    parts, state = stack.enter_context(open_parts(config, folder, mesh, WorkClock(), Hosts()))
+    run = _Run(parts, StopRequest(), watchdog)
+    if config.guards.on_spike == "skip":  # as after some hundred updates, none of which spikes
+        usual = random.Random(0)
+        run.spikes._made.extend(
+            (-step, usual.gauss(50, 10), usual.gauss(50, 10))
+            for step in range(config.guards.spike_window, 0, -1)
+        )
+    return run, state
+
+
+def bare(
+    stack: contextlib.ExitStack, config: RunConfig, mesh: jax.sharding.Mesh, path: Path
+) -> tuple[Any, Any]:
+    """The same without any."""
+    config = dataclasses.replace(config, guards=GuardConfig())
+    folder = stack.enter_context(RunDirectory(path))
+    parts, state = stack.enter_context(open_parts(config, folder, mesh, WorkClock(), Hosts()))
+    run: Any = _Run(parts, StopRequest(), _NoWatchdog())  # pyright: ignore
+    run.clock = _NoClock()
+    run.seconds_to_first_step = 1.0  # nobody waits for the first update, nor says so
+    guards = [NonFiniteGuard(10, parts.documents_of)]
+    run.ledger = Ledger(guards, config.log.every_steps, run.journal.report, run.clock)
+    run.journal._goodput, run.journal._pace = _NoGoodput(), _NoPace()
+    return run, state
+
+
 def main(options: Options) -> None:
     """Runs the comparison."""
+    wall: dict[str, list[float]] = {"guarded": [], "bare": []}
+    cpu: dict[str, list[float]] = {"guarded": [], "bare": []}
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         config = small_run(options, scratch / "data")
-        folder = stack.enter_context(RunDirectory(scratch / "run"))
         stack.enter_context(use_layout(mesh := make_mesh(config.mesh)))
-        watchdog = stack.enter_context(Watchdog(folder.path, config.guards, Hosts()))
-        parts, state = stack.enter_context(open_parts(config, folder, mesh, WorkClock(), Hosts()))
-        run = _Run(parts, StopRequest(), watchdog)
-        bare = Ledger(
-            [NonFiniteGuard(10, parts.documents_of)],
-            options.log_every,
-            run.journal.report,
-            no_clock := _NoClock(),
-        )
-        kinds = {
-            "guarded": (run.ledger, run.clock, watchdog, parts.goodput, run.journal._pace),
-            "bare": (bare, no_clock, _NoWatchdog(), _NoGoodput(), _NoPace()),
+        runs = {
+            made.__name__: made(stack, config, mesh, scratch / made.__name__)
+            for made in (guarded, bare)
         }
-        wall: dict[str, list[float]] = {kind: [] for kind in kinds}
-        cpu: dict[str, list[float]] = {kind: [] for kind in kinds}
-        done = 0
-        for block in range(2 * options.blocks + 1):
-            kind = ("guarded", "bare")[block % 2]
-            run.ledger, run.clock, run.watchdog, goodput, pace = kinds[kind]
-            run.journal._goodput, run.journal._pace = goodput, pace
-            started, began = time.perf_counter(), time.thread_time()
-            for _ in range(options.updates):
-                state = run._update(done, state)
-                done += 1
-            run.ledger.flush()
-            if block:  # the first one compiles
-                wall[kind].append((time.perf_counter() - started) / options.updates)
-                cpu[kind].append((time.thread_time() - began) / options.updates)
+        for block in range(options.blocks + 1):
+            for kind in (list(runs), list(runs)[::-1])[block % 2]:
+                run, state = runs[kind]
+                started, began = time.perf_counter(), time.thread_time()
+                for done in range(block * options.updates, (block + 1) * options.updates):
+                    state = run._update(done, state)
+                run.ledger.flush()
+                runs[kind] = run, state
+                if block:  # the first one compiles
+                    wall[kind].append((time.perf_counter() - started) / options.updates)
+                    cpu[kind].append((time.thread_time() - began) / options.updates)
+        skipped = runs["guarded"][0].ledger.skipped
+        assert not skipped, f"{skipped} updates were passed over, and were to be none"
     tell(options, wall, cpu)
 
 
-def alone(log_every: int) -> float:
+def alone(log_every: int, on_spike: str) -> float:
     """Processor seconds an update that the guards take by themselves, at their least of five."""
     rng, each = random.Random(0), 500
 
@@ -157,7 +186,10 @@ def alone(log_every: int) -> float:
 
     with tempfile.TemporaryDirectory() as scratch:
         folder, clock = Path(scratch), WorkClock()
-        spikes = SpikeGuard(GuardConfig(), print)
+        if on_spike == "skip":
+            spikes: Any = SpikeSkip(GuardConfig(), print)
+        else:
+            spikes = SpikeGuard(GuardConfig(), print)
         watchdog = Watchdog(folder, GuardConfig(), Hosts())
         goodput = GoodputLog(folder / "goodput.jsonl", clock, step=0, write=True)
         pace = Pace(Hosts(), clock)
@@ -171,6 +203,7 @@ def alone(log_every: int) -> float:
         ]
         an_update = (
             least(lambda turn: spikes.see(turn, numbers[turn]))
+            + least(lambda turn: spikes.ceilings(each + 10))
             + least(lambda turn: watchdog.expect(turn, f"update {turn:,}"))
             + 5 * least(lambda turn: clock.lap("steps"))
         )
@@ -182,20 +215,27 @@ def alone(log_every: int) -> float:
     return an_update + a_line / log_every
 
 
+def median_and_error(values: list[float]) -> tuple[float, float]:
+    """A median, and how far another try's would be: its standard error by resampling."""
+    rng = random.Random(0)
+    tries = [statistics.median(rng.choices(values, k=len(values))) for _ in range(1000)]
+    return statistics.median(values), statistics.stdev(tries)
+
+
 def tell(options: Options, wall: dict[str, list[float]], cpu: dict[str, list[float]]) -> None:
     """Prints medians, and what the guards add."""
     update = statistics.median(wall["bare"])
-    extra_wall = statistics.median(
-        guarded - bare for guarded, bare in zip(wall["guarded"], wall["bare"], strict=False)
-    )
+    pairs = zip(wall["guarded"], wall["bare"], strict=True)
+    extra_wall, error = median_and_error([with_all - without for with_all, without in pairs])
     extra_cpu = statistics.median(cpu["guarded"]) - statistics.median(cpu["bare"])
     result = {
         "update_seconds": update,
         "added_wall_seconds": extra_wall,
         "added_wall_share": extra_wall / update,
+        "added_wall_share_error": error / update,
         "added_thread_cpu_seconds": extra_cpu,
         "added_thread_cpu_share": extra_cpu / update,
-        "guards_alone_cpu_seconds": alone(options.log_every),
+        "guards_alone_cpu_seconds": alone(options.log_every, options.on_spike),
         "blocks": options.blocks,
         "updates_a_block": options.updates,
     }

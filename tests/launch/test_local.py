@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from llama_jax.cli.launch.state import LaunchState, process_state
 from llama_jax.config import GuardConfig, MeshConfig, RunConfig
-from llama_jax.observe.goodput import NAME, read_goodput
+from llama_jax.observe.goodput import NAME, read_goodput, read_starts
 from llama_jax.observe.writers import read_metrics
 from llama_jax.train.history import documents_seen
 from tests.train.conftest import PATIENCE_SECONDS, Command
@@ -77,6 +78,38 @@ def test_several_processes_have_the_losses_of_one(
     state = LaunchState.load(run)
     assert (state.phase, state.attempt, len(state.workers)) == ("done", 1, processes)
     assert len(list((run / "logs").glob("process-*.log"))) == processes
+
+
+@pytest.fixture(scope="module")
+def of_two(config, compile_cache, tmp_path_factory) -> Path:
+    """The folder of a run of two processes that was left alone, with all of its checkpoints."""
+    command = Command(tmp_path_factory.mktemp("of_two"), compile_cache)
+    flags = ("--mesh.fsdp", 2, "--checkpoint.keep-last", 9)
+    command.run(*LAUNCH, command.recipe(config), *flags, "--run-dir", "run")
+    return command.folder / "run"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("processes", "devices", "mesh"),
+    [
+        pytest.param(1, 1, MeshConfig(fsdp=1), id="one process"),
+        pytest.param(4, 1, MeshConfig(fsdp=4), id="four processes"),
+        pytest.param(2, 1, MeshConfig(fsdp=1, tensor=2), id="another mesh"),
+    ],
+)
+def test_a_run_of_two_processes_goes_on_in_any_number_on_any_mesh(
+    llama_jax, config, of_two, processes, devices, mesh
+):
+    run = llama_jax.folder / "run"
+    shutil.copytree(of_two / "checkpoints/5", run / "checkpoints/5")
+    shutil.copy(of_two / "config.json", run)
+    recipe = llama_jax.recipe(dataclasses.replace(config, mesh=mesh))
+    counts = ("--processes", processes, "--devices-per-process", devices)
+    llama_jax.run(*LAUNCH, recipe, *counts, "--run-dir", "run")
+    assert [start.step for start in read_starts(run / NAME)] == [5]
+    np.testing.assert_allclose(losses(run), losses(of_two)[5:], rtol=1e-5)
+    assert list(documents_seen(run, 12)) == list(documents_seen(of_two, 12))
 
 
 def test_a_launch_that_cannot_work_is_refused_before_anything_starts(llama_jax, config):
