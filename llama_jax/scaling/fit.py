@@ -161,6 +161,11 @@ def check_predictions(fit: Fit, held_out: Runs) -> list[Check]:
     return checks
 
 
+def tell_constant(value: float, digits: int = 6) -> str:
+    """A constant for people: one that has run to the end of the floats is 0."""
+    return f"{value:.{digits}g}" if value > 1e-300 else "0"
+
+
 def standard_error(draws: Float[np.ndarray, "R"]) -> float:
     """Of a constant, over resamples; infinite where one of them leaves it without a bound."""
     return float(np.std(draws, ddof=1)) if np.isfinite(draws).all() else math.inf

@@ -40,6 +40,24 @@ def test_a_fitted_law_plans(capsys, runs, tmp_path):
     assert low < plan["params"] < high
 
 
+def test_runs_without_a_limit_are_told_so_and_their_limit_is_0(capsys, tmp_path):
+    lines = ["N,D,loss"] + [
+        f"{N},{D},{40 * D**-0.18 + 300 * N**-0.6}"
+        for N in (3e5, 1e6, 3e6, 1e7)
+        for D in (1e5, 3e5, 1e6)
+    ]
+    (tmp_path / "runs.csv").write_text("\n".join(lines))
+    command = ["scaling", "fit", str(tmp_path / "runs.csv"), "--resamples", "0"]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    command[1] = "report"
+    page = tmp_path / "report.html"
+    assert main([*command, "--out", str(page)]) == 0
+    for text in (told, page.read_text()):
+        assert "the runs show no limit of the loss" in text
+        assert "e-308" not in text
+
+
 def test_what_was_left_out_is_said(capsys, runs):
     answer = fit(capsys, runs, "--drop-highest", "3", "--resamples", "0")
     assert answer["runs"] == 45

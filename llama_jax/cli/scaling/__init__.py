@@ -194,7 +194,7 @@ def _fit_loss(runs: "Runs", options: _Options) -> dict[str, Any]:
     for params, tokens in _points(options):
         point = (law.loss(params, tokens), fit.losses(params, tokens))
         estimates[f"loss({params:.4g}, {tokens:.4g})"] = point
-    return _account(estimates, fit)
+    return _account(estimates, fit) | {"note": law.about.note}
 
 
 def _fit_repeated(runs: "Runs", options: _Options) -> dict[str, Any]:
@@ -266,6 +266,8 @@ def _print(answer: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from llama_jax.scaling.fit import tell_constant
+
     title = f"{answer['form']}, {answer['runs']} runs"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("", no_wrap=True)
@@ -275,7 +277,7 @@ def _print(answer: dict[str, Any]) -> None:
         error, ends = estimate.get("standard_error"), estimate.get("interval_95")
         table.add_row(
             name,
-            f"{estimate['value']:.6g}",
+            tell_constant(estimate["value"]),
             "" if error is None else f"{error:.4g}",
             "" if ends is None else f"{ends[0]:.5g} to {ends[1]:.5g}",
         )
@@ -284,5 +286,7 @@ def _print(answer: dict[str, Any]) -> None:
     if "objective" in answer:
         off = answer["rms_residual"]
         console.print(f"objective {answer['objective']:.8g} (a sum), residuals {off:.2%} rms")
+    if answer.get("note"):
+        console.print(answer["note"])
     for line in (*answer["left_out"], *answer.get("budgets_left_out", ())):
         console.print(f"[dim]left out: {line}[/]")

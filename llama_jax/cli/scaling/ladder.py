@@ -199,7 +199,10 @@ def _judge(results: list[dict[str, Any]], options: _Options) -> dict[str, Any]:
 
 
 def _print(answer: dict[str, Any]) -> None:
-    constants = ", ".join(f"{name} {value:.5g}" for name, value in answer["law"].items())
+    from llama_jax.scaling.fit import tell_constant
+
+    law = answer["law"].items()
+    constants = ", ".join(f"{name} {tell_constant(value, 5)}" for name, value in law)
     note = f" ({answer['note']})" if answer["note"] else ""
     print(f"{answer['runs_fitted']} runs: {constants}{note}")
     for check in answer["predictions"]:

@@ -87,6 +87,7 @@ def _page(name: str, runs: "Runs", fit: "Fit", held_out: "Runs | None") -> str:
         f"<h1>Scaling law of {len(runs)} runs</h1>",
         f"<p>{told}</p>",
         _constants(fit),
+        f"<p>{html.escape(fit.law.about.note)}</p>",
         _picture(lambda path: plot_fit(runs, fit, path)),
     ]
     if held_out is not None:
@@ -133,7 +134,7 @@ def _isoflop(runs: "Runs") -> "FrontierFit | str":
 def _constants(fit: "Fit") -> str:
     import numpy as np
 
-    from llama_jax.scaling.fit import standard_error
+    from llama_jax.scaling.fit import standard_error, tell_constant
 
     rows = []
     for i, name in enumerate(("A", "B", "E", "alpha", "beta")):
@@ -142,7 +143,7 @@ def _constants(fit: "Fit") -> str:
         if len(draws):
             low, high = np.percentile(draws, [2.5, 97.5])
             told = (f"{standard_error(draws):.4g}", f"{low:.5g} to {high:.5g}")
-        rows.append((name, f"{getattr(fit.law, name):.6g}", *told))
+        rows.append((name, tell_constant(getattr(fit.law, name)), *told))
     return _table(("", "value", "standard error", "95% interval"), rows)
 
 
