@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -174,6 +175,33 @@ def test_two_processes_make_the_run_of_one(processes, config, one_device, tmp_pa
     processes.run(config, tmp_path / "two", 2)
     assert {path.name for path in checkpoints.iterdir()} == {"10", "12", "12.damaged"}
     assert_same_run(tmp_path / "one", tmp_path / "two", config)
+
+
+def test_a_shard_that_one_host_alone_lacks_is_named_by_it_before_anything_is_computed(
+    llama_jax, config, corpus, tmp_path, monkeypatch
+):
+    hosts = [dataclasses.replace(llama_jax, folder=tmp_path / name) for name in ("here", "there")]
+    for host in hosts:
+        shutil.copytree(corpus, host.folder / "tokens")
+    victim = min((hosts[1].folder / "tokens").rglob("*train*.array_record*"))
+    victim.unlink()
+    asked = ("--data.directory", "tokens", "--run-dir", tmp_path / "run")
+    with hold_port() as held:
+        monkeypatch.setenv("LLAMA_JAX_COORDINATOR", f"127.0.0.1:{held.getsockname()[1]}")
+        monkeypatch.setenv("LLAMA_JAX_NUM_PROCESSES", "2")
+        monkeypatch.setenv("JAX_CPU_COLLECTIVES_IMPLEMENTATION", "gloo")
+        started = []
+        for index, host in enumerate(hosts):
+            monkeypatch.setenv("LLAMA_JAX_PROCESS_ID", str(index))
+            started.append(host.start("train", llama_jax.recipe(config), *asked))
+        try:
+            _, told = started[1].communicate(timeout=PATIENCE_SECONDS)
+        finally:  # the first one waits for it, until a launcher ends it
+            started[0].kill()
+            started[0].communicate()
+    assert started[1].returncode == 2, told
+    assert victim.name in told
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
 
 
 def test_a_signal_to_one_process_stops_both_at_the_same_step(
