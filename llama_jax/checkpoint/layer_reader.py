@@ -43,33 +43,41 @@ class SavedArray:
         self.shape = tuple(int(size) for size in said[2].split(",") if size)
         self._checkpoint, self._manifest, self._name = checkpoint, manifest, name
         self._store: Any = None
-        self._whole: np.ndarray | None = None
+        self._piece: tuple[int, np.ndarray] | None = None
 
     @property
     def spans_layers(self) -> bool:
         """Whether one piece on the disk holds several layers, so that none is read alone."""
-        return bool(self.shape) and self._open().chunk_layout.read_chunk.shape[0] > 1
+        return bool(self.shape) and self._layers_in_piece > 1
 
     @property
     def bytes_at_once(self) -> int:
-        """What reading one layer brings to memory: all of them where pieces span layers."""
-        whole = not self.shape or self.spans_layers
-        count = math.prod(self.shape if whole else self.shape[1:])
+        """What reading one layer brings to memory: all those of a piece that spans layers."""
+        count = math.prod(self.shape[1:]) * (self._layers_in_piece if self.shape else 1)
         return count * self._open().dtype.numpy_dtype.itemsize
 
     def __getitem__(self, layer: int) -> np.ndarray:
         if not self.spans_layers:
             return self._open()[layer].read().result()
-        # One chunk holds several layers: to read it for each of them would take as many times.
-        if self._whole is None:
-            self._whole = np.asarray(self)
-        return self._whole[layer]
+        # A piece is kept for the layers after this one: to read it for each would take as many
+        # times. Threads may ask for different ones, so it is taken and replaced as a whole.
+        first = layer - layer % self._layers_in_piece
+        piece = self._piece
+        if piece is None or piece[0] != first:
+            self._piece = piece = None  # memory for one alone
+            last = min(first + self._layers_in_piece, self.shape[0])
+            self._piece = piece = (first, self._open()[first:last].read().result())
+        return piece[1][layer - first]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self._open().read().result(), dtype=dtype)
 
     def layer_file(self, layer: int) -> LayerFile | None:
-        """The file that holds a layer alone as it is; None where layers are stored otherwise."""
+        """The file that holds a layer alone as it is; None where layers are stored otherwise.
+
+        Args:
+            layer: Its number; -1 means all of an array that has no layers.
+        """
         if not isinstance(self._checkpoint, Path):
             return None
         folder = self._checkpoint / "state" / self._name
@@ -78,13 +86,17 @@ class SavedArray:
         metadata = json.loads((folder / "zarr.json").read_text())
         transpose, *rest = metadata["codecs"]
         chunk = tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"])
-        single = chunk == self.shape or chunk == (1, *self.shape[1:])
+        single = chunk == (self.shape if layer < 0 else (1, *self.shape[1:]))
         if not single or transpose["name"] != "transpose" or [c["name"] for c in rest] != ["bytes"]:
             return None
-        places = [str(layer if chunk != self.shape else 0), *["0"] * (len(self.shape) - 1)]
+        places = [str(max(layer, 0)), *["0"] * (len(self.shape) - 1)]
         name = f"state/{self._name}/{'.'.join(['c', *places])}"
         order = tuple(transpose["configuration"]["order"])
         return LayerFile(self._checkpoint / name, order, self._manifest.files[name].crc32)
+
+    @property
+    def _layers_in_piece(self) -> int:
+        return int(self._open().chunk_layout.read_chunk.shape[0])
 
     def _open(self) -> Any:
         if self._store is None:

@@ -61,8 +61,8 @@ class LayerFile(Protocol):
 class Parameter(Protocol):
     """An array of ours, in memory or not: `parameter[layer]` is a layer.
 
-    One that has `layer_file(layer)` too, which may give None, is copied from its files where they
-    hold the bytes in the order that they get.
+    One that has `layer_file(layer)` too (-1 of an array without layers), which may give None, is
+    copied from its files where they hold the bytes in the order that they get.
     """
 
     @property
@@ -268,7 +268,7 @@ def _check_copies(
 
 def _file_of(tensor: mapping.Tensor, ours: Parameter) -> LayerFile | None:
     """The file that holds the bytes of one of their tensors, if there is one."""
-    file: LayerFile | None = getattr(ours, "layer_file", lambda layer: None)(max(tensor.layer, 0))
+    file: LayerFile | None = getattr(ours, "layer_file", lambda layer: None)(tensor.layer)
     matches = file is not None and file.order == mapping.storage_order(tensor.pair)
     return file if matches else None
 

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from llama_jax.atomic import flush
 from llama_jax.convert.certificate import digest
+from llama_jax.remote.objects import is_remote, shown
 
 _JOURNAL, _RESULT = "journal.jsonl", "result"
 
@@ -152,8 +153,13 @@ def check_out_dir(out_dir: Path) -> None:
     """Refuses a folder that holds anything.
 
     Raises:
-        ValueError: If it does, or is a file.
+        ValueError: If it does, or is a file, or in a bucket.
     """
+    if is_remote(out_dir):
+        raise ValueError(
+            f"OUT_DIR={shown(out_dir)!r} is in a bucket; results are written to a folder of a file "
+            "system: name one, and copy it (`gcloud storage cp -r` or `aws s3 cp --recursive`)."
+        )
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         raise ValueError(
             f"OUT_DIR={str(out_dir)!r} is already in use; name an empty or a new folder: an "

@@ -83,8 +83,10 @@ def test_wrong_requests_are_refused(run_dir, tmp_path, capfd):
         "FORMAT='to-onnx' is no format; there are: to-hf, from-hf, to-meta"
         in capfd.readouterr().err
     )
-    assert main(["convert", "to-hf", "gs://bucket/run", str(tmp_path / "out")]) == 2
-    assert "'gs://bucket/run' is in a bucket; conversions read" in capfd.readouterr().err
+    assert main(["convert", "from-hf", "gs://bucket/hf", str(tmp_path / "out")]) == 2
+    assert "'gs://bucket/hf' is in a bucket; imports are between" in capfd.readouterr().err
+    assert main(["convert", "to-hf", str(run_dir), "gs://bucket/hf"]) == 2
+    assert "OUT_DIR='gs://bucket/hf' is in a bucket; results are" in capfd.readouterr().err
     (tmp_path / "file").write_text("")
     assert main(["convert", "to-hf", str(run_dir), str(tmp_path)]) == 2
     assert "is already in use" in capfd.readouterr().err

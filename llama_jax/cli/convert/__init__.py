@@ -41,10 +41,11 @@ def main(argv: list[str]) -> int:
         return 0 if argv else 2
     if argv[0] not in _FORMATS:
         raise ValueError(f"FORMAT={argv[0]!r} is no format; there are: {', '.join(_FORMATS)}.")
-    if remote := [argument for argument in argv[1:] if "://" in argument]:
+    remote = [argument for argument in argv[1:] if "://" in argument]
+    if remote and argv[0].startswith("from-"):
         raise ValueError(
-            f"{remote[0]!r} is in a bucket; conversions read and write folders of a file system: "
-            "copy it to a disk first (`gcloud storage cp -r` or `aws s3 cp --recursive`), and the "
-            "result back."
+            f"{remote[0]!r} is in a bucket; imports are between folders of a file system: copy "
+            "it to a disk first (`gcloud storage cp -r`, `aws s3 cp --recursive`), and the result "
+            "back."
         )
     return _FORMATS[argv[0]](argv[1:])

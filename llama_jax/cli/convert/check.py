@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING, Any
 import tyro
 from tyro.conf import Positional
 
-from llama_jax.cli.convert.to_hugging_face import open_checkpoint, vocabulary_rows
+from llama_jax.cli.convert.checkpoint import (
+    Checkpoint,
+    open_checkpoint,
+    open_run,
+    vocabulary_rows,
+)
 from llama_jax.cli.run_reader import find_run_tokenizer, read_config
-from llama_jax.config import Llama3Rope, ModelConfig
+from llama_jax.config import Llama3Rope, ModelConfig, RunConfig
+from llama_jax.remote.objects import is_remote
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +41,8 @@ class Options:
     """What to compare.
 
     Attributes:
-        first: Folder of a run, of a Hugging Face model or of Meta's files, or a file of llama2.c.
+        first: Folder of a run, of a Hugging Face model or of Meta's files, or a file of llama2.c;
+            a run may be in a bucket.
             What params.json leaves open of Meta's model is taken from the other one.
         second: The other one.
         step: Of a run's checkpoint; the newest by default.
@@ -56,14 +63,17 @@ def check(argv: list[str]) -> int:
     options = tyro.cli(Options, prog="llama-jax convert check", description=_DESCRIPTION, args=argv)
     from llama_jax.convert.certificate import find_changed_files, read_certificate
 
-    folders = (options.first, options.second)
+    folders = first, second = tuple(
+        open_run(place, options.step)[0] if is_remote(place) else place
+        for place in (options.first, options.second)
+    )
     changed = [
         f"{folder}: {problem}"
         for folder in folders
         if folder.is_dir() and read_certificate(folder) is not None
         for problem in find_changed_files(folder)
     ]
-    checks = run_checks(options.first, options.second, step=options.step, logits=options.logits)
+    checks = run_checks(first, second, step=options.step, logits=options.logits)
     checks = {"changed_files": changed} | checks
     if options.json:
         print(json.dumps(checks))
@@ -166,19 +176,25 @@ def open_weights(
     Raises:
         ValueError: If the folder holds no model that can be read.
     """
-    from llama_jax.convert import mapping
     from llama_jax.convert.agreement import Weights
-    from llama_jax.convert.hugging_face import read_tensor
 
-    if not (folder / "checkpoints").is_dir():
+    if not (folder / "checkpoints").exists():
         plan = _plan(folder, like)
         stored = {tensor.name: where for tensor, where in plan.tensors}
         dtypes = {name: where.dtype for name, where in stored.items()}
         return Weights(model=plan.model, dtypes=dtypes, read=lambda name: plan.read(stored[name]))
     config = read_config(folder)
     saved = open_checkpoint(folder, config, step)
-    kind = dtype or saved.dtype
-    rows = vocabulary_rows(folder, config, saved.meta)
+    return weights_of(folder, config, saved, dtype or saved.dtype)
+
+
+def weights_of(run_dir: Path, config: RunConfig, saved: Checkpoint, kind: str) -> "Weights":
+    """The tensors of a run's checkpoint, rounded to a dtype, in the Hugging Face layout."""
+    from llama_jax.convert import mapping
+    from llama_jax.convert.agreement import Weights
+    from llama_jax.convert.hugging_face import read_tensor
+
+    rows = vocabulary_rows(run_dir, config, saved.meta)
     model = dataclasses.replace(config.model, vocab_size=rows)
     tensors = {tensor.name: tensor for tensor in mapping.tensors_of(model)}
 
@@ -217,7 +233,7 @@ def _tokens(first: Path, second: Path, vocab_size: int) -> "tuple[np.ndarray, st
         try:
             path = (
                 find_tokenizer(folder)
-                if not (folder / "checkpoints").is_dir()
+                if not (folder / "checkpoints").exists()
                 else find_run_tokenizer(folder, read_config(folder))
             )
         except ValueError:
@@ -230,7 +246,7 @@ def _tokens(first: Path, second: Path, vocab_size: int) -> "tuple[np.ndarray, st
 
 
 def _is_hugging_face(folder: Path) -> bool:
-    return (folder / "config.json").is_file() and not (folder / "checkpoints").is_dir()
+    return (folder / "config.json").is_file() and not (folder / "checkpoints").exists()
 
 
 def _is_meta(folder: Path) -> bool:

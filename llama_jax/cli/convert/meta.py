@@ -11,8 +11,8 @@ import tyro
 from tyro.conf import Positional
 
 from llama_jax import __version__
+from llama_jax.cli.convert.checkpoint import open_checkpoint, open_run
 from llama_jax.cli.convert.from_hugging_face import check_disk, run_config, tell_kept, write_run
-from llama_jax.cli.convert.to_hugging_face import open_checkpoint
 from llama_jax.cli.run_reader import find_run_tokenizer, read_config
 from llama_jax.config import RunConfig
 
@@ -79,7 +79,8 @@ class ToOptions:
     """What to export, and to where.
 
     Attributes:
-        run_dir: Folder that `llama-jax train` or an import wrote.
+        run_dir: Folder that `llama-jax train` or an import wrote, one checkpoint of it, or a gs://
+            or s3:// place of either.
         out_dir: Folder to write; must be absent or empty.
         step: Of the checkpoint; the newest by default.
         dtype: Of the written weights; "saved" is that of the checkpoint.
@@ -160,18 +161,20 @@ def from_llama2c(argv: list[str]) -> int:
 def to_meta(argv: list[str]) -> int:
     """Runs `convert to-meta`."""
     options = tyro.cli(ToOptions, prog="llama-jax convert to-meta", description=_TO, args=argv)
-    from llama_jax.cli.convert.check import check_result, open_weights
+    from llama_jax.cli.convert.check import check_result, weights_of
     from llama_jax.convert.certificate import write_certificate
     from llama_jax.convert.meta_export import write_meta
     from llama_jax.convert.result_folder import check_out_dir, result_folder
 
     check_out_dir(options.out_dir)
+    run_dir, step = open_run(options.run_dir, options.step)
+    options = dataclasses.replace(options, run_dir=run_dir, step=step)
     config = read_config(options.run_dir)
     saved = open_checkpoint(options.run_dir, config, options.step)
     imported: dict[str, Any] = saved.meta.get("imported", {})
     layout = imported["config"] if imported.get("conversion") == "from-meta" else {}
     dtype = saved.dtype if options.dtype == "saved" else options.dtype
-    weights = open_weights(options.run_dir, saved.step, dtype)
+    weights = weights_of(options.run_dir, config, saved, dtype)
     ranks = options.model_parallel or layout.get("ranks", 1)
     axis = layout.get("embedding_axis", 0)
     request = {"conversion": "to-meta", "made_by": __version__, "source": saved.identity}

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llama_jax.cli.convert.checkpoint import verify_arrays
 from llama_jax.config import AdamW, RunConfig
 from llama_jax.train.schedule import make_schedule
 
 if TYPE_CHECKING:
     from llama_jax.checkpoint.layer_reader import SavedArray
     from llama_jax.checkpoint.layers import Layered
+    from llama_jax.cli.convert.checkpoint import Checkpoint
     from llama_jax.cli.convert.tensor_copier import Copier
-    from llama_jax.cli.convert.to_hugging_face import Checkpoint
     from llama_jax.convert.forecast import Forecast
     from llama_jax.convert.hugging_face_import import Import
     from llama_jax.convert.moments import Moments
@@ -42,19 +43,15 @@ def open_moments(run_dir: Path, config: RunConfig, saved: "Checkpoint", dtype: s
     from llama_jax.checkpoint.layer_reader import saved_arrays
     from llama_jax.convert.moments import MOMENTS, Moments, Place
 
-    folder = run_dir / "checkpoints" / str(saved.step)
-
     def read(moment: str) -> "dict[str, SavedArray]":
-        return dict(saved_arrays(folder, f"{_ADAM}.{moment}."))
+        return dict(saved_arrays(saved.place, f"{_ADAM}.{moment}."))
 
     opened = {moment: read(moment) for moment in MOMENTS.values()}
     _check_arrays(config, saved.step, opened)
-    # Files of one layer each are compared with their checksums as they are read.
-    arrays = [array for moment in opened.values() for array in moment.values()]
-    if any(array.layer_file(0) is None for array in arrays):
-        with Checkpointer(folder.parent, read_only=True) as checkpointer:
-            checkpointer.verify(saved.step, deep=True)
-    (count,) = (array for _, array in saved_arrays(folder, f"{_ADAM}.count"))
+    with Checkpointer(run_dir / "checkpoints", read_only=True) as checkpointer:
+        for moment, arrays in opened.items():
+            verify_arrays(checkpointer, saved.step, arrays, f"{_ADAM}.{moment}.")
+    (count,) = (array for _, array in saved_arrays(saved.place, f"{_ADAM}.count"))
     rate = make_schedule(config.schedule, peak_lr=rule.peak_lr, num_steps=config.train.num_steps)
     return Moments(
         rule=rule,

@@ -11,13 +11,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 from tyro.conf import Positional
 
+from llama_jax.cli.convert.checkpoint import (
+    Checkpoint,
+    open_checkpoint,
+    open_run,
+    packed,
+    vocabulary_rows,
+)
 from llama_jax.cli.convert.from_hugging_face import tell_kept
 from llama_jax.cli.convert.moments import open_moments, with_moments
 from llama_jax.cli.run_reader import find_run_tokenizer, held_out_losses, read_config
 from llama_jax.config import ModelConfig, RunConfig
+from llama_jax.remote.objects import is_remote
 
 if TYPE_CHECKING:
-    from llama_jax.checkpoint.layer_reader import SavedArray
     from llama_jax.convert.tiktoken import Vocabulary
 
 _DESCRIPTION = """Exports a checkpoint as the folder that transformers reads: safetensors weights,
@@ -28,6 +35,7 @@ example:
   llama-jax convert to-hf demo_run/model demo_run/hf
   llama-jax convert to-hf demo_run/model demo_run/hf16 --dtype bfloat16
   llama-jax convert to-hf demo_run/model demo_run/hf --optimizer
+  llama-jax convert to-hf gs://bucket/run hf
   llama-jax convert to-hf llama2_70b out --dry-run"""
 
 
@@ -36,7 +44,8 @@ class Options:
     """What to export, and to where.
 
     Attributes:
-        run_dir: Folder that `llama-jax train` wrote; with --dry-run also the name of a recipe.
+        run_dir: Folder that `llama-jax train` wrote, one checkpoint of it, or a gs:// or s3://
+            place of either; with --dry-run also the name of a recipe.
         out_dir: Folder to write; must be absent or empty.
         step: Of the checkpoint; the newest by default.
         dtype: Of the written weights; "saved" is that of the checkpoint. Rounding is to nearest
@@ -63,30 +72,13 @@ class Options:
     json: bool = False
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Checkpoint:
-    """Parameters of one checkpoint, not yet read.
-
-    Attributes:
-        step: Updates done.
-        params: Arrays by dotted path.
-        meta: What the checkpoint says beside them.
-        dtype: Of the arrays.
-        identity: What no other checkpoint has: the digest of its manifest.
-    """
-
-    identity: str
-    step: int
-    params: "dict[str, SavedArray]"
-    meta: dict[str, Any]
-    dtype: Any
-
-
 def to_hugging_face(argv: list[str]) -> int:
     """Runs `convert to-hf`."""
     options = tyro.cli(Options, prog="llama-jax convert to-hf", description=_DESCRIPTION, args=argv)
-    if options.dry_run and not options.run_dir.exists():
+    if options.dry_run and not (options.run_dir.exists() or is_remote(options.run_dir)):
         return _plan_recipe(options)
+    run_dir, step = open_run(options.run_dir, options.step)
+    options = dataclasses.replace(options, run_dir=run_dir, step=step)
     config = read_config(options.run_dir)
     tokenizer = None if options.without_tokenizer else _read_tokenizer(options.run_dir, config)
 
@@ -152,50 +144,6 @@ def to_hugging_face(argv: list[str]) -> int:
     )
 
 
-def open_checkpoint(run_dir: Path, config: RunConfig, step: int | None) -> Checkpoint:
-    """Opens a checkpoint whose files are as they were written; arrays are read when asked for.
-
-    Raises:
-        ValueError: If there is no such checkpoint, or its parameters have several dtypes.
-        CheckpointError: If it is damaged.
-    """
-    from llama_jax.checkpoint import Checkpointer, manifest
-    from llama_jax.checkpoint.layer_reader import saved_arrays
-    from llama_jax.cli.run_reader import choose_step
-    from llama_jax.convert.certificate import digest
-
-    with Checkpointer(run_dir / "checkpoints", read_only=True) as checkpointer:
-        step = choose_step(checkpointer, run_dir, config, step)
-        folder = Path(checkpointer.directory) / str(step)  # buckets are refused above
-        checkpointer.verify(step)
-        params = dict(saved_arrays(folder))
-        # Files of one layer each are compared with their checksums as they are copied.
-        if any(array.layer_file(0) is None for array in params.values()):
-            checkpointer.verify(step, deep=True)
-        meta = checkpointer.meta(step)
-        identity = digest(folder / manifest.NAME)["sha256"]
-    dtypes = sorted({array.dtype for array in params.values()})
-    if len(dtypes) != 1:
-        raise ValueError(
-            f"checkpoint step={step} of {run_dir} has parameters of {' and '.join(dtypes)}; such a "
-            "mixture cannot be exported yet."
-        )
-    return Checkpoint(identity=identity, step=step, params=params, meta=meta, dtype=dtypes[0])
-
-
-def vocabulary_rows(run_dir: Path, config: RunConfig, meta: dict[str, Any]) -> int:
-    """Rows of the vocabulary's tables that mean something: those behind them only pad."""
-    if "imported" in meta:
-        return meta["imported"]["vocab_size"]
-    from llama_jax.data.tokenizer import load_tokenizer
-
-    try:
-        tokenizer = load_tokenizer(find_run_tokenizer(run_dir, config))
-    except ValueError:
-        return config.model.vocab_size
-    return min(tokenizer.vocab_size, config.model.vocab_size)
-
-
 def _read_tokenizer(run_dir: Path, config: RunConfig) -> "Path | Vocabulary":
     """The run's tokenizer, which can be exported.
 
@@ -237,7 +185,7 @@ def _bytes_at_once(model: ModelConfig, saved: Checkpoint) -> int:
     from llama_jax.convert.forecast import bytes_at_once
     from llama_jax.convert.stored import ITEM_BYTES
 
-    arrays = [array for array in saved.params.values() if array.layer_file(0) is None]
+    arrays = list(packed(saved.params))
     # Arrays whose pieces hold several layers stay in memory as they are.
     whole = sum(array.bytes_at_once for array in arrays if array.spans_layers)
     return whole + (bytes_at_once(model, ITEM_BYTES[saved.dtype]) if arrays else 0)
