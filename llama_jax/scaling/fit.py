@@ -200,6 +200,12 @@ def _descend(
 
 
 def _law(runs: Runs, vectors: np.ndarray, name: str) -> LossLaw:
+    for axis, log_constant in zip(("parameters", "tokens"), vectors[0, :2], strict=True):
+        if log_constant > np.log(np.finfo(float).max):
+            raise ValueError(
+                f"RUNS do not show how the loss depends on {axis}: more of them make no "
+                "difference beyond the smallest runs. Add runs that are longer, or further apart."
+            )
     # Where the runs show no limit of the loss, the optimum is at a log E without a bound.
     A, B, E = (float(value) for value in np.maximum(np.exp(vectors[0, :3]), np.finfo(float).tiny))
     covariance = ()

@@ -181,3 +181,14 @@ def test_a_resample_whose_constants_have_no_bound_still_says_a_loss():
     fit = dataclasses.replace(fit, log_resamples=np.array([wild]))
     assert fit.losses(1e6, 1e7) == pytest.approx(1 + np.exp(3.0) * 1e7**-0.1)
     assert np.isinf(fit.resamples[0, 0])
+
+
+def test_runs_in_which_the_size_makes_no_difference_are_refused():
+    # Losses of real runs of 40 and 80 updates.
+    runs = make_runs(
+        [92_320, 92_320, 158_448, 158_448, 291_264, 291_264],
+        [20_480, 40_960] * 3,
+        [6.32275, 6.07191, 6.2955, 6.09119, 6.31991, 6.05198],
+    )
+    with pytest.raises(ValueError, match="do not show how the loss depends on parameters"):
+        fit_loss(runs, resamples=0)

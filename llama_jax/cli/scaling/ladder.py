@@ -67,13 +67,15 @@ def main(argv: list[str]) -> int:
     if results is None:
         print("stopped; start again to go on from here", file=sys.stderr)
         return 75
+    if not options.json:
+        # Before the fit, which runs that are too few or too short refuse.
+        for choice in choose_rates(results):
+            if len(choice.rates) > 1:
+                print(choice)
     answer = _judge(results, options)
     if options.json:
         print(json.dumps(answer, indent=2))
     else:
-        for choice in choose_rates(results):
-            if len(choice.rates) > 1:
-                print(choice)
         _print(answer)
     return 0
 
