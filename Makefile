@@ -22,9 +22,11 @@ test: .venv/installed
 test-slow: .venv/parity
 	$(BIN)/python -m pytest -m "slow or parity"
 
-# What CI leaves to people: many kills, a restart certificate, and runs in buckets of S3 and GCS.
-test-long: .venv/parity
-	$(BIN)/python -m pytest -m long
+# What CI leaves to people: many kills, a restart certificate, runs in buckets of S3 and GCS, and a
+# planned recipe compiled for a TPU.
+test-long: .venv/parity .venv-tpu/installed
+	$(BIN)/python -m pytest -m "long and not tpu"
+	.venv-tpu/bin/python -m pytest -m long tests/cli/test_doctor_tpu.py
 
 # A build through Apache Beam, in an environment of its own.
 test-beam: .venv-beam/installed
@@ -32,7 +34,7 @@ test-beam: .venv-beam/installed
 
 # Steps compiled for TPUs that are not here, in an environment of its own: libtpu takes 700 MB.
 test-tpu: .venv-tpu/installed
-	.venv-tpu/bin/python -m pytest -m "tpu or slow" --numprocesses 2 tests/aot tests/cli/test_doctor_tpu.py
+	.venv-tpu/bin/python -m pytest -m "(tpu or slow) and not long" --numprocesses 2 tests/aot tests/cli/test_doctor_tpu.py
 
 # Steps compiled for GPUs that are not here, in an environment of its own: 5.5 GB, so not in CI.
 test-gpu: .venv-gpu/installed

@@ -131,6 +131,7 @@ def test_a_mesh_that_does_not_fit_is_refused_by_name(arguments, complaint, tmp_p
     assert complaint in done.stderr
 
 
+@pytest.mark.long
 def test_a_recipe_that_a_plan_writes_is_compiled_for_its_chips(tmp_path):
     planned = [
         *("plan", "--params", "5e6", "--chips", "v5e:2x2", "--vocab-size", "4096"),
