@@ -1,5 +1,6 @@
 """Several real processes on this machine, with simulated devices and the real runtime."""
 
+import contextlib
 import dataclasses
 import shlex
 import sys
@@ -55,12 +56,17 @@ def main(argv: list[str]) -> int:
     state = LaunchState(
         platform=job.platform, name=job.name, run_dir=str(job.run_dir), argv=list(job.argv)
     )
-    with hold_port() as held:
-        coordinator = f"127.0.0.1:{held.getsockname()[1]}"
+    with contextlib.ExitStack() as ports:
+
+        def start() -> list[Command]:
+            # Another one each time: what is left of a killed process may still listen at the last.
+            port = ports.enter_context(hold_port()).getsockname()[1]
+            return commands(job, options, f"127.0.0.1:{port}")
+
         supervisor = Supervisor(
             state,
             job.run_dir,
-            lambda: commands(job, options, coordinator),
+            start,
             max_restarts=options.max_restarts,
             stop_seconds=options.stop_seconds,
         )
