@@ -206,7 +206,8 @@ def _repeated_kernels(case: _Case) -> Iterator[Finding]:
             severity="costly",
             what="The forward attention kernel runs more than once a layer.",
             evidence=f"{launches:,} launches for {wanted:,} layers",
-            fix="none yet: JAX gives what cuDNN keeps for the backward pass no name to save it by"
+            fix="compute.remat=none, where it fits: JAX gives what cuDNN keeps for the backward "
+            "pass no name by which another policy could save it"
             if library
             else "a remat policy that saves the kernel's output and its log-sum-exp "
             "(compute.remat=attention)",

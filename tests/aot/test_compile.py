@@ -36,6 +36,12 @@ def test_how_much_too_much_it_is(message, needed, limit):
     assert (caught.value.needed, caught.value.limit) == (needed * GIB, limit * GIB)
 
 
+def test_an_option_that_a_compiler_does_not_have_is_refused_by_name():
+    lowered = jax.jit(lambda x: x).lower(1.0)
+    with pytest.raises(ValueError, match="--xla: the compiler does not take it: "):
+        compile_program(lowered, {"nonsense": "1"})
+
+
 def test_other_failures_are_passed_on():
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
         compile_program(Refused("INTERNAL: a bug"), {})  # pyright: ignore[reportArgumentType]

@@ -118,7 +118,9 @@ def test_a_kernel_of_a_library_that_runs_twice_is_told_too():
             kernel("cudnn$fmhaScaleBiasSoftmaxBackward", 80),
         ]
     )
-    assert "160 launches for 80 layers" in found.evidence and found.fix.startswith("none yet")
+    assert "160 launches for 80 layers" in found.evidence and found.fix.startswith(
+        "compute.remat=none"
+    )
 
 
 def test_copies_of_the_model_are_told_where_they_take_much_memory():
