@@ -9,22 +9,8 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from flax import nnx
 
-from llama_jax.config import (
-    AdamW,
-    ComputeConfig,
-    Cosine,
-    DataConfig,
-    LinearRope,
-    Llama3Rope,
-    ModelConfig,
-    PlainRope,
-    RunConfig,
-    TrainConfig,
-)
 from llama_jax.convert.hugging_face import export_hugging_face
-from llama_jax.convert.mapping import our_shapes
 from llama_jax.convert.model_card import Origin
 from llama_jax.convert.tiktoken import Vocabulary
 from llama_jax.data.sentencepiece import train_sentencepiece
@@ -32,7 +18,7 @@ from llama_jax.data.tiktoken import TiktokenTokenizer
 from llama_jax.data.tokenizer import load_tokenizer
 from llama_jax.infer.generate import generate
 from llama_jax.infer.sampling import Sampling
-from llama_jax.model.init import abstract_params
+from tests.parity.exported import MODEL, VARIANTS, our_model, random_weights, run_config
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: make test-slow")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -42,29 +28,6 @@ pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("one_device")]
 ROOT = Path(__file__).parents[2]
 LLAMA2 = ROOT / "../shared/corpora/tokenizers/llama2.model"
 LLAMA3 = ROOT / "../shared/corpora/tokenizers/llama3.tiktoken"
-MODEL = ModelConfig(
-    num_layers=3,
-    embed_dim=64,
-    mlp_dim=112,
-    num_heads=8,
-    num_kv_heads=8,
-    head_dim=8,
-    vocab_size=512,
-    max_seq_len=160,
-)
-VARIANTS = {
-    "multi-head": MODEL,
-    "grouped-query": dataclasses.replace(MODEL, num_kv_heads=2, rope=PlainRope(theta=5e5)),
-    "wide heads": dataclasses.replace(MODEL, num_heads=4, num_kv_heads=2, head_dim=32),
-    "llama3 rope": dataclasses.replace(
-        MODEL,
-        num_kv_heads=4,
-        head_dim=16,
-        rope=Llama3Rope(theta=1e3, factor=8.0, original_seq_len=32),
-    ),
-    "linear rope": dataclasses.replace(MODEL, rope=LinearRope(factor=4.0)),
-    "tied": dataclasses.replace(MODEL, tie_embeddings=True, norm_eps=1e-6),
-}
 TEXTS = [
     "",
     " ",
@@ -78,37 +41,6 @@ TEXTS = [
     "\x00\x01\x7f\u200b\ufeff\u2028",
     "x" * 3000 + " " * 300 + "y",
 ]
-
-
-def run_config(model: ModelConfig) -> RunConfig:
-    return RunConfig(
-        name="parity",
-        model=model,
-        data=DataConfig(seq_len=32),
-        train=TrainConfig(num_steps=10, batch_size=4),
-        optimizer=AdamW(peak_lr=1e-3),
-        schedule=Cosine(warmup_steps=2),
-    )
-
-
-def random_weights(model: ModelConfig) -> dict[str, np.ndarray]:
-    """Weights whose logits differ by units, not by thousandths as a fresh model's do."""
-    rng = np.random.default_rng(0)
-    weights = {}
-    for path, shape in our_shapes(model).items():
-        noise = rng.standard_normal(shape, dtype=np.float32)
-        weights[path] = 1 + 0.2 * noise if path.endswith("scale") else noise * model.embed_dim**-0.5
-    return weights
-
-
-def our_model(model: ModelConfig, weights: dict[str, np.ndarray]):
-    graphdef, abstract = abstract_params(model, ComputeConfig(dtype="float32"))
-
-    def fill(path, leaf):
-        name = jax.tree_util.keystr(path[:-1], simple=True, separator=".")
-        return jnp.asarray(weights[name] if name in weights else weights[f"{name}.value"])
-
-    return nnx.merge(graphdef, jax.tree.map_with_path(fill, abstract))
 
 
 @pytest.fixture(scope="module", params=VARIANTS.values(), ids=VARIANTS.keys())

@@ -15,8 +15,15 @@ from llama_jax.convert.model_card import Origin
 from llama_jax.infer.generate import generate
 from llama_jax.infer.sampling import Sampling
 from tests.model.test_trained_weights import BOS, CHECKPOINT, independent_logits, stories
-from tests.parity.test_export_parity import VARIANTS, our_model, random_weights, run_config
-from tests.parity.test_trained_parity import folder, read_ours, read_theirs
+from tests.parity.exported import (
+    VARIANTS,
+    folder,
+    our_model,
+    random_weights,
+    read_ours,
+    read_theirs,
+    run_config,
+)
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: make test-slow")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")

@@ -18,7 +18,7 @@ from llama_jax.convert.moments import LOADER, WRITER
 from llama_jax.data.batch import Batch
 from llama_jax.recipe import to_json
 from llama_jax.train.schedule import make_schedule
-from tests.parity.test_training_parity import GROUPED, NUM_STEPS, B, make_batches, run_config
+from tests.parity.updates import GROUPED, NUM_STEPS, B, make_batches, run_config
 from tests.train.tiny_run import start
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: make test-slow")

@@ -8,15 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
-from llama_jax.cli.main import main
-from llama_jax.cli.run_reader import read_config, read_model
-from llama_jax.config import ComputeConfig, MeshConfig
+from llama_jax.config import MeshConfig
 from llama_jax.infer.generate import generate
-from llama_jax.model.init import abstract_params
 from llama_jax.sharding import make_mesh, use_layout
 from tests.model.test_trained_weights import BOS, CHECKPOINT
+from tests.parity.exported import folder, read_ours, read_theirs
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: make test-slow")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -26,32 +23,9 @@ pytestmark = [
     pytest.mark.usefixtures("one_device"),
     pytest.mark.skipif(not CHECKPOINT.exists(), reason=f"needs {CHECKPOINT}"),
 ]
+__all__ = ["folder"]  # a fixture
+
 NUM_STORIES, STORY_TOKENS = 40, 256
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The run imported from llama2.c's file, and its exports."""
-    folder = tmp_path_factory.mktemp("stories")
-    run_dir = str(folder / "run")
-    assert main(["convert", "from-llama2c", str(CHECKPOINT), run_dir]) == 0
-    for dtype in ("float32", "bfloat16"):
-        arguments = [run_dir, str(folder / dtype), "--without-tokenizer", "--dtype", dtype]
-        assert main(["convert", "to-hf", *arguments]) == 0
-    return folder
-
-
-def read_ours(run_dir, dtype="float32", *, rounded=False):
-    """Our model, which computes in a dtype, perhaps with weights rounded to bfloat16."""
-    config = read_config(run_dir)
-    params = read_model(run_dir, config, None).params
-    if rounded:
-        params = jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(jnp.float32), params)
-    return nnx.merge(abstract_params(config.model, ComputeConfig(dtype=dtype))[0], params)
-
-
-def read_theirs(folder, dtype):
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
 
 
 @pytest.fixture(scope="module")

@@ -8,66 +8,19 @@ import numpy as np
 import pytest
 
 from llama_jax.checkpoint.names import named_arrays
-from llama_jax.config import (
-    AdamW,
-    ComputeConfig,
-    Cosine,
-    DataConfig,
-    ModelConfig,
-    RunConfig,
-    TrainConfig,
-)
+from llama_jax.config import RunConfig
 from llama_jax.convert.mapping import tensors_of, to_theirs
-from llama_jax.data.batch import Batch
 from llama_jax.model import abstract_params
 from llama_jax.train.optimizer import make_optimizer
 from llama_jax.train.schedule import make_schedule
 from llama_jax.train.state import abstract_state, init_state
 from llama_jax.train.step import make_train_step
+from tests.parity.updates import GROUPED, NUM_STEPS, T, make_batches, run_config
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: make test-slow")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
 pytestmark = pytest.mark.usefixtures("one_device")
-
-NUM_STEPS, B, T = 20, 4, 48
-GROUPED = ModelConfig(
-    num_layers=2,
-    embed_dim=64,
-    mlp_dim=112,
-    num_heads=8,
-    num_kv_heads=2,
-    head_dim=8,
-    vocab_size=256,
-    max_seq_len=T,
-)
-
-
-def run_config(model: ModelConfig, accumulation_steps: int) -> RunConfig:
-    return RunConfig(
-        name="parity",
-        model=model,
-        data=DataConfig(seq_len=T),
-        train=TrainConfig(num_steps=NUM_STEPS, batch_size=B, accumulation_steps=accumulation_steps),
-        # Clipping binds at first; decay is strong enough to show in twenty updates.
-        optimizer=AdamW(peak_lr=1e-2, weight_decay=1.0, clip_norm=0.5),
-        schedule=Cosine(warmup_steps=5),
-        compute=ComputeConfig(dtype="float32", remat="full", loss_chunks=4),
-    )
-
-
-def make_batches() -> list[Batch]:
-    """Rows of one document each, of different lengths; frequent ids, so that losses fall."""
-    rng = np.random.default_rng(0)
-    batches = []
-    for _ in range(NUM_STEPS):
-        tokens = np.minimum(rng.geometric(0.03, (B, T + 1)), 255).astype(np.int32)
-        mask = (np.arange(T) < rng.integers(T // 2, T + 1, (B, 1))).astype(np.float32)
-        places = np.tile(np.arange(T, dtype=np.int32), (B, 1))
-        batches.append(
-            Batch(tokens[:, :-1], tokens[:, 1:].copy(), mask, places, np.ones_like(places))
-        )
-    return batches
 
 
 def our_losses(config: RunConfig, params, graphdef, rates: list[float]) -> list[float]:
