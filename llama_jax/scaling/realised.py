@@ -113,12 +113,12 @@ def realise(
     )
 
 
-def to_recipe(realised: Realised, name: str) -> RunConfig:
-    """The run, as `llama-jax train` takes it."""
+def to_recipe(realised: Realised, name: str, data: DataConfig | None = None) -> RunConfig:
+    """The run, as `llama-jax train` takes it; without `data` it lacks its folder of shards."""
     return RunConfig(
         name=name,
         model=realised.shape,
-        data=DataConfig(seq_len=realised.shape.max_seq_len),
+        data=data or DataConfig(seq_len=realised.shape.max_seq_len),
         train=TrainConfig(num_steps=realised.num_steps, batch_size=realised.batch_rows),
         # Two digits more than the law's data can tell.
         optimizer=AdamW(peak_lr=float(f"{realised.peak_lr:.4g}")),

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 
 USAGE = """usage: llama-jax plan
            (--flops X | --params X | --target-loss X | --usd X | --chips POD --days X)
-           [--serve-tokens X] [--unique-tokens X] [--law NAME|FILE ...] [--write RECIPE] [--json]
+           [--serve-tokens X] [--unique-tokens X | --data DIR] [--law NAME|FILE ...]
+           [--write RECIPE] [--json]
        llama-jax plan compare [--law NAME|FILE] [--json]
 
 Says how many parameters on how many tokens, law by law, with intervals and what they disagree
 about; at what loss, time and cost; and the nearest real shape, batch and learning rate. The recipe
 of --write is compiled for --chips, where their compiler is installed: does it fit, how fast is it?
+With --data it reads those token shards, whose mixture is filled in with the epochs of each source.
 `compare` puts LLaMA, Chinchilla, Gopher and GPT-3 beside a law: who was under- or over-trained.
 
 laws: chinchilla-1, chinchilla-2, chinchilla-3, besiroglu, llama3, muennighoff, or a file that
@@ -29,6 +31,7 @@ examples:
   llama-jax plan --chips v5p:4x4x8 --days 14 --serve-tokens 1e13
   llama-jax plan --usd 50000 --chips h100 --usd-per-chip-hour 2.5
   llama-jax plan --params 7e9 --unique-tokens 3e10 --write configs/mine.py
+  llama-jax plan --params 3e6 --data demo_run/data --write configs/mine.py
   llama-jax plan compare
 
 `llama-jax plan --flops 1e21 --help` lists every option."""
@@ -60,7 +63,10 @@ class Options:
     prompt_share: float = 0.0
     """Share of the served tokens that are read and not written."""
     unique_tokens: float = 0.0
-    """Tokens that exist; beyond them tokens repeat."""
+    """Tokens that exist; beyond them tokens repeat. Those of --data by default."""
+    data: Path | None = None
+    """Folder of `data build`: its tokens exist, its tokenizer gives the vocabulary, and the written
+    recipe reads its mixture."""
     law: tuple[str, ...] = ()
     """Laws to ask; the first one is the plan. All five by default."""
     train_mfu: float = 0.40
@@ -122,6 +128,16 @@ def _plan(options: Options) -> int:
         usd_per_chip_hour=options.usd_per_chip_hour,
         serve_usd_per_chip_hour=options.serve_usd_per_chip_hour,
     )
+    corpus = None
+    if options.data is not None:
+        from llama_jax.cli.plan.corpus import read_corpus
+
+        corpus = read_corpus(options.data)
+        options = dataclasses.replace(
+            options,
+            unique_tokens=options.unique_tokens or float(corpus.num_tokens),
+            vocab_size=options.vocab_size or corpus.vocab_size,
+        )
     request = _request(options, machine)
     plan = make_plan(request, read_laws(options.law or DEFAULT_LAWS), machine)
     real = realise(
@@ -137,7 +153,7 @@ def _plan(options: Options) -> int:
     if options.write is not None:
         from llama_jax.cli.plan.recipe import write_recipe
 
-        write_recipe(options.write, plan, real, machine.pod if options.chips else None)
+        write_recipe(options.write, plan, real, machine.pod if options.chips else None, corpus)
         written.append(options.write)
     if options.picture is not None:
         from llama_jax.scaling.pictures import plot_plan
@@ -145,13 +161,13 @@ def _plan(options: Options) -> int:
         plot_plan(plan, options.picture)
         written.append(options.picture)
     if not options.json:
-        print_page(plan, real, machine)
+        print_page(plan, real, machine, corpus)
     for path in written:
         print(f"written: {path}", file=sys.stderr)
     verdict = _compile(options, machine) if options.write is not None else None
     if options.json:
         compiled = {"compiled": verdict.document()} if verdict else {}
-        print(json.dumps(document(plan, real, machine) | compiled, indent=2))
+        print(json.dumps(document(plan, real, machine, corpus) | compiled, indent=2))
     elif verdict:
         print(f"\n{verdict}")
     return 0

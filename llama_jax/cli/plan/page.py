@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from llama_jax.cli.plan.corpus import Corpus
 from llama_jax.flops import count_params
 from llama_jax.scaling.laws import Allocation, LossLaw
 from llama_jax.scaling.plan import LawPlan, Machine, Plan
@@ -13,7 +14,7 @@ from llama_jax.units import human_count
 _BEYOND = "*"
 
 
-def print_page(plan: Plan, real: Realised, machine: Machine) -> None:
+def print_page(plan: Plan, real: Realised, machine: Machine, corpus: Corpus | None = None) -> None:
     """Prints the answer on stdout."""
     from rich.console import Console
 
@@ -27,7 +28,7 @@ def print_page(plan: Plan, real: Realised, machine: Machine) -> None:
         console.print(f"[dim]{name} does not answer: {reason}[/]")
     console.print(_disagreement(plan))
     console.print()
-    console.print(_real_table(plan, real, machine))
+    console.print(_real_table(plan, real, machine, corpus))
 
 
 def _beyond(answer: LawPlan) -> tuple[str, ...]:
@@ -122,7 +123,7 @@ def _disagreement(plan: Plan) -> str:
     return told
 
 
-def _real_table(plan: Plan, real: Realised, machine: Machine) -> Any:
+def _real_table(plan: Plan, real: Realised, machine: Machine, corpus: Corpus | None) -> Any:
     from rich.table import Table
 
     first = plan.laws[0]
@@ -163,6 +164,10 @@ def _real_table(plan: Plan, real: Realised, machine: Machine) -> Any:
             f"  {advice.law}{_BEYOND * bool(advice.extrapolates)}",
             f"batch {human_count(advice.batch_tokens)} tokens{rate}",
         )
+    if corpus:
+        table.add_row("mixture", str(corpus.directory))
+        for name, value in corpus.table(real.at.tokens):
+            table.add_row(f"  {name}", value)
     for name, value in _costs(plan, real, machine):
         table.add_row(name, value)
     return table
@@ -233,7 +238,9 @@ def _real_loss(plan: Plan, real: Realised) -> float | None:
     return limit.loss(law, *real.at) if limit else law.loss(*real.at)
 
 
-def document(plan: Plan, real: Realised, machine: Machine) -> dict[str, Any]:
+def document(
+    plan: Plan, real: Realised, machine: Machine, corpus: Corpus | None = None
+) -> dict[str, Any]:
     """The plan for programs."""
     return {
         "request": dataclasses.asdict(plan.request),
@@ -255,6 +262,7 @@ def document(plan: Plan, real: Realised, machine: Machine) -> dict[str, Any]:
             "peak_lr": real.peak_lr,
             "suggestions": [dataclasses.asdict(advice) for advice in real.suggestions],
             "state_bytes": real.state_bytes,
+            "mixture": corpus.document(real.at.tokens) if corpus else [],
         },
         "cost": _cost_facts(plan, real, machine)
         | {

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from llama_jax.cli.plan.corpus import Corpus
 from llama_jax.hardware import Pod
 from llama_jax.pods import Slices, lay_over
 from llama_jax.recipe import to_json
@@ -10,7 +11,9 @@ from llama_jax.scaling.plan import Plan
 from llama_jax.scaling.realised import POD_SETTINGS, Realised, to_recipe
 
 
-def write_recipe(path: Path, plan: Plan, real: Realised, pod: Pod | None) -> None:
+def write_recipe(
+    path: Path, plan: Plan, real: Realised, pod: Pod | None, corpus: Corpus | None = None
+) -> None:
     """Writes a recipe, which must not exist yet.
 
     Args:
@@ -18,11 +21,13 @@ def write_recipe(path: Path, plan: Plan, real: Realised, pod: Pod | None) -> Non
         plan: For its header.
         real: The run.
         pod: That it is meant for, if one is named.
+        corpus: That it reads, if one is named.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    recipe = to_recipe(real, path.stem)
+    data = corpus.config(real.shape.max_seq_len) if corpus else None
+    recipe = to_recipe(real, path.stem, data)
     if path.suffix == ".py":
-        text = _python(path, plan, real, pod)
+        text = _python(path, plan, real, pod, corpus)
     else:
         settings = {pod.chip.name: POD_SETTINGS} if pod else {}
         text = to_json(lay_over(recipe, settings, Slices(pod=pod)) if pod else recipe)
@@ -30,7 +35,7 @@ def write_recipe(path: Path, plan: Plan, real: Realised, pod: Pod | None) -> Non
         file.write(text)
 
 
-def _python(path: Path, plan: Plan, real: Realised, pod: Pod | None) -> str:
+def _python(path: Path, plan: Plan, real: Realised, pod: Pod | None, corpus: Corpus | None) -> str:
     config, shape = to_recipe(real, path.stem), real.shape
     first = plan.laws[0]
     epochs = (
@@ -45,10 +50,15 @@ def _python(path: Path, plan: Plan, real: Realised, pod: Pod | None) -> str:
         if pod
         else ""
     )
-    on_pod = f"--pod {pod.chip.name}:{pod.topology or pod.count} " if pod else ""
+    arguments = [f"--pod {pod.chip.name}:{pod.topology or pod.count}"] if pod else []
+    data = f"DataConfig(seq_len={shape.max_seq_len})"
+    if corpus:
+        data = corpus.as_python(shape.max_seq_len, real.at.tokens, _python_value)
+    else:
+        arguments.append("--data.directory DIR")
     return f'''"""Planned by `llama-jax plan` from the law {first.law.about.name}.
 
-Command:   llama-jax train {path} {on_pod}--data.directory DIR
+Command:   llama-jax {" ".join(["train", str(path), *arguments])}
 Hardware:  weights and AdamW's moments take {real.state_bytes / 1e9:.3g} GB over all chips.
 Expected:  {real.at.params:,.0f} parameters, {real.at.tokens:,.0f} tokens,
            {real.num_steps:,} updates, {real.flops["6ND"]:.4g} FLOPs (6ND).{epochs}
@@ -81,7 +91,7 @@ def config() -> RunConfig:
             rope={shape.rope!r},
             tie_embeddings={shape.tie_embeddings},
         ),
-        data=DataConfig(seq_len={config.data.seq_len}),
+        data={data},
         train=TrainConfig(num_steps={config.train.num_steps}, batch_size={config.train.batch_size}),
         optimizer=AdamW(peak_lr={config.optimizer.peak_lr!r}),
         schedule={config.schedule!r},
