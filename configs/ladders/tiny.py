@@ -2,8 +2,10 @@
 
 Command:   llama-jax scaling ladder configs/ladders/tiny.py --out ladder --data demo_run/data
 Hardware:  2 CPU cores.
-Expected:  12 cooled runs, the 3 of the largest size held out of the fit, which predicts them 3.5%
-           to 8.4% too high: the runs are too short for a law that says anything of larger ones.
+Expected:  12 cooled runs, the 3 of the largest size held out of the fit. The runs are too short for
+           a law that says anything of larger ones: one machine's text gave predictions 3.5% to 8.4%
+           too high, another's gave none (291k parameters lost to 158k at every length), and the
+           fit said so.
 """
 
 from llama_jax.config import (

@@ -1,12 +1,14 @@
 """Train a ladder of small runs, fit a law to them, and check what it predicts."""
 
+import concurrent.futures
 import csv
 import dataclasses
 import io
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,20 @@ from llama_jax.atomic import write_atomically
 from llama_jax.cli.scaling.ladder_progress import LadderProgress, open_progress
 from llama_jax.cli.scaling.ladder_rates import choose_rates
 from llama_jax.cli.scaling.ladder_runs import LadderRun, ladder_runs
-from llama_jax.config import LadderConfig, RunConfig
+from llama_jax.cli.scaling.ladder_training import record
+from llama_jax.cli.scaling.ladder_workers import Trainer, open_trainer
+from llama_jax.config import LadderConfig
 
-USAGE = """usage: llama-jax scaling ladder LADDER.py --out DIR [--data DIR] [--json]
+USAGE = """usage: llama-jax scaling ladder LADDER.py --out DIR [--data DIR] [--at-once N]
+           [--json]
 
 Trains every size of a ladder once on a plateau and cools it down at several lengths, fits a law to
 the smaller sizes, and compares what it predicts with the larger ones. Killed or stopped (exit code
 75), it goes on where it was. Runs that diverge are left out of the fit, and named. Where a size has
 several learning rates, the best at each length counts, and all are told.
 
-In a terminal a table shows every run, and DIR/log.txt has what the runs say of themselves.
+In a terminal a table shows every run, and DIR/log.txt has what the runs say of themselves, as it
+has wherever several are trained at once.
 
 DIR/runs.csv is what `llama-jax scaling fit` takes.
 
@@ -38,6 +44,8 @@ class _Options:
     """Folder of the runs and of runs.csv."""
     data: str = ""
     """Folder of token shards, in place of the ladder's."""
+    at_once: int = 1
+    """Runs that are trained side by side, in a process and with a share of the cores each."""
     resamples: int = 4000
     """Bootstrap resamples of the fit."""
     json: bool = False
@@ -62,8 +70,11 @@ def main(argv: list[str]) -> int:
         data = dataclasses.replace(ladder.base.data, directory=options.data)
         ladder = dataclasses.replace(ladder, base=dataclasses.replace(ladder.base, data=data))
     runs = ladder_runs(ladder)
-    with open_progress(runs, options.out) as progress:
-        results = _climb(runs, options.out, progress)
+    with (
+        open_trainer(options.at_once, options.out) as trainer,
+        open_progress(runs, options.out, options.at_once) as progress,
+    ):
+        results = _climb(runs, options.out, trainer, progress)
     if results is None:
         print("stopped; start again to go on from here", file=sys.stderr)
         return 75
@@ -81,74 +92,48 @@ def main(argv: list[str]) -> int:
 
 
 def _climb(
-    runs: Sequence[LadderRun], out: Path, progress: LadderProgress
+    runs: Sequence[LadderRun], out: Path, trainer: Trainer, progress: LadderProgress
 ) -> list[dict[str, Any]] | None:
     """What each cooled run came to; None where it was stopped."""
-    results, lost = [], set()
-    for run in runs:
-        progress.begin(run)
-        if run.origin in lost:
-            result = _record(run, math.nan, f"{run.origin} diverged, from which it branches off")
-        elif (result := _result(run, out)) is None:
-            return None
-        if result["diverged"] and not run.cooled:
-            lost.add(run.name)
-        progress.end(run, result["loss"], result["diverged"])
-        if run.cooled:
-            results.append(result)
-            _write_table(out / "runs.csv", results)
-    return results
+    results: dict[str, dict[str, Any]] = {}
+    running: dict[Future[Any], LadderRun] = {}
+    left, stopped = list(runs), False
+    while left or running:
+        # In their order, but for those whose origin is not trained yet.
+        ready = [run for run in left if not run.origin or run.origin in results]
+        for run in ready[: trainer.at_once - len(running)]:
+            left.remove(run)
+            progress.begin(run)
+            running[_begin(run, out, trainer, results)] = run
+        done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+        for future in done:
+            run, result = running.pop(future), future.result()
+            if result is None:
+                left, stopped = [], True
+                trainer.stop()
+                continue
+            results[run.name] = result
+            progress.end(run, result["loss"], result["diverged"])
+            if run.cooled:
+                _write_table(out / "runs.csv", _cooled(runs, results))
+    return None if stopped else _cooled(runs, results)
 
 
-def _result(run: LadderRun, out: Path) -> dict[str, Any] | None:
-    """What a run came to, trained if it is not yet; None where it was stopped."""
-    path = out / run.name / "ladder.json"
-    # A result is that of a config: a changed ladder is refused by the run's own folder.
-    if path.is_file() and _config_is(path.parent, run.config):
-        return json.loads(path.read_text()) | {"peak_lr": run.config.optimizer.peak_lr}
-    from llama_jax.cli.compilation_cache import enable_compilation_cache
-    from llama_jax.train.beginning import parse_origin
-    from llama_jax.train.guards import TrainingFailed
-    from llama_jax.train.loop import train
-
-    enable_compilation_cache()
-    origin = parse_origin(str(out / run.origin)) if run.origin else None
-    loss, diverged = math.nan, ""
-    try:
-        outcome = train(run.config, out / run.name, origin=origin)
-    except TrainingFailed as failure:
-        diverged = str(failure)
-    else:
-        if outcome.stopped_by:
-            return None
-        scores = outcome.held_out.values()
-        loss = sum(score.nats for score in scores) / max(1, sum(score.tokens for score in scores))
-        # One batch of a plateau is too little to judge by.
-        if run.cooled and not loss < math.log(run.config.model.vocab_size):
-            diverged = f"its held-out loss {loss:.3f} is that of guessing, or worse"
-    result = _record(run, loss, diverged)
-    write_atomically(path, json.dumps(result, indent=2) + "\n")
-    return result
+def _begin(
+    run: LadderRun, out: Path, trainer: Trainer, results: Mapping[str, dict[str, Any]]
+) -> Future[Any]:
+    if not run.origin or not results[run.origin]["diverged"]:
+        return trainer.submit(run, out)
+    future: Future[Any] = Future()
+    why = f"{run.origin} diverged, from which it branches off"
+    future.set_result(record(run, math.nan, why))
+    return future
 
 
-def _record(run: LadderRun, loss: float, diverged: str) -> dict[str, Any]:
-    return {
-        "run": run.name,
-        "params": run.params,
-        "tokens": run.tokens,
-        "loss": loss if math.isfinite(loss) else None,
-        "peak_lr": run.config.optimizer.peak_lr,
-        "seed": run.config.train.seed,
-        "held_out": run.held_out,
-        "diverged": diverged,
-    }
-
-
-def _config_is(folder: Path, config: RunConfig) -> bool:
-    from llama_jax.recipe import to_json
-
-    saved = folder / "config.json"
-    return saved.is_file() and saved.read_text() == to_json(config)
+def _cooled(
+    runs: Sequence[LadderRun], results: Mapping[str, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    return [results[run.name] for run in runs if run.cooled and run.name in results]
 
 
 def _write_table(path: Path, results: list[dict[str, Any]]) -> None:

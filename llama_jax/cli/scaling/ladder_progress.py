@@ -20,30 +20,31 @@ class LadderProgress:
         runs: In the order in which they are trained.
         out: Folder of their folders.
         file: Where lines go; None where a table shows it all.
+        at_once: Runs that are trained side by side.
     """
 
-    def __init__(self, runs: Sequence[LadderRun], out: Path, *, file: IO[str] | None):
-        self._runs, self._out, self._file = runs, out, file
-        self._current = 0
+    def __init__(
+        self, runs: Sequence[LadderRun], out: Path, *, file: IO[str] | None, at_once: int = 1
+    ):
+        self._runs, self._out, self._file, self._at_once = runs, out, file, at_once
+        self._began: dict[str, float] = {}  # those that are being trained
         self._ended: dict[str, tuple[float | None, str]] = {}
         self._seconds = self._flops = 0.0  # of the runs that this start trained
-        self._began = time.monotonic()
 
     def begin(self, run: LadderRun) -> None:
         """A run is next."""
-        self._current = self._runs.index(run)
-        self._began = time.monotonic()
+        self._began[run.name] = time.monotonic()
         if self._file is not None:
-            counted = f"[{self._current + 1}/{len(self._runs)}]"
+            counted = f"[{self._runs.index(run) + 1}/{len(self._runs)}]"
             told = f"{human_count(run.params)} parameters to {human_count(run.tokens)} tokens"
             print(" · ".join([f"{counted} {run.name}", told, *self._rest()]), file=self._file)
 
     def end(self, run: LadderRun, loss: float | None, diverged: str) -> None:
         """A run is over; `loss` is that on held-out documents, `diverged` why it does not count."""
-        seconds = time.monotonic() - self._began
+        seconds = time.monotonic() - self._began.pop(run.name, time.monotonic())
         # One that was there already is read in no time, and says nothing of the speed.
         if seconds > 1:
-            self._seconds += seconds
+            self._seconds += seconds / self._at_once
             self._flops += run.flops
         self._ended[run.name] = (loss, diverged)
         if self._file is not None and (run.cooled or diverged):
@@ -61,10 +62,10 @@ class LadderProgress:
         """The rows, as many around the current one as fit."""
         from rich.table import Table
 
-        rows = self.rows()
+        rows, current = self.rows(), self._current()
         notes = [f"{name} diverged: {why}" for name, (_, why) in self._ended.items() if why]
         shown = max(3, height - 6 - len(notes))
-        first = max(0, min(self._current // 2 - shown // 2, len(rows) - shown))
+        first = max(0, min(min(current) - shown // 2, len(rows) - shown))
         if (hidden := len(rows) - shown) > 0:
             notes.append(f"{first} rows above, {hidden - first} below")
         table = Table(
@@ -78,7 +79,7 @@ class LadderProgress:
         for name in ("run", "parameters", "tokens", "FLOPs (6ND)", "progress", "loss", "left"):
             table.add_column(name, justify="left" if name == "run" else "right", no_wrap=True)
         for number, cells in enumerate(rows[first : first + shown], first):
-            style = "bold" if number == self._current // 2 else None
+            style = "bold" if number in current else None
             style = "red" if cells[4] == _DIVERGED else style
             table.add_row(*cells, style=style)
         return table
@@ -91,7 +92,7 @@ class LadderProgress:
         elif cooled.name in self._ended:
             told, loss = "done", f"{self._ended[cooled.name][0]:.4f}"
         else:
-            if (run := self._runs[self._current]) in pair:
+            for run in (run for run in pair if run.name in self._began):
                 step, latest = self._latest(run)
                 done = f"{step:,}/{run.config.train.num_steps:,}"
                 told = f"{'cooling' if run.cooled else 'plateau'} {done}"
@@ -105,9 +106,14 @@ class LadderProgress:
     def _flops_left(self, run: LadderRun) -> float:
         if run.name in self._ended:
             return 0.0
-        if run is self._runs[self._current]:
+        if run.name in self._began:
             return run.flops - run.flops_before(self._latest(run)[0])
         return run.flops
+
+    def _current(self) -> set[int]:
+        """Rows of what is being trained, or the first one."""
+        names = [run.name for run in self._runs]
+        return {names.index(name) // 2 for name in list(self._began)} or {0}
 
     def _latest(self, run: LadderRun) -> tuple[int, float | None]:
         """The step and the loss that the run last wrote."""
@@ -139,15 +145,15 @@ class LadderProgress:
 
 
 @contextlib.contextmanager
-def open_progress(runs: Sequence[LadderRun], out: Path) -> Iterator[LadderProgress]:
+def open_progress(runs: Sequence[LadderRun], out: Path, at_once: int) -> Iterator[LadderProgress]:
     """Shows the progress on stderr while it is open; a terminal sees a table and nothing else."""
     if not sys.stderr.isatty():
-        yield LadderProgress(runs, out, file=sys.stderr)
+        yield LadderProgress(runs, out, file=sys.stderr, at_once=at_once)
         return
     from rich.console import Console
     from rich.live import Live
 
-    progress = LadderProgress(runs, out, file=None)
+    progress = LadderProgress(runs, out, file=None, at_once=at_once)
     console = Console(file=sys.stderr, highlight=False)
     out.mkdir(parents=True, exist_ok=True)
     live = Live(
