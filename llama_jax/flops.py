@@ -101,16 +101,51 @@ def chinchilla_layer_flops_per_token(
     num_heads: int,
     head_dim: int,
     seq_len: int,
+    num_kv_heads: int = 0,
+    mlp_matrices: int = 2,
 ) -> float:
-    """Forward and backward FLOPs of one token in Gopher's decoder, by Chinchilla's own count.
+    """Forward and backward FLOPs of one token, by Chinchilla's own count of Gopher's decoder.
 
-    Two matrices to the MLP, the softmax counted, attention in full; embeddings and logits are left
-    out, for without them alone the ratios to 6ND of its Table A4 come out.
+    The softmax is counted and attention in full; embeddings and logits are left out, for without
+    them alone the ratios to 6ND of its Table A4 come out. Gopher has as many key/value heads as
+    heads (0 here), and two matrices to the MLP, where LLaMA has three.
 
     Source: Hoffmann et al. 2022 (arXiv:2203.15556), appendix F.
     """
     D, N, H, T = embed_dim, num_heads, head_dim, seq_len
-    projections = 2 * 3 * D * N * H + 2 * N * H * D
+    K = num_kv_heads or num_heads
+    projections = 2 * D * (N + 2 * K) * H + 2 * N * H * D
     attention = 2 * T * N * H + 3 * N * T + 2 * T * N * H
-    mlp = 2 * (D * mlp_dim + mlp_dim * D)
+    mlp = 2 * mlp_matrices * D * mlp_dim
     return 3.0 * num_layers * (projections + attention + mlp)
+
+
+# Ways in which papers count the training FLOPs of a run.
+CONVENTIONS: dict[str, str] = {
+    "6ND": "6 for each parameter and token",
+    "non-embedding": "6ND without the vocabulary's tables (Kaplan et al.)",
+    "full-attention": "matmuls and attention over whole rows (PaLM)",
+    "causal-attention": "the same with the half of attention that is causal",
+    "appendix-f": "layers alone, softmax too (Chinchilla's appendix F)",
+}
+
+
+def train_flops_by_convention(model: ModelConfig, seq_len: int) -> dict[str, float]:
+    """Forward and backward FLOPs of one token, in each of `CONVENTIONS`."""
+    count = count_params(model)
+    return {
+        "6ND": 6.0 * count.total,
+        "non-embedding": 6.0 * count.non_embedding,
+        "full-attention": train_flops_per_token(model, seq_len, "full"),
+        "causal-attention": train_flops_per_token(model, seq_len, "causal"),
+        "appendix-f": chinchilla_layer_flops_per_token(
+            num_layers=model.num_layers,
+            embed_dim=model.embed_dim,
+            mlp_dim=model.mlp_dim,
+            num_heads=model.num_heads,
+            head_dim=model.head_dim,
+            seq_len=seq_len,
+            num_kv_heads=model.num_kv_heads,
+            mlp_matrices=3,
+        ),
+    }

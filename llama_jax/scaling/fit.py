@@ -7,7 +7,7 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-from llama_jax.scaling.laws import LossLaw, Provenance
+from llama_jax.scaling.laws import NO_LIMIT, LossLaw, Provenance
 from llama_jax.scaling.robust import Solved, solve
 from llama_jax.scaling.runs import Runs, check_resamples, check_spread
 
@@ -39,8 +39,6 @@ class Objective:
 
 
 CHINCHILLA = Objective()
-# Nats per token below which no text can be told from none.
-_NO_LIMIT = 1e-3
 # Gadre et al. 2024 (arXiv:2403.08540): least squares on the loss itself, exponents tied.
 OVERTRAIN = Objective(delta=1e3, tied=True, log_loss=False)
 
@@ -212,7 +210,7 @@ def _law(runs: Runs, vectors: np.ndarray, name: str) -> LossLaw:
     if len(vectors) > 2:
         covariance = tuple(tuple(map(float, row)) for row in np.cov(vectors[1:].T))
     about = provenance(runs, name)
-    if E < _NO_LIMIT:
+    if E < NO_LIMIT:
         about = dataclasses.replace(about, note="the runs show no limit of the loss: E is about 0")
     alpha, beta = float(vectors[0, 3]), float(vectors[0, 4])
     return LossLaw(about=about, A=A, B=B, E=E, alpha=alpha, beta=beta, covariance=covariance)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from llama_jax.scaling.fit import HUBER_DELTA, Objective, fit_loss, provenance, resample_weights
-from llama_jax.scaling.laws import LossLaw
+from llama_jax.scaling.laws import LossLaw, Repetition
 from llama_jax.scaling.repeated import DataLimit
 from llama_jax.scaling.robust import solve
 from llama_jax.scaling.runs import Runs, check_resamples
@@ -23,7 +23,7 @@ class RepeatedFit:
     """A law of fresh tokens, and what repetition does to it.
 
     Attributes:
-        law: Of fresh tokens, exponents tied.
+        law: Of fresh tokens, exponents tied; its `repetition` has both decays.
         token_decay: `R_D*` of `DataLimit`.
         param_decay: `R_N*` of `DataLimit`.
         resamples: (A, B, E, alpha, R_D*, R_N*) for each bootstrap resample.
@@ -42,11 +42,8 @@ class RepeatedFit:
 
     def limit(self, unique_tokens: float) -> DataLimit:
         """So many unique tokens, with the fitted decays."""
-        return DataLimit(
-            unique_tokens=unique_tokens,
-            token_decay=self.token_decay,
-            param_decay=self.param_decay,
-        )
+        assert self.law.repetition is not None
+        return DataLimit(unique_tokens=unique_tokens, repetition=self.law.repetition)
 
 
 def fit_repeated(runs: Runs, *, resamples: int = 1000, seed: int = 0) -> RepeatedFit:
@@ -87,8 +84,24 @@ def fit_repeated(runs: Runs, *, resamples: int = 1000, seed: int = 0) -> Repeate
         ).constants
     told = surface.told(np.concatenate([best, draws]))
     A, B, E, gamma, token_decay, param_decay = (float(value) for value in told[0])
+    epochs = runs.tokens / runs.unique_tokens
+    law = LossLaw(
+        about=provenance(runs, "fit"),
+        A=A,
+        B=B,
+        E=E,
+        alpha=gamma,
+        beta=gamma,
+        repetition=Repetition(
+            source=f"a fit to {len(runs)} runs, {count} of which repeat",
+            token_decay=token_decay,
+            param_decay=param_decay,
+            unique_range=(float(runs.unique_tokens.min()), float(runs.unique_tokens.max())),
+            epochs_range=(1.0, float(epochs.max())),
+        ),
+    )
     return RepeatedFit(
-        law=LossLaw(about=provenance(runs, "fit"), A=A, B=B, E=E, alpha=gamma, beta=gamma),
+        law=law,
         token_decay=token_decay,
         param_decay=param_decay,
         resamples=told[1:],

@@ -71,12 +71,24 @@ def critical_batch(params: float) -> Suggestion:
 
 
 def suggestions(at: Allocation, non_vocabulary_params: float) -> tuple[Suggestion, ...]:
-    """What each law says of one run."""
+    """What each law says of one run: Step-Law, DeepSeek, the critical batch."""
     return (
         step_law(non_vocabulary_params, at.tokens),
         deepseek(at.flops),
         critical_batch(at.params),
     )
+
+
+def choose_rate(advice: tuple[Suggestion, ...]) -> Suggestion:
+    """Whose learning rate is taken: Step-Law's on its grids, elsewhere the lower one.
+
+    Far beyond its grids Step-Law's rises with the tokens without end, to what no run has survived;
+    DeepSeek's, beyond its own data too, falls with compute. Of two guesses the lower one trains.
+    """
+    step, *others = advice
+    if not step.extrapolates:
+        return step
+    return min((step, *(law for law in others if law.peak_lr)), key=lambda law: law.peak_lr)
 
 
 def _outside(**inputs: tuple[float, float, float]) -> tuple[str, ...]:

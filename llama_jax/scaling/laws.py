@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import NamedTuple, Self
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
+# Nats per token below which no text can be told from none: such a limit was not seen by the fit.
+NO_LIMIT = 1e-3
 
 
 class Allocation(NamedTuple):
@@ -56,6 +58,35 @@ class Provenance:
         )
         return tuple(name for name, value, (low, high) in ranges if not low <= value <= high)
 
+    def times_above(self, at: Allocation) -> float:
+        """How many times parameters or tokens exceed the data of the law; 1 is inside, or below."""
+        return max(at.params / self.params_range[1], at.tokens / self.tokens_range[1], 1.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Repetition:
+    """How fast repeated tokens, and parameters that they cannot feed, lose their worth.
+
+    Attributes:
+        source: Paper, or the table that it was fitted to.
+        token_decay: Repetitions after which a token's worth has fallen to 1/e, `R_D*`.
+        param_decay: The same for parameters beyond those that are best for the unique tokens,
+            `R_N*`.
+        unique_range: Fewest and most unique tokens of the runs fitted.
+        epochs_range: Fewest and most epochs of them.
+    """
+
+    source: str
+    token_decay: float
+    param_decay: float
+    unique_range: tuple[float, float]
+    epochs_range: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        for name in ("token_decay", "param_decay"):
+            if not 0 < (value := getattr(self, name)) < math.inf:
+                raise ValueError(f"law.repetition.{name}={value} must be positive and finite.")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class LossLaw:
@@ -74,6 +105,8 @@ class LossLaw:
             none is known.
         exponent_interval: Published interval of the frontier's exponent of parameters; (0, 0)
             where there is none.
+        exponent_level: Of that interval: 0.8 is 10% to 90%.
+        repetition: Where the law was fitted with one; None where it knows fresh tokens alone.
     """
 
     about: Provenance
@@ -84,6 +117,8 @@ class LossLaw:
     beta: float
     covariance: tuple[tuple[float, ...], ...] = ()
     exponent_interval: tuple[float, float] = (0.0, 0.0)
+    exponent_level: float = 0.95
+    repetition: Repetition | None = None
 
     def __post_init__(self) -> None:
         for name in ("E", "A", "B", "alpha", "beta"):
@@ -97,11 +132,22 @@ class LossLaw:
         """Nats per token."""
         return self.E + self.A * params**-self.alpha + self.B * tokens**-self.beta
 
+    @property
+    def has_limit(self) -> bool:
+        """Whether the loss has a limit; without one the law is good between its runs alone."""
+        return self.E >= NO_LIMIT
+
     def gradient(self, params: float, tokens: float) -> tuple[float, float]:
         """Derivatives of the loss by parameters and by tokens, both negative."""
-        by_params = -self.alpha * self.A * params ** (-self.alpha - 1)
-        by_tokens = -self.beta * self.B * tokens ** (-self.beta - 1)
-        return by_params, by_tokens
+        by_params, by_tokens = self.elasticities(params, tokens)
+        return -by_params / params, -by_tokens / tokens
+
+    def elasticities(self, params: float, tokens: float) -> tuple[float, float]:
+        """What the loss falls by where parameters, and where tokens, grow by a small share of 1."""
+        return (
+            self.alpha * self.A * params**-self.alpha,
+            self.beta * self.B * tokens**-self.beta,
+        )
 
     @property
     def params_exponent(self) -> float:
@@ -171,13 +217,20 @@ class FrontierLaw:
         about: Source, counting and range.
         coefficient: Parameters at one FLOP.
         exponent: Of compute.
-        exponent_interval: Published interval; (0, 0) where there is none.
+        exponent_interval: Of the bootstrap, or published; (0, 0) where there is none.
+        exponent_level: Of that interval: 0.8 is 10% to 90%.
     """
 
     about: Provenance
     coefficient: float
     exponent: float
     exponent_interval: tuple[float, float] = (0.0, 0.0)
+    exponent_level: float = 0.95
+
+    def __post_init__(self) -> None:
+        for name in ("coefficient", "exponent"):
+            if not 0 < (value := getattr(self, name)) < math.inf:
+                raise ValueError(f"law.{name}={value} must be positive and finite.")
 
     @property
     def params_exponent(self) -> float:
@@ -198,6 +251,17 @@ class FrontierLaw:
 Law = LossLaw | FrontierLaw
 
 
+def crossing(reached: Callable[[float], bool], low: float, high: float) -> float:
+    """Least x in [low, high] from which on something holds, by halving; `high` if it never does."""
+    while high - low > 1e-13 * max(1.0, abs(high)):
+        middle = (low + high) / 2
+        if reached(middle):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
 def minimise(value: Callable[[float], float], low: float, high: float) -> float:
     """Where a function with a single valley in [low, high] is least, by golden sections.
 
@@ -214,7 +278,7 @@ def minimise(value: Callable[[float], float], low: float, high: float) -> float:
             low, inner, at_inner = inner, outer, at_outer
             outer = low + _GOLDEN * (high - low)
             at_outer = value(outer)
-    return (low + high) / 2
+    return inner if at_inner <= at_outer else outer
 
 
 def numeric_optimum(loss: Callable[[float, float], float], flops: float) -> Allocation:
@@ -226,50 +290,3 @@ def numeric_optimum(loss: Callable[[float, float], float], flops: float) -> Allo
 
     params = math.exp(minimise(at, 0.0, math.log(flops / 6)))
     return Allocation(params, flops / 6 / params)
-
-
-def interval(law: Law, flops: float, what: Callable[[Law], float]) -> tuple[float, float] | None:
-    """A 95% interval of a positive quantity of a law; None where the law has none.
-
-    From the covariance of the constants to first order in the quantity's logarithm. Where only the
-    exponent's interval is published, both of its ends are tried with the law held fixed at the
-    middle of its data.
-
-    Args:
-        law: The law.
-        flops: Where the law is asked.
-        what: The quantity, from a law.
-    """
-    if isinstance(law, LossLaw) and law.covariance:
-        spread = 1.96 * math.sqrt(_variance_of_log(law, what))
-        middle = what(law)
-        return middle * math.exp(-spread), middle * math.exp(spread)
-    low, high = law.exponent_interval
-    if not low:
-        return None
-    pivot = math.sqrt(law.about.flops_range[0] * law.about.flops_range[1])
-    # Hoffmann's own exponent, .4565, lies outside of the interval that he prints for it.
-    ends = [what(law)]
-    for exponent in (low, high):
-        coefficient = law.optimum(pivot).params / pivot**exponent
-        frontier = FrontierLaw(about=law.about, coefficient=coefficient, exponent=exponent)
-        ends.append(what(frontier))
-    return min(ends), max(ends)
-
-
-def _variance_of_log(law: LossLaw, what: Callable[[Law], float]) -> float:
-    vector, slopes = law.vector(), []
-    for i in range(len(vector)):
-        step = 1e-5
-        ends = [
-            math.log(
-                what(law.with_vector((*vector[:i], vector[i] + sign * step, *vector[i + 1 :])))
-            )
-            for sign in (-1, 1)
-        ]
-        slopes.append((ends[1] - ends[0]) / (2 * step))
-    return sum(
-        slopes[i] * slopes[j] * law.covariance[i][j]
-        for i in range(len(slopes))
-        for j in range(len(slopes))
-    )

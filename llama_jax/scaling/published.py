@@ -4,6 +4,7 @@ import difflib
 import math
 
 from llama_jax.scaling.laws import FrontierLaw, Law, LossLaw, Provenance
+from llama_jax.scaling.repeated import MUENNIGHOFF_REPETITION
 
 # "Over 400 models from 70M to over 16B parameters on 5B to 500B tokens" (abstract); budgets of
 # the isoFLOP profiles 6e18 to 3e21 (section 3.2).
@@ -13,6 +14,8 @@ _CHINCHILLA = {
     "tokens_range": (5e9, 500e9),
     "flops_range": (6e18, 3e21),
 }
+# The brackets of Table 2 are the 10th and 90th percentiles of a bootstrap.
+_TABLE_2 = 0.80
 
 CHINCHILLA_1 = FrontierLaw(
     about=Provenance(
@@ -24,6 +27,7 @@ CHINCHILLA_1 = FrontierLaw(
     coefficient=0.09916,
     exponent=0.4981,
     exponent_interval=(0.488, 0.502),
+    exponent_level=_TABLE_2,
 )
 CHINCHILLA_2 = FrontierLaw(
     about=Provenance(
@@ -35,6 +39,7 @@ CHINCHILLA_2 = FrontierLaw(
     coefficient=0.1449,
     exponent=0.4899,
     exponent_interval=(0.462, 0.534),
+    exponent_level=_TABLE_2,
 )
 CHINCHILLA_3 = LossLaw(
     about=Provenance(
@@ -50,6 +55,7 @@ CHINCHILLA_3 = LossLaw(
     alpha=0.33917084,
     beta=0.2849083,
     exponent_interval=(0.454, 0.455),
+    exponent_level=_TABLE_2,
 )
 # Never for a plan: at 5.76e23 FLOPs they give 32B parameters, the unrounded constants 40B.
 CHINCHILLA_3_ROUNDED = LossLaw(
@@ -89,20 +95,25 @@ BESIROGLU = LossLaw(
         (-0.001390586, 0.008666605, 0.0001753651, -8.638395e-05, 0.0004241071),
     ),
 )
+_LLAMA_3_TOKENS = (0.2994, 0.5368)  # D = 0.2994 C^0.5368
 LLAMA_3 = FrontierLaw(
     about=Provenance(
         name="llama3",
         source="Grattafiori et al. 2024 (arXiv:2407.21783), section 3.2.1: D = 0.2994 C^0.5368 "
         "through the 133 digitised points of figure 2",
         counting="all parameters; 6ND",
-        # Section 3.2.1: 40M to 16B parameters, 6e18 to 1e22 FLOPs; the tokens follow.
+        # Section 3.2.1: 40M to 16B parameters, 6e18 to 1e22 FLOPs. How many tokens its runs had is
+        # not told; those of its best ones are.
         params_range=(40e6, 16e9),
-        tokens_range=(6e18 / 6 / 16e9, 1e22 / 6 / 40e6),
+        tokens_range=(
+            _LLAMA_3_TOKENS[0] * 6e18 ** _LLAMA_3_TOKENS[1],
+            _LLAMA_3_TOKENS[0] * 1e22 ** _LLAMA_3_TOKENS[1],
+        ),
         flops_range=(6e18, 1e22),
         note="the paper prints (0.29, 0.53), whose digits give 10.5T tokens at 3.8e25, not 16.55T",
     ),
-    coefficient=1 / (6 * 0.2994),
-    exponent=1 - 0.5368,
+    coefficient=1 / (6 * _LLAMA_3_TOKENS[0]),
+    exponent=1 - _LLAMA_3_TOKENS[1],
 )
 # Constants with which Sardana's published examples come out; the paper's own count of them.
 SARDANA = LossLaw(
@@ -133,6 +144,7 @@ MUENNIGHOFF = LossLaw(
     E=math.exp(0.6254804),
     alpha=0.3526596,
     beta=0.3526596,
+    repetition=MUENNIGHOFF_REPETITION,
 )
 
 PLANNERS: dict[str, Law] = {

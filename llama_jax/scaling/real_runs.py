@@ -1,8 +1,12 @@
 """What was trained by others, to hold a law against."""
 
 import dataclasses
+from collections.abc import Sequence
 
-from llama_jax.scaling.laws import Allocation, LossLaw
+from llama_jax.scaling.intervals import Interval, constants_ends, exponent_ends, level
+from llama_jax.scaling.laws import Allocation, Law, LossLaw
+from llama_jax.scaling.plan import Plan, too_far
+from llama_jax.scaling.repeated import DataLimit
 from llama_jax.scaling.serving import break_even_demand, demand_that_justifies
 
 
@@ -47,6 +51,19 @@ REAL_RUNS = tuple(
 )
 
 
+def planned_runs(plan: Plan) -> tuple[RealRun, ...]:
+    """What each law of a plan would train, to stand beside what was trained."""
+    return tuple(
+        RealRun(
+            name=f"by {answer.law.about.name}",
+            at=answer.chosen.at,
+            source="the served choice" if answer.served else "the choice",
+        )
+        for answer in plan.laws
+        if not answer.no_plan
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
     """A run as a law sees it.
@@ -54,45 +71,95 @@ class Comparison:
     Attributes:
         run: That was trained.
         best: The law's choice at the run's compute.
-        loss: Of the run, by the law; the runs' own data and tokenizers differ.
+        loss: Of the run, by the law; the runs' own data and tokenizers differ. None where the law
+            has none, and with it the next three.
         lost: Nats per token above the law's choice.
         break_even: Served tokens from which the run is cheaper than the compute-optimal model of
             its loss; infinite where it has no fewer parameters.
         justified_by: Served tokens at which nothing of its loss is cheaper; negative where its
             parameters are more than any serving asks for.
+        intervals: Of best_params, lost, break_even and justified_by, where the law tells how sure
+            it is: what the two laws at the ends of the interval of its balance of parameters
+            against tokens say of this run. The lower end of served tokens may be negative or
+            infinite: then one of these laws says never.
         extrapolates: Which of params, tokens and FLOPs lie outside the law's data.
+        too_far: Whether they do so by more than a law can be asked; then nothing else is told.
     """
 
     run: RealRun
     best: Allocation
-    loss: float
-    lost: float
-    break_even: float
-    justified_by: float
+    loss: float | None
+    lost: float | None
+    break_even: float | None
+    justified_by: float | None
+    intervals: dict[str, Interval]
     extrapolates: tuple[str, ...]
+    too_far: bool
 
     @property
     def verdict(self) -> str:
         """Under or over what least training compute takes."""
         ratio = self.run.at.tokens / self.best.tokens
         if 0.8 <= ratio <= 1.25:
-            return "about right"
+            return "right"
         return f"{'over' if ratio > 1 else 'under'} {max(ratio, 1 / ratio):.1f}x"
 
 
-def compare(law: LossLaw) -> tuple[Comparison, ...]:
-    """Every real run by one law."""
-    return tuple(_compare(law, run) for run in REAL_RUNS)
+def compare(
+    law: Law, runs: Sequence[RealRun] = REAL_RUNS, limit: DataLimit | None = None
+) -> tuple[Comparison, ...]:
+    """Runs by one law.
+
+    Args:
+        law: That judges; one without a loss tells the best size alone.
+        runs: Real or planned.
+        limit: Of the data of all of these runs.
+    """
+    return tuple(_compare(law, run, limit) for run in runs)
 
 
-def _compare(law: LossLaw, run: RealRun) -> Comparison:
-    best, loss = law.optimum(run.at.flops), law.loss(*run.at)
+def _compare(law: Law, run: RealRun, limit: DataLimit | None) -> Comparison:
+    told = _told(law, run.at, limit)
+    ends: Sequence[Law] = () if limit else exponent_ends(law)
+    if isinstance(law, LossLaw):
+        ends = constants_ends(law, lambda law: _balance(law, run.at, limit)) or ends
+    others = [_told(end, run.at, limit) for end in ends]
+    intervals = {}
+    for name in others[0] if others else ():
+        values = [other[name] for other in others]
+        if name in ("best_params", "lost"):
+            values = sorted([*values, told[name]])
+        # Served tokens rise from one end to the other, from "never" where less training is better.
+        intervals[name] = Interval(values[0], values[-1], level(law))
+    params = told.pop("best_params")
     return Comparison(
         run=run,
-        best=best,
-        loss=loss,
-        lost=loss - law.loss(*best),
-        break_even=break_even_demand(law, run.at),
-        justified_by=demand_that_justifies(law, run.at),
+        best=Allocation(params, run.at.flops / 6 / params),
+        loss=told.get("loss"),
+        lost=told.get("lost"),
+        break_even=told.get("break_even"),
+        justified_by=told.get("justified_by"),
+        intervals=intervals,
         extrapolates=law.about.extrapolates(run.at),
+        too_far=bool(too_far(law, run.at)),
     )
+
+
+def _told(law: Law, at: Allocation, limit: DataLimit | None) -> dict[str, float]:
+    if not isinstance(law, LossLaw):
+        return {"best_params": law.optimum(at.flops).params}
+    best = limit.optimum(law, at.flops) if limit else law.optimum(at.flops)
+    loss, least = (limit.loss(law, *x) if limit else law.loss(*x) for x in (at, best))
+    return {
+        "best_params": best.params,
+        "loss": loss,
+        "lost": max(0.0, loss - least),
+        "break_even": break_even_demand(law, at, limit),
+        "justified_by": demand_that_justifies(law, at, limit),
+    }
+
+
+def _balance(law: LossLaw, at: Allocation, limit: DataLimit | None) -> float:
+    """What parameters lower the loss by, over what tokens do; 1 on the frontier."""
+    elasticities = limit.elasticities(law, *at) if limit else law.elasticities(*at)
+    return elasticities[0] / elasticities[1]

@@ -13,14 +13,17 @@ from llama_jax.config import (
     TrainConfig,
 )
 from llama_jax.config.pod import PodSettings
-from llama_jax.flops import count_params, state_bytes, train_flops_per_token
+from llama_jax.flops import count_params, state_bytes, train_flops_by_convention
 from llama_jax.hardware import Pod
-from llama_jax.scaling.hyperparameters import Suggestion, suggestions
+from llama_jax.scaling.hyperparameters import Suggestion, choose_rate, suggestions
 from llama_jax.scaling.laws import Allocation
 from llama_jax.scaling.shapes import nearest_shape
+from llama_jax.units import human_count
 
 # What is sure to fit rather than fast: two rows of 4,096 on a device at once, all recomputed.
 POD_SETTINGS = PodSettings(tokens=8_192, remat="full")
+# A batch that many times the critical one saves hardly any steps for its tokens.
+_FAR_ABOVE_CRITICAL = 2.0
 _WARMUP_STEPS = 2000  # LLaMA's (arXiv:2302.13971, section 2.3), where the run is long enough
 
 
@@ -34,9 +37,9 @@ class Realised:
         at: Its parameters, and the tokens of whole steps.
         batch_rows: Rows of an update.
         num_steps: Updates.
-        peak_lr: Learning rate.
-        suggestions: Batch and learning rate of every law; the first is taken.
-        flops: Training FLOPs by convention: "6ND", "full attention" and "causal attention".
+        suggestions: Batch and learning rate of every law; the batch is the first one's.
+        rate: The one whose learning rate is taken.
+        flops: Training FLOPs by convention (`flops.CONVENTIONS`).
         state_bytes: Weights and AdamW's moments in float32.
     """
 
@@ -45,8 +48,8 @@ class Realised:
     at: Allocation
     batch_rows: int
     num_steps: int
-    peak_lr: float
     suggestions: tuple[Suggestion, ...]
+    rate: Suggestion
     flops: dict[str, float]
     state_bytes: float
 
@@ -55,6 +58,30 @@ class Realised:
         """Tokens of an update."""
         return self.batch_rows * self.shape.max_seq_len
 
+    @property
+    def peak_lr(self) -> float:
+        """Learning rate."""
+        return self.rate.peak_lr
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a person should know of batch and learning rate before a pod is spent on them."""
+        told = []
+        if self.rate.extrapolates:
+            told.append(
+                f"The learning rate, {self.peak_lr:.3g}, is {self.rate.law}'s beyond its data, the "
+                "lowest that a law gives here; try it on a short run first."
+            )
+        critical = next(advice for advice in self.suggestions if not advice.peak_lr)
+        if (times := self.batch_tokens / critical.batch_tokens) > _FAR_ABOVE_CRITICAL:
+            told.append(
+                f"The batch is {times:.2g} times the critical one "
+                f"({human_count(critical.batch_tokens)} tokens"
+                f"{', beyond its data' if critical.extrapolates else ''}): a smaller one would "
+                "take fewer tokens to the same loss."
+            )
+        return tuple(told)
+
 
 def realise(
     wanted: Allocation,
@@ -62,7 +89,9 @@ def realise(
     *,
     vocab_size: int = 0,
     seq_len: int = 0,
-    most_flops: float = math.inf,
+    num_kv_heads: int = 0,
+    flops: float = 0.0,
+    convention: str = "6ND",
 ) -> Realised:
     """Finds shape, batch and steps.
 
@@ -71,13 +100,17 @@ def realise(
         pod: Its devices share a batch evenly.
         vocab_size: Of the tokenizer; 0 for the usual one.
         seq_len: Tokens of a row; 0 for the usual ones.
-        most_flops: Budget of training (6ND) that rounding keeps to: a larger shape gets fewer
-            tokens.
+        num_kv_heads: That query heads share; 0 for the usual ones.
+        flops: Budget of training that rounding keeps to: a larger shape gets fewer tokens, a
+            smaller one more; 0 where none is given.
+        convention: In which that budget is counted.
 
     Raises:
         ValueError: If the tokens are fewer than one batch, or the parameters than a vocabulary.
     """
-    shape = nearest_shape(wanted.params, vocab_size=vocab_size, seq_len=seq_len)
+    shape = nearest_shape(
+        wanted.params, vocab_size=vocab_size, seq_len=seq_len, num_kv_heads=num_kv_heads
+    )
     if shape.max_seq_len % 8:
         raise ValueError(f"--seq-len={seq_len} must be a multiple of 8.")
     count = count_params(shape)
@@ -86,7 +119,8 @@ def realise(
     devices = pod.count * pod.chip.devices_per_chip
     rows = _rows(advice[0].batch_tokens / shape.max_seq_len, devices)
     batch_tokens = rows * shape.max_seq_len
-    tokens = min(wanted.tokens, most_flops / 6.0 / at.params)
+    by_token = train_flops_by_convention(shape, shape.max_seq_len)
+    tokens = flops / by_token[convention] if flops else wanted.tokens
     if tokens < batch_tokens:
         raise ValueError(
             f"{tokens:,.0f} tokens are under one batch of {batch_tokens:,} ({rows} rows of "
@@ -101,15 +135,10 @@ def realise(
         at=at,
         batch_rows=rows,
         num_steps=num_steps,
-        peak_lr=advice[0].peak_lr,
         suggestions=advice,
-        flops={
-            "6ND": at.flops,
-            "full attention": at.tokens * train_flops_per_token(shape, shape.max_seq_len, "full"),
-            "causal attention": at.tokens
-            * train_flops_per_token(shape, shape.max_seq_len, "causal"),
-        },
-        state_bytes=state_bytes(count, AdamW(peak_lr=advice[0].peak_lr)),
+        rate=choose_rate(advice),
+        flops={name: at.tokens * each for name, each in by_token.items()},
+        state_bytes=state_bytes(count, AdamW(peak_lr=1e-3)),
     )
 
 

@@ -3,11 +3,12 @@
 import dataclasses
 import math
 
-from llama_jax.scaling.laws import Allocation, LossLaw, minimise
+from llama_jax.scaling.laws import Allocation, LossLaw, crossing, minimise
 from llama_jax.scaling.repeated import DataLimit
 
-_FRONTIER_POINTS, _FEWEST_OF_BEST = 200, 1e-2
-_SMALL_SHARE = 1e-5
+_FRONTIER_POINTS = 200
+# How much smaller, or longer trained, than the best to train a served model is at most, in logs.
+_FARTHEST_LOG = math.log(1e12)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +81,15 @@ def least_cost(
     return Allocation(params, tokens)
 
 
+def cheapest_to_train(law: LossLaw, loss: float, limit: DataLimit | None = None) -> Allocation:
+    """The model of a given loss that takes the least compute.
+
+    Raises:
+        ValueError: If no model reaches the loss, of this law or of these data.
+    """
+    return least_cost(law, loss, ServingDemand(), limit) if limit else law.optimum_for_loss(loss)
+
+
 def cheapest_within(
     law: LossLaw, flops: float, demand: ServingDemand, limit: DataLimit | None = None
 ) -> Allocation:
@@ -89,22 +99,30 @@ def cheapest_within(
     budget. Along `D = C/6N` the demand that justifies a model rises as N falls.
     """
     best = limit.optimum(law, flops) if limit else law.optimum(flops)
-    served = demand.serving_cost(1.0) / 2.0 / demand.train_weight
 
-    def justifies_less(params: float) -> bool:
-        tokens = flops / 6.0 / params
-        by_params, by_tokens = _elasticities(law, Allocation(params, tokens), limit)
-        return 3.0 * tokens * (by_params - by_tokens) < served * by_tokens
+    def too_small(log_shrunk: float) -> bool:
+        params = best.params * math.exp(-log_shrunk)
+        return not _justified(law, Allocation(params, flops / 6.0 / params), demand, limit)
 
-    low, high = math.log(best.params) - math.log(1e4), math.log(best.params)
-    for _ in range(60):
-        middle = (low + high) / 2
-        if justifies_less(math.exp(middle)):
-            high = middle
-        else:
-            low = middle
-    params = math.exp(high)
+    params = best.params * math.exp(-crossing(too_small, 0.0, _FARTHEST_LOG))
     return Allocation(params, flops / 6.0 / params)
+
+
+def tokens_that_pay(
+    law: LossLaw, params: float, demand: ServingDemand, limit: DataLimit | None = None
+) -> Allocation:
+    """So many parameters on the tokens at which no other model of their loss is cheaper.
+
+    LLaMA's question: of a size that is wanted, how long is it worth training for this demand? It is
+    `demand_that_justifies`, inverted.
+    """
+    best = limit.optimum_for_params(law, params) if limit else law.optimum_for_params(params)
+
+    def too_long(log_grown: float) -> bool:
+        at = Allocation(params, best.tokens * math.exp(log_grown))
+        return not _justified(law, at, demand, limit)
+
+    return Allocation(params, best.tokens * math.exp(crossing(too_long, 0.0, _FARTHEST_LOG)))
 
 
 def same_loss(
@@ -118,17 +136,17 @@ def same_loss(
     Raises:
         ValueError: If no model reaches the loss.
     """
-    best = least_cost(law, loss, ServingDemand(), limit)
-    found = []
-    for i in range(_FRONTIER_POINTS):
-        params = best.params * _FEWEST_OF_BEST ** (i / _FRONTIER_POINTS)
-        if params <= _fewest_params(law, loss):
-            break
-        at = Allocation(params, _tokens_for(law, params, loss, limit))
-        if not at.flops <= most_flops:
-            break
-        found.append(at)
-    return found
+    best = cheapest_to_train(law, loss, limit)
+
+    def shrunk(log_shrunk: float) -> Allocation:
+        params = best.params * math.exp(-log_shrunk)
+        return Allocation(params, _tokens_for(law, params, loss, limit))
+
+    # From some size on the loss takes more than that, or is not reached.
+    end = crossing(lambda log: shrunk(log).flops > most_flops, 0.0, _FARTHEST_LOG)
+    last = _FRONTIER_POINTS - 1
+    # A hair before the end, whose own side of it is rounding.
+    return [shrunk(end * (1 - 1e-9) * i / last) for i in range(_FRONTIER_POINTS)]
 
 
 def _fewest_params(law: LossLaw, loss: float) -> float:
@@ -140,33 +158,36 @@ def _tokens_for(law: LossLaw, params: float, loss: float, limit: DataLimit | Non
 
 
 def _elasticities(law: LossLaw, at: Allocation, limit: DataLimit | None) -> tuple[float, float]:
-    """What the loss falls by where parameters, and where tokens, grow by a small share."""
-    if limit is None:
-        by_params, by_tokens = law.gradient(*at)
-        return -by_params * at.params, -by_tokens * at.tokens
-    more, less = 1 + _SMALL_SHARE, 1 - _SMALL_SHARE
-    N, D = at
-    return (
-        limit.loss(law, N * less, D) - limit.loss(law, N * more, D),
-        limit.loss(law, N, D * less) - limit.loss(law, N, D * more),
-    )
+    return limit.elasticities(law, *at) if limit else law.elasticities(*at)
 
 
-def demand_that_justifies(law: LossLaw, chosen: Allocation) -> float:
+def _justified(
+    law: LossLaw, at: Allocation, demand: ServingDemand, limit: DataLimit | None
+) -> bool:
+    """Whether the demand is as large as a model needs to be the cheapest of its loss."""
+    by_params, by_tokens = _elasticities(law, at, limit)
+    served = demand.serving_cost(1.0) / 2.0 / demand.train_weight
+    return 3.0 * at.tokens * (by_params - by_tokens) < served * by_tokens
+
+
+def demand_that_justifies(
+    law: LossLaw, chosen: Allocation, limit: DataLimit | None = None
+) -> float:
     """Served tokens at which a choice is the cheapest of its loss; negative if never.
 
     At fixed loss `dD/dN = -L_N / L_D`; the total `6ND + 2N T` is least where its derivative is 0.
     """
-    by_params, by_tokens = law.gradient(*chosen)
-    return 3.0 * (chosen.params * by_params / by_tokens - chosen.tokens)
+    by_params, by_tokens = _elasticities(law, chosen, limit)
+    return 3.0 * chosen.tokens * (by_params / by_tokens - 1.0) if by_tokens else math.inf
 
 
-def break_even_demand(law: LossLaw, chosen: Allocation) -> float:
+def break_even_demand(law: LossLaw, chosen: Allocation, limit: DataLimit | None = None) -> float:
     """Served tokens from which a choice costs less than the compute-optimal model of its loss.
 
     Infinite where the choice has no fewer parameters than that model.
     """
-    best = law.optimum_for_loss(law.loss(*chosen))
+    loss = limit.loss(law, *chosen) if limit else law.loss(*chosen)
+    best = cheapest_to_train(law, loss, limit)
     if chosen.params >= best.params:
         return math.inf
     return (chosen.flops - best.flops) / (2.0 * (best.params - chosen.params))

@@ -34,7 +34,7 @@ def plan(capsys, *arguments):
 @pytest.mark.parametrize("name", ["mine.py", "mine.json"])
 def test_the_recipe_has_the_mixture_and_each_sources_epochs(capsys, tmp_path, corpus, name):
     path = tmp_path / name
-    answer = plan(capsys, "--flops", "2e13", "--data", str(corpus), "--write", str(path))
+    answer = plan(capsys, "--params", "3e5", "--data", str(corpus), "--write", str(path))
     assert answer["request"]["unique_tokens"] == 70_000
     web, code = answer["run"]["mixture"]
     assert (web["name"], code["name"]) == ("web", "code")
@@ -51,14 +51,14 @@ def test_the_recipe_has_the_mixture_and_each_sources_epochs(capsys, tmp_path, co
 
 
 def test_what_is_asked_for_goes_before_what_the_folder_says(capsys, corpus):
-    arguments = ["--flops", "2e13", "--data", str(corpus)]
+    arguments = ["--params", "3e5", "--data", str(corpus)]
     answer = plan(capsys, *arguments, "--unique-tokens", "5e4", "--vocab-size", "1024")
     assert answer["request"]["unique_tokens"] == 5e4
     assert answer["run"]["shape"]["vocab_size"] == 1024
 
 
 def test_people_read_the_mixture_too(capsys, corpus):
-    assert main(["plan", "--flops", "2e13", "--data", str(corpus)]) == 0
+    assert main(["plan", "--params", "3e5", "--data", str(corpus)]) == 0
     out = capsys.readouterr().out
     assert "66.7% of the tokens, " in out
     assert "epochs of 60k" in out
@@ -66,7 +66,7 @@ def test_people_read_the_mixture_too(capsys, corpus):
 
 def test_without_a_stated_mixture_each_source_counts_by_its_tokens(capsys, corpus):
     (corpus / BUILD).unlink()
-    mixture = plan(capsys, "--flops", "2e13", "--data", str(corpus))["run"]["mixture"]
+    mixture = plan(capsys, "--params", "3e5", "--data", str(corpus))["run"]["mixture"]
     assert {source["name"]: source["share"] for source in mixture} == {
         "code": pytest.approx(1 / 7),
         "web": pytest.approx(6 / 7),
@@ -75,8 +75,8 @@ def test_without_a_stated_mixture_each_source_counts_by_its_tokens(capsys, corpu
 
 
 def test_a_folder_without_text_is_refused(capsys, tmp_path, corpus):
-    assert main(["plan", "--flops", "2e13", "--data", str(tmp_path / "none")]) == 2
+    assert main(["plan", "--params", "3e5", "--data", str(tmp_path / "none")]) == 2
     assert "llama-jax data build" in capsys.readouterr().err
     (corpus / BUILD).write_text(json.dumps({"sources": [], "config": {"mixture": [["old", 1]]}}))
-    assert main(["plan", "--flops", "2e13", "--data", str(corpus)]) == 2
+    assert main(["plan", "--params", "3e5", "--data", str(corpus)]) == 2
     assert "has no training tokens of old" in capsys.readouterr().err

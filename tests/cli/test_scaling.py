@@ -7,6 +7,7 @@ import pytest
 
 from llama_jax.cli.main import main
 from llama_jax.scaling.published import BESIROGLU
+from llama_jax.scaling.repeated import DataLimit
 
 
 @pytest.fixture
@@ -36,8 +37,34 @@ def test_a_fitted_law_plans(capsys, runs, tmp_path):
     assert main(["plan", "--flops", "1e21", "--law", str(law), "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)["laws"][0]
     assert plan["params"] == pytest.approx(BESIROGLU.optimum(1e21).params, rel=0.5)
-    low, high = plan["params_interval_95"]
-    assert low < plan["params"] < high
+    ends = plan["params_interval"]
+    assert ends["low"] < plan["params"] < ends["high"]
+
+
+@pytest.mark.parametrize("form", ["isoflop", "envelope", "data-constrained"])
+def test_every_form_writes_a_law_that_plans(capsys, tmp_path, form):
+    budgets = [
+        (BESIROGLU.optimum(flops).params * np.exp(shift), flops)
+        for flops in (1e18, 1e19, 1e20, 1e21)
+        for shift in np.linspace(-1.2, 1.2, 9)
+    ]
+    points = [(N, flops / 6 / N) for N, flops in budgets]
+    if form == "envelope":
+        points = [(N, D) for N in np.logspace(7.5, 9.5, 9) for D in np.logspace(9, 11.5, 6)]
+    lines = ["N,D,U,loss"] + [
+        f"{N},{D},{D / 4},{DataLimit(unique_tokens=D / 4).loss(BESIROGLU, N, D)}" for N, D in points
+    ]
+    (tmp_path / "runs.csv").write_text("\n".join(lines))
+    law = tmp_path / f"{form}.json"
+    fit(capsys, tmp_path / "runs.csv", "--form", form, "--resamples", "0", "--out", str(law))
+    budget = ["--flops", "1e20", "--unique-tokens", "1e9", "--law", str(law)]
+    assert main(["plan", *budget, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)["laws"][0]
+    assert plan["law"] == law.name
+    assert plan["params"] > 0
+    if form == "data-constrained":
+        assert main(["plan", *budget]) == 0
+        assert "as in a fit to 36 runs, 36 of which repeat" in capsys.readouterr().out
 
 
 def test_runs_without_a_limit_are_told_so_and_their_limit_is_0(capsys, tmp_path):
@@ -85,7 +112,6 @@ def test_every_form_draws(capsys, runs, tmp_path, form):
         (["fit", "RUNS", "--resamples", "3"], "--resamples=3 must be 20 or more"),
         (["fit", "RUNS", "--drop-highest", "60"], "--drop-highest=60 must leave some"),
         (["fit", "RUNS", "--loss-column", "los"], "no column 'los'. Did you mean loss?"),
-        (["fit", "RUNS", "--form", "isoflop", "--out", "x.json"], "gives no loss for plan"),
         (["fit", "RUNS", "--form", "data-constrained"], "whose tokens exceed their unique"),
         (["fit", "RUNS", "--predict", "7e9"], "must be PARAMS:TOKENS"),
         (["fit", "RUNS", "--where", "N"], "must be COLUMN=VALUE"),

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from llama_jax.scaling.laws import Allocation, LossLaw, interval, numeric_optimum
+from llama_jax.scaling.laws import Allocation, LossLaw, numeric_optimum
 from llama_jax.scaling.published import (
     BESIROGLU,
     CHINCHILLA_1,
@@ -24,6 +24,7 @@ from llama_jax.scaling.serving import (
     demand_that_justifies,
     least_cost,
     same_loss,
+    tokens_that_pay,
 )
 
 LOSS_LAWS = [law for law in PLANNERS.values() if isinstance(law, LossLaw)]
@@ -105,6 +106,22 @@ def test_a_choice_is_the_cheapest_at_the_demand_that_justifies_it_and_pays_from_
     assert break_even_demand(CHINCHILLA_3, Allocation(175e9, 300e9)) == math.inf
 
 
+@pytest.mark.parametrize("limit", [None, DataLimit(unique_tokens=5e10)])
+@pytest.mark.parametrize("weight", [1.0, 30.0])
+def test_a_size_is_trained_until_no_other_of_its_loss_is_cheaper(limit, weight):
+    demand = ServingDemand(output_tokens=1e12, output_weight=weight)
+    at = tokens_that_pay(BESIROGLU, 3e9, demand, limit)
+    assert at.params == 3e9
+    loss = limit.loss(BESIROGLU, *at) if limit else BESIROGLU.loss(*at)
+    cheapest = least_cost(BESIROGLU, loss, demand, limit)
+    assert cheapest.params == pytest.approx(3e9, rel=1e-3)
+    # Which is the demand that justifies the choice, inverted.
+    assert demand_that_justifies(BESIROGLU, at, limit) == pytest.approx(1e12 * weight, rel=1e-6)
+    nothing = tokens_that_pay(BESIROGLU, 3e9, ServingDemand(), limit)
+    best = limit.optimum_for_params(BESIROGLU, 3e9) if limit else BESIROGLU.optimum_for_params(3e9)
+    assert nothing.tokens == pytest.approx(best.tokens)
+
+
 @pytest.mark.parametrize("limit", [None, DataLimit(unique_tokens=5e9)])
 @pytest.mark.parametrize("weight", [1.0, 30.0])
 def test_a_budget_trains_the_model_that_is_cheapest_for_its_loss(limit, weight):
@@ -157,18 +174,48 @@ def test_25b_unique_tokens_at_1e22_are_read_nine_and_a_half_times():
 
 def test_data_that_suffice_change_nothing():
     plenty = DataLimit(unique_tokens=1e15)
-    assert plenty.optimum(BESIROGLU, 1e21) == pytest.approx(BESIROGLU.optimum(1e21), rel=1e-5)
+    assert plenty.optimum(BESIROGLU, 1e21) == pytest.approx(BESIROGLU.optimum(1e21), rel=1e-9)
+    by_size = plenty.optimum_for_params(BESIROGLU, 7e9)
+    assert by_size == pytest.approx(BESIROGLU.optimum_for_params(7e9), rel=1e-9)
 
 
-def test_an_exponents_interval_is_widest_away_from_the_data():
-    def params_at(flops):
-        return interval(CHINCHILLA_1, flops, lambda law: law.optimum(flops).params)
+@pytest.mark.parametrize("flops", [1e19, 1e21, 1e22])
+def test_with_data_that_run_out_the_best_split_is_where_a_search_ends(flops):
+    limit = DataLimit(unique_tokens=3e9)
+    best = limit.optimum(BESIROGLU, flops)
+    searched = numeric_optimum(lambda N, D: limit.loss(BESIROGLU, N, D), flops)
+    assert best.params == pytest.approx(searched.params, rel=1e-4)
+    assert limit.optimum_for_params(BESIROGLU, best.params) == pytest.approx(best, rel=1e-6)
 
-    far_low, far_high = params_at(1e25)
-    assert far_low < CHINCHILLA_1.optimum(1e25).params < far_high
-    near_low, near_high = params_at(1.5e20)
-    assert near_high / near_low < 1.01 < far_high / far_low
-    assert interval(LLAMA_3, 1e21, lambda law: law.optimum(1e21).params) is None
+
+def test_the_elasticities_of_repeated_tokens_are_those_of_their_loss():
+    limit = DataLimit(unique_tokens=3e9)
+    for params, tokens in ((1e8, 1e9), (5e8, 2e10), (2e10, 2e10)):
+        by_params, by_tokens = limit.elasticities(BESIROGLU, params, tokens)
+        up, down = 1 + 1e-5, 1 - 1e-5
+        measured = (
+            limit.loss(BESIROGLU, params * down, tokens)
+            - limit.loss(BESIROGLU, params * up, tokens),
+            limit.loss(BESIROGLU, params, tokens * down)
+            - limit.loss(BESIROGLU, params, tokens * up),
+        )
+        assert (by_params, by_tokens) == pytest.approx([m / 2e-5 for m in measured], rel=1e-5)
+
+
+def test_repetition_extrapolates_beyond_its_unique_tokens_and_epochs():
+    limit = DataLimit(unique_tokens=1e9)
+    assert limit.extrapolates(5e11) == ()
+    assert limit.extrapolates(5.1e11) == ("epochs",)
+    assert DataLimit(unique_tokens=1e7).extrapolates(2e7) == ("unique_tokens",)
+    # What is read once rests on no law of repetition.
+    assert DataLimit(unique_tokens=1e7).extrapolates(1e7) == ()
+
+
+def test_llama_3s_tokens_are_those_of_its_frontier():
+    low, high = LLAMA_3.about.tokens_range
+    assert low == pytest.approx(LLAMA_3.optimum(6e18).tokens)
+    assert high == pytest.approx(LLAMA_3.optimum(1e22).tokens)
+    assert "tokens" in LLAMA_3.about.extrapolates(Allocation(7e9, 1.7e12))
 
 
 def test_points_beyond_a_laws_data_are_named():
@@ -190,7 +237,7 @@ def test_tokens_that_reach_a_loss_give_it_back_and_no_repetition_reaches_all():
         loss = limit.loss(MUENNIGHOFF, params, tokens)
         assert limit.tokens_for(MUENNIGHOFF, params, loss) == pytest.approx(tokens, rel=1e-9)
     # Twice what 25B tokens are worth when read forever.
-    worth = 2 * 25e9 * (1 + limit.token_decay)
+    worth = 2 * 25e9 * (1 + limit.repetition.token_decay)
     beyond = MUENNIGHOFF.loss(limit.effective(MUENNIGHOFF, params, 1e9).params, worth)
     assert limit.tokens_for(MUENNIGHOFF, params, beyond) == math.inf
     nearly = MUENNIGHOFF.loss(limit.effective(MUENNIGHOFF, params, 1e9).params, 0.8 * worth)

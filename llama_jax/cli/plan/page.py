@@ -1,101 +1,119 @@
-"""A plan as tables for people, and as a document for programs."""
+"""A plan as tables for people."""
 
-import dataclasses
 from typing import Any
 
+from llama_jax.cli.plan import marks
+from llama_jax.cli.plan.answer import Answer
 from llama_jax.cli.plan.corpus import Corpus
-from llama_jax.flops import count_params
-from llama_jax.scaling.laws import Allocation, LossLaw
-from llama_jax.scaling.plan import LawPlan, Machine, Plan
-from llama_jax.scaling.realised import Realised
-from llama_jax.scaling.shapes import describe
+from llama_jax.cli.plan.marks import LEGEND, RATIO, Marks
+from llama_jax.cli.plan.real_table import real_table
+from llama_jax.scaling.disagreement import Regrets, factors, regrets, serving_regrets, standing
+from llama_jax.scaling.intervals import level
+from llama_jax.scaling.laws import LossLaw
+from llama_jax.scaling.plan import LawPlan, Plan, Point
 from llama_jax.units import human_count
 
-_BEYOND = "*"
+_NAMES = {
+    "params": "parameters",
+    "tokens": "tokens",
+    "ratio": RATIO,
+    "loss": "loss",
+    "flops": "FLOPs\n(6ND)",
+    "epochs": "epochs",
+    "level": "interval",
+}
+# What is asked for stands in the title.
+_COLUMNS = {
+    "flops": ["params", "tokens", "ratio", "loss"],
+    "params": ["tokens", "ratio", "loss", "flops"],
+    "target_loss": ["params", "tokens", "ratio", "flops"],
+}
+_TELL = {
+    "params": lambda point: human_count(point.at.params),
+    "tokens": lambda point: human_count(point.at.tokens),
+    "ratio": lambda point: marks.ratio(point.at.tokens, point.at.params),
+    "loss": lambda point: "" if point.loss is None else marks.loss(point.loss),
+    "flops": lambda point: marks.flops(point.at.flops),
+    "epochs": lambda point: f"{point.epochs:.3g}" if point.epochs else "",
+}
+_FREE_TEXT = {"params": "parameters", "tokens": "tokens", "flops": "training FLOPs"}
+_WORTH_TELLING = 1e-6
 
 
-def print_page(plan: Plan, real: Realised, machine: Machine, corpus: Corpus | None = None) -> None:
+def print_page(answer: Answer, corpus: Corpus | None = None) -> None:
     """Prints the answer on stdout."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    console.print(_laws_table(plan))
-    if any(answer.served for answer in plan.laws):
-        console.print(_served_table(plan))
-    if any(_beyond(answer) for answer in plan.laws):
-        console.print(f"[dim]{_BEYOND} outside the data of the law: extrapolated[/]")
-    for name, reason in plan.without_answer:
-        console.print(f"[dim]{name} does not answer: {reason}[/]")
-    console.print(_disagreement(plan))
+    plan, stars, console = answer.plan, Marks(), marks.console()
+    console.print(f"[bold]{_title(plan)}[/]")
+    marks.show(console, lambda left_out: _laws_table(plan, stars, left_out))
+    if any(said.served for said in plan.laws):
+        console.print(f"\n[bold]{_served_title(plan)}[/]")
+        marks.show(console, lambda left_out: _served_table(plan, stars, left_out))
     console.print()
-    console.print(_real_table(plan, real, machine, corpus))
+    for line in (*_disagreement(plan, stars), *_explanations(plan)):
+        console.print(line)
+    console.print()
+    console.print(real_table(answer, corpus, stars))
+    for remark in answer.real.remarks:
+        console.print(f"[yellow]{remark}[/]")
+    if stars.used:
+        console.print(f"[dim]{LEGEND}[/]")
 
 
-def _beyond(answer: LawPlan) -> tuple[str, ...]:
-    return (*answer.extrapolates, *answer.served_extrapolates)
-
-
-def _laws_table(plan: Plan) -> Any:
-    names = ["parameters", "95%", "tokens", "ratio", "loss", "95%"]
-    if plan.request.goal != "flops":
-        names.append("FLOPs")
+def _laws_table(plan: Plan, stars: Marks, left_out: frozenset[str]) -> Any:
+    goal = plan.request.goal
+    columns = [name for name in _COLUMNS[goal] if _NAMES[name] not in left_out]
+    if any(said.best.at.flops < 0.99 * plan.request.value for said in plan.laws):
+        # Of a budget, where data that run out leave some of it.
+        columns += ["flops"] * (goal == "flops")
     if plan.request.unique_tokens:
-        names.append("epochs")
-    table = _table(_title(plan), names)
-    for answer in plan.laws:
-        best, beyond = answer.best, bool(answer.extrapolates)
-        cells = [
-            _count(best.params, "params" in answer.extrapolates),
-            _range(answer.params_interval, human_count),
-            _count(best.tokens, "tokens" in answer.extrapolates),
-            _ratio(best),
-            "" if answer.loss is None else f"{answer.loss:.4f}" + _BEYOND * beyond,
-            _range(answer.loss_interval, lambda value: f"{value:.3f}"),
-        ]
-        if plan.request.goal != "flops":
-            cells.append(f"{best.flops:.3g}" + _BEYOND * ("flops" in answer.extrapolates))
-        if plan.request.unique_tokens:
-            cells.append(f"{best.tokens / plan.request.unique_tokens:.3g}")
+        columns.append("epochs")
+    table = marks.table("law", [_NAMES[name] for name in (*columns, "level")])
+    for said in plan.laws:
         # The budget itself, which has no column, may lie beyond the law's data.
-        beyond = plan.request.goal == "flops" and "flops" in answer.extrapolates
-        table.add_row(answer.law.about.name + _BEYOND * beyond, *cells)
+        beyond = goal == "flops" and "flops" in said.best.extrapolates
+        table.add_row(
+            stars.star(said.law.about.name, beyond),
+            *(_cell(said.best, name, stars) for name in columns),
+            marks.level(level(said.law)),
+        )
     return table
 
 
-def _served_table(plan: Plan) -> Any:
-    names = ["parameters", "tokens", "ratio", "loss", "training", "in all", "saved"]
+def _cell(point: Point, name: str, stars: Marks) -> str:
+    text = stars.star(_TELL[name](point), point.extrapolates)
+    return marks.over(text, marks.interval(point.intervals.get(name), name))
+
+
+def _served_table(plan: Plan, stars: Marks, left_out: frozenset[str]) -> Any:
+    goal = plan.request.goal
+    columns = [name for name in _COLUMNS[goal] if name != "flops" and _NAMES[name] not in left_out]
     if plan.request.unique_tokens:
-        names.append("epochs")
-    unit, tell = ("dollars", _usd) if plan.weighted_by_money else ("FLOPs", "{:.3g}".format)
-    held = "within the budget" if plan.request.goal == "flops" else "at the same loss"
-    table = _table(f"Cheapest to train and serve, {held} ({unit} decide)", names)
-    for answer in plan.laws:
-        if (served := answer.served) is None or answer.instead is None:
+        columns.append("epochs")
+    tell = marks.usd if plan.weighted_by_money else marks.flops
+    costs = ["training", "in all", "saved"]
+    if not plan.weighted_by_money:
+        costs = ["training\n(6ND)", "in all\n(6ND+2NT)", "saved"]
+    table = marks.table("law", [*(_NAMES[name] for name in columns), *costs])
+    for said in plan.laws:
+        if (served := said.served) is None or said.instead is None:
             continue
-        total, instead = plan.demand.cost(served), plan.demand.cost(answer.instead)
-        cells = [
-            _count(served.params, "params" in answer.served_extrapolates),
-            _count(served.tokens, "tokens" in answer.served_extrapolates),
-            _ratio(served),
-            f"{answer.served_loss:.4f}" + _BEYOND * bool(answer.served_extrapolates),
-            tell(plan.demand.training_cost(served))
-            + _BEYOND * ("flops" in answer.served_extrapolates),
-            tell(total),
-            f"{1 - total / instead:.1%}",
-        ]
-        if plan.request.unique_tokens:
-            cells.append(f"{answer.epochs:.3g}")
-        table.add_row(answer.law.about.name, *cells)
-    return table
-
-
-def _table(title: str, columns: list[str]) -> Any:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.add_column("law", no_wrap=True)
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
+        total, instead = plan.demand.cost(served.at), plan.demand.cost(said.instead)
+        ends = served.intervals.get("flops")
+        if ends and plan.weighted_by_money:
+            ends = ends._replace(
+                low=ends.low * plan.demand.train_weight, high=ends.high * plan.demand.train_weight
+            )
+        beyond = served.extrapolates
+        derived = beyond if goal != "flops" else "flops" in beyond
+        training = stars.star(tell(plan.demand.training_cost(served.at)), derived)
+        below = "" if ends is None else f"{tell(ends.low)}-{tell(ends.high)}"
+        table.add_row(
+            said.law.about.name,
+            *(_cell(served, name, stars) for name in columns),
+            marks.over(training, below),
+            stars.star(tell(total), beyond),
+            stars.star(f"{1 - total / instead:.1%}", beyond),
+        )
     return table
 
 
@@ -107,229 +125,119 @@ def _title(plan: Plan) -> str:
         "target_loss": f"a loss of {request.value:.4g} nats per token",
     }[request.goal]
     if request.serves:
-        asked += f", {human_count(_served_tokens(plan))} tokens served"
+        asked += f", {human_count(request.serve_tokens)} tokens served"
     if request.unique_tokens:
         asked += f", {human_count(request.unique_tokens)} unique tokens"
     return f"Plan for {asked}"
 
 
-def _disagreement(plan: Plan) -> str:
-    regrets = plan.regrets()
-    told = f"The laws' parameters differ by a factor of {plan.disagreement:.2f}."
-    for judge, losses in regrets.items():
-        chosen, worst = max(losses.items(), key=lambda item: item[1])
-        if worst > 1e-6:
-            told += f" If {judge} is right, {chosen}'s choice loses {worst:.4f} nats per token."
-    return told
+def _served_title(plan: Plan) -> str:
+    unit = "dollars" if plan.weighted_by_money else "FLOPs"
+    return {
+        "flops": f"Within the budget, the cheapest of its loss to train and serve ({unit} decide)",
+        "params": f"Of this size, the cheapest of its loss to train and serve ({unit} decide)",
+        "target_loss": f"Of this loss, the cheapest to train and serve ({unit} decide)",
+    }[plan.request.goal]
 
 
-def _real_table(plan: Plan, real: Realised, machine: Machine, corpus: Corpus | None) -> Any:
-    from rich.table import Table
-
-    first = plan.laws[0]
-    table = Table(
-        title=f"Nearest real run, by {first.law.about.name}"
-        + (" (cheapest to train and serve)" if first.served else ""),
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        show_header=False,
+def _disagreement(plan: Plan, stars: Marks) -> list[str]:
+    """How far the laws are apart, and the worst choice by each of those that tell a loss."""
+    answers = standing(plan)
+    beyond = any(said.best.extrapolates for said in answers)
+    lines = []
+    for apart, who in (
+        (factors(plan), "The laws'"),
+        (factors(plan, served=True), "Where they are served, the laws'"),
+    ):
+        told = [
+            f"{_FREE_TEXT[name]} by a factor of {stars.star(f'{factor:.2f}', beyond)}"
+            for name, factor in apart.items()
+        ]
+        if told:
+            lines.append(f"{who} choices differ in {' and in '.join(told)}.")
+    lines += _worst(regrets(plan), "loses", lambda lost: f"{lost:.4f}", "nats per token", stars)
+    lines += _worst(
+        serving_regrets(plan),
+        "costs",
+        lambda share: f"{share:.1%}",
+        "more than the cheapest of its loss, trained and served",
+        stars,
+        chosen="served choice",
     )
-    table.add_column(style="cyan", no_wrap=True)
-    table.add_column()
-    shape = real.shape
-    table.add_row(
-        "shape",
-        f"{shape.num_layers} layers x {shape.embed_dim}, MLP {shape.mlp_dim}, {shape.num_heads} "
-        f"heads of {shape.head_dim}, vocabulary {shape.vocab_size:,}"
-        + (" (tied)" if shape.tie_embeddings else ""),
-    )
-    table.add_row(
-        "size",
-        f"{real.at.params:,.0f} parameters ({real.at.params / real.wanted.params - 1:+.1%} of what "
-        f"the law wants) on {real.at.tokens:,.0f} tokens",
-    )
-    if (loss := _real_loss(plan, real)) is not None:
-        table.add_row("loss", f"{loss:.4f} nats per token after rounding")
-    for name, flops in real.flops.items():
-        table.add_row(f"FLOPs, {name}", f"{flops:.4g}")
-    table.add_row(
-        "batch",
-        f"{real.batch_tokens:,} tokens ({real.batch_rows:,} rows of {shape.max_seq_len:,}), "
-        f"{real.num_steps:,} updates, peak learning rate {real.peak_lr:.3g}",
-    )
-    for advice in real.suggestions:
-        rate = f", learning rate {advice.peak_lr:.3g}" if advice.peak_lr else ""
-        table.add_row(
-            f"  {advice.law}{_BEYOND * bool(advice.extrapolates)}",
-            f"batch {human_count(advice.batch_tokens)} tokens{rate}",
-        )
-    if corpus:
-        table.add_row("mixture", str(corpus.directory))
-        for name, value in corpus.table(real.at.tokens):
-            table.add_row(f"  {name}", value)
-    for name, value in _costs(plan, real, machine):
-        table.add_row(name, value)
-    return table
+    return lines
 
 
-def _costs(plan: Plan, real: Realised, machine: Machine) -> list[tuple[str, str]]:
-    facts = _cost_facts(plan, real, machine)
-    pod = machine.pod
-    where = f"{pod.count} x {pod.chip.name}" + (f" ({pod.topology})" if pod.topology else "")
-    days = facts["train_seconds"] / 86_400
-    rows = [
-        (
-            "training",
-            f"{facts['train_chip_hours']:,.0f} chip-hours, {days:,.2f} days on {where} at MFU "
-            f"{machine.train_mfu:.0%} of {pod.chip.bf16_flops / 1e12:.0f} TFLOP/s (6ND), goodput "
-            f"{machine.goodput:.0%}" + _money(facts["train_usd"]),
-        )
+def _worst(
+    judged: Regrets, verb: str, tell: Any, what: str, stars: Marks, chosen: str = "choice"
+) -> list[str]:
+    lines = []
+    for judge, losses in judged.items():
+        worst, lost = max(losses.items(), key=lambda item: item[1])
+        if lost > _WORTH_TELLING and worst != judge:
+            lines.append(f"If {judge} is right, {worst}'s {chosen} {verb} {tell(lost)} {what}.")
+    return lines
+
+
+def _explanations(plan: Plan) -> list[str]:
+    """What the tables leave open: who does not answer, what is missing, what is known of a law."""
+    lines = [f"{name} does not answer: {reason}." for name, reason in plan.without_answer]
+    lines += [
+        f"{said.law.about.name} is no plan and is not compared: it {said.no_plan}."
+        for said in plan.laws
+        if said.no_plan
     ]
-    if plan.request.serves:
-        rows.append(
-            (
-                "serving",
-                f"{facts['serve_flops']:.3g} FLOPs (2N a token), {facts['serve_chip_hours']:,.0f} "
-                f"chip-hours at MFU {machine.prefill_mfu:.0%} reading, {machine.decode_mfu:.0%} "
-                "writing" + _money(facts["serve_usd"]),
-            )
+    lines += [_remark(said) for said in plan.laws if said.remarks]
+    without_loss = _join(said for said in plan.laws if not isinstance(said.law, LossLaw))
+    asked = [
+        *(["serving"] if plan.request.serves else []),
+        *(["data that run out"] if plan.request.unique_tokens else []),
+    ]
+    if without_loss and asked:
+        apart = ", and are not compared" if plan.request.unique_tokens else ""
+        lines.append(
+            f"Laws without a loss say nothing of {' or '.join(asked)}{apart}: {without_loss}."
         )
-    if real.state_bytes > pod.count * pod.chip.hbm_bytes:
-        held = pod.count * pod.chip.hbm_bytes / 1e9
-        need = f"weights and AdamW take {real.state_bytes / 1e9:,.0f} GB, {where} have {held:,.0f}"
-        rows.append(("memory", f"[red]does not fit[/]: {need}"))
-    return rows
-
-
-def _cost_facts(plan: Plan, real: Realised, machine: Machine) -> dict[str, Any]:
-    request = plan.request
-    flops, N = real.flops["6ND"], real.at.params
-    peak = machine.pod.chip.bf16_flops
-    hours = machine.train_chip_hours(flops)
-    serve_hours = (
-        2
-        * N
-        * (
-            request.serve_input_tokens / machine.prefill_mfu
-            + request.serve_output_tokens / machine.decode_mfu
+    if plan.request.unique_tokens:
+        repetitions = dict.fromkeys(
+            limit.repetition
+            for said in plan.laws
+            if (limit := plan.request.limit_of(said.law)) is not None
         )
-        / peak
-        / 3600
-    )
-    price = machine.usd_per_chip_hour
-    serve_price = machine.serve_usd_per_chip_hour or price
-    serve_flops = 2 * N * _served_tokens(plan)
-    return {
-        "train_seconds": machine.train_seconds(flops),
-        "train_chip_hours": hours,
-        "train_usd": hours * price or None,
-        "serve_flops": serve_flops,
-        "serve_chip_hours": serve_hours,
-        "serve_usd": serve_hours * serve_price or None,
-        "total_flops": flops + serve_flops,
-    }
+        lines += [
+            f"Repeated tokens lose their worth as in {found.source}, which knows "
+            f"{human_count(found.unique_range[0])} to {human_count(found.unique_range[1])} unique "
+            f"tokens and up to {found.epochs_range[1]:,.0f} epochs, and no harm done by them."
+            for found in repetitions
+        ]
+    lines += _missing_intervals(plan)
+    lines += [
+        f"{said.law.about.name}: {said.law.about.note}."
+        for said in plan.laws
+        if said.law.about.note
+    ]
+    return [f"[dim]{line}[/]" for line in lines]
 
 
-def _real_loss(plan: Plan, real: Realised) -> float | None:
-    law, limit = plan.laws[0].law, plan.request.limit
-    if not isinstance(law, LossLaw):
-        return None
-    return limit.loss(law, *real.at) if limit else law.loss(*real.at)
+def _remark(said: LawPlan) -> str:
+    return f"{said.law.about.name}: {'; '.join(said.remarks)}."
 
 
-def document(
-    plan: Plan, real: Realised, machine: Machine, corpus: Corpus | None = None
-) -> dict[str, Any]:
-    """The plan for programs."""
-    return {
-        "request": dataclasses.asdict(plan.request),
-        "laws": [_law_document(plan, answer) for answer in plan.laws],
-        "without_answer": dict(plan.without_answer),
-        "disagreement": {"params_factor": plan.disagreement, "regret_nats": plan.regrets()},
-        "run": {
-            "law": plan.laws[0].law.about.name,
-            "shape": describe(real.shape),
-            "params": real.at.params,
-            "non_embedding_params": count_params(real.shape).non_embedding,
-            "tokens": real.at.tokens,
-            "loss_nats_per_token": _real_loss(plan, real),
-            "flops": real.flops,
-            "batch_rows": real.batch_rows,
-            "batch_tokens": real.batch_tokens,
-            "seq_len": real.shape.max_seq_len,
-            "num_steps": real.num_steps,
-            "peak_lr": real.peak_lr,
-            "suggestions": [dataclasses.asdict(advice) for advice in real.suggestions],
-            "state_bytes": real.state_bytes,
-            "mixture": corpus.document(real.at.tokens) if corpus else [],
-        },
-        "cost": _cost_facts(plan, real, machine)
-        | {
-            "chip": machine.pod.chip.name,
-            "chips": machine.pod.count,
-            "peak_flops_per_chip": machine.pod.chip.bf16_flops,
-            "train_mfu": machine.train_mfu,
-            "prefill_mfu": machine.prefill_mfu,
-            "decode_mfu": machine.decode_mfu,
-            "goodput": machine.goodput,
-            "flops_convention": "6ND",
-        },
-    }
+def _missing_intervals(plan: Plan) -> list[str]:
+    lines = []
+    if nothing := _join(said for said in plan.laws if not level(said.law)):
+        lines.append(f"No interval is known of {nothing}.")
+    partly = [
+        said
+        for said in plan.laws
+        if level(said.law) and isinstance(said.law, LossLaw) and not said.law.covariance
+    ]
+    if partly:
+        lines.append(
+            f"Of {_join(partly)} only the frontier's exponent has an interval: it says nothing of "
+            "a loss, of serving or of data that run out."
+        )
+    return lines
 
 
-def _law_document(plan: Plan, answer: LawPlan) -> dict[str, Any]:
-    served, instead = answer.served, answer.instead
-    return {
-        "law": answer.law.about.name,
-        "about": dataclasses.asdict(answer.law.about),
-        "params": answer.best.params,
-        "params_interval_95": answer.params_interval,
-        "tokens": answer.best.tokens,
-        "train_flops": answer.best.flops,
-        "loss_nats_per_token": answer.loss,
-        "loss_interval_95": answer.loss_interval,
-        "extrapolates": answer.extrapolates,
-        "epochs": answer.epochs or None,
-        "served": served
-        and instead
-        and {
-            "params": served.params,
-            "tokens": served.tokens,
-            "loss_nats_per_token": answer.served_loss,
-            "train_flops": served.flops,
-            "total_flops": _total_flops(plan, served),
-            "params_of_best": instead.params,
-            "total_flops_of_best": _total_flops(plan, instead),
-            "extrapolates": answer.served_extrapolates,
-        },
-    }
-
-
-def _served_tokens(plan: Plan) -> float:
-    return plan.request.serve_input_tokens + plan.request.serve_output_tokens
-
-
-def _total_flops(plan: Plan, at: Allocation) -> float:
-    return at.flops + 2 * at.params * _served_tokens(plan)
-
-
-def _count(value: float, beyond: bool) -> str:
-    return human_count(value) + (_BEYOND if beyond else "")
-
-
-def _ratio(at: Allocation) -> str:
-    ratio = at.tokens / at.params
-    return f"{ratio:.3g}" if ratio < 1000 else f"{ratio:,.0f}"
-
-
-def _range(ends: tuple[float, float] | None, tell: Any) -> str:
-    return "" if ends is None else f"{tell(ends[0])}-{tell(ends[1])}"
-
-
-def _usd(value: float) -> str:
-    return f"${human_count(value)}"
-
-
-def _money(usd: float | None) -> str:
-    return "" if usd is None else f", ${usd:,.0f}"
+def _join(answers: Any) -> str:
+    return ", ".join(said.law.about.name for said in answers)

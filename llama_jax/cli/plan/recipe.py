@@ -1,33 +1,34 @@
 """A plan written as a recipe that `llama-jax train` takes."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
+from llama_jax.cli.plan.answer import Answer
 from llama_jax.cli.plan.corpus import Corpus
 from llama_jax.hardware import Pod
 from llama_jax.pods import Slices, lay_over
 from llama_jax.recipe import to_json
-from llama_jax.scaling.plan import Plan
-from llama_jax.scaling.realised import POD_SETTINGS, Realised, to_recipe
+from llama_jax.scaling.realised import POD_SETTINGS, to_recipe
+
+_NAMES = {"params": "parameters", "flops": "FLOPs", "unique_tokens": "unique tokens"}
 
 
-def write_recipe(
-    path: Path, plan: Plan, real: Realised, pod: Pod | None, corpus: Corpus | None = None
-) -> None:
+def write_recipe(path: Path, answer: Answer, pod: Pod | None, corpus: Corpus | None = None) -> None:
     """Writes a recipe, which must not exist yet.
 
     Args:
         path: A .py has a table of settings for the pod's chip, a .json is laid over the pod.
-        plan: For its header.
-        real: The run.
+        answer: The plan, for its header, and the run.
         pod: That it is meant for, if one is named.
         corpus: That it reads, if one is named.
     """
+    real = answer.real
     path.parent.mkdir(parents=True, exist_ok=True)
     data = corpus.config(real.shape.max_seq_len) if corpus else None
     recipe = to_recipe(real, path.stem, data)
     if path.suffix == ".py":
-        text = _python(path, plan, real, pod, corpus)
+        text = _python(path, answer, pod, corpus)
     else:
         settings = {pod.chip.name: POD_SETTINGS} if pod else {}
         text = to_json(lay_over(recipe, settings, Slices(pod=pod)) if pod else recipe)
@@ -35,15 +36,29 @@ def write_recipe(
         file.write(text)
 
 
-def _python(path: Path, plan: Plan, real: Realised, pod: Pod | None, corpus: Corpus | None) -> str:
+def _warnings(answer: Answer) -> str:
+    """What the header says of numbers that no run of a law's data stands behind."""
+    first, lines = answer.plan.first, list(answer.real.remarks)
+    if beyond := first.chosen.extrapolates:
+        named = ", ".join(_NAMES.get(name, name) for name in beyond)
+        lines.insert(0, f"Extrapolated: {named} lie outside the data of the law.")
+    lines += [f"{remark[0].upper()}{remark[1:]}." for remark in first.remarks]
+    return "".join(
+        "\n" + textwrap.fill(line, 98, initial_indent="Warning:   ", subsequent_indent=" " * 11)
+        for line in lines
+    )
+
+
+def _python(path: Path, answer: Answer, pod: Pod | None, corpus: Corpus | None) -> str:
+    real, request, first = answer.real, answer.request, answer.plan.first
     config, shape = to_recipe(real, path.stem), real.shape
-    first = plan.laws[0]
     epochs = (
-        f"\n           {plan.request.unique_tokens:,.0f} unique tokens are read "
-        f"{real.at.tokens / plan.request.unique_tokens:.3g} times."
-        if plan.request.unique_tokens
+        f"\n           {request.unique_tokens:,.0f} unique tokens are read "
+        f"{real.at.tokens / request.unique_tokens:.3g} times."
+        if request.unique_tokens
         else ""
     )
+    notes = epochs + _warnings(answer)
     table = (
         "from llama_jax.config.pod import PodSettings\n\n"
         f'PODS = {{"{pod.chip.name}": {_python_value(POD_SETTINGS)}}}\n'
@@ -61,7 +76,7 @@ def _python(path: Path, plan: Plan, real: Realised, pod: Pod | None, corpus: Cor
 Command:   llama-jax {" ".join(["train", str(path), *arguments])}
 Hardware:  weights and AdamW's moments take {real.state_bytes / 1e9:.3g} GB over all chips.
 Expected:  {real.at.params:,.0f} parameters, {real.at.tokens:,.0f} tokens,
-           {real.num_steps:,} updates, {real.flops["6ND"]:.4g} FLOPs (6ND).{epochs}
+           {real.num_steps:,} updates, {real.flops["6ND"]:.4g} FLOPs (6ND).{notes}
 """
 
 from llama_jax.config import (

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from llama_jax.scaling.fit import Fit
     from llama_jax.scaling.fit_repeated import RepeatedFit
     from llama_jax.scaling.frontier import FrontierFit
+    from llama_jax.scaling.laws import Law
     from llama_jax.scaling.runs import Runs
 
 USAGE = """usage: llama-jax scaling fit RUNS.csv [--form FORM] [--drop-highest N] [--out LAW.json]
@@ -69,7 +70,8 @@ class _Options:
     predict: tuple[str, ...] = ()
     """PARAMS:TOKENS of runs whose loss to predict, as in 7e9:1e12."""
     out: Path | None = None
-    """File to write the law to, for `plan --law`; chinchilla and overtrain alone."""
+    """File to write the law to, for `plan --law`. That of isoflop and envelope tells the best size
+    without a loss, that of data-constrained what repeated tokens are worth too."""
     picture: Path | None = None
     """File to draw the fit into, .png or .svg."""
     json: bool = False
@@ -144,8 +146,6 @@ def _fit(path: Path, options: _Options) -> int:
 
 
 def _check(options: _Options) -> None:
-    if options.out is not None and options.form not in ("chinchilla", "overtrain"):
-        raise ValueError(f"--out={options.out}: {options.form} gives no loss for plan --law.")
     if options.absolute and options.form != "chinchilla":
         raise ValueError(f"--absolute is for --form chinchilla, not {options.form}.")
     if options.where and "=" not in options.where:
@@ -169,16 +169,13 @@ def _points(options: _Options) -> list[tuple[float, float]]:
 
 
 def _fit_loss(runs: "Runs", options: _Options) -> dict[str, Any]:
-    from llama_jax.atomic import write_atomically
-    from llama_jax.recipe import to_json
     from llama_jax.scaling.fit import ABSOLUTE_DELTA, CHINCHILLA, OVERTRAIN, Objective, fit_loss
 
     objective = OVERTRAIN if options.form == "overtrain" else CHINCHILLA
     if options.absolute:
         objective = Objective(delta=ABSOLUTE_DELTA)
     fit = fit_loss(runs, objective, resamples=_resamples(options, 4000), seed=options.seed)
-    if options.out is not None:
-        write_atomically(options.out, to_json(fit.law))
+    _write_law(fit.law, options)
     if options.picture is not None:
         from llama_jax.scaling.pictures import plot_fit
 
@@ -197,10 +194,19 @@ def _fit_loss(runs: "Runs", options: _Options) -> dict[str, Any]:
     return _account(estimates, fit) | {"note": law.about.note}
 
 
+def _write_law(law: "Law", options: _Options) -> None:
+    from llama_jax.atomic import write_atomically
+    from llama_jax.recipe import to_json
+
+    if options.out is not None:
+        write_atomically(options.out, to_json(law))
+
+
 def _fit_repeated(runs: "Runs", options: _Options) -> dict[str, Any]:
     from llama_jax.scaling.fit_repeated import fit_repeated
 
     fit = fit_repeated(runs, resamples=_resamples(options, 1000), seed=options.seed)
+    _write_law(fit.law, options)
     law, draws = fit.law, fit.resamples
     values = (law.A, law.B, law.E, law.alpha, fit.token_decay, fit.param_decay)
     names = ("A", "B", "E", "alpha = beta", "R_D*", "R_N*")
@@ -229,6 +235,7 @@ def _fit_frontier(runs: "Runs", options: _Options) -> dict[str, Any]:
         fit = fit_isoflop(runs, resamples=_resamples(options, 4000), seed=options.seed)
     else:
         fit = fit_envelope(runs)
+    _write_law(fit.law, options)
     if options.picture is not None:
         from llama_jax.scaling.pictures import plot_frontier
 

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import html
+import math
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from llama_jax.scaling.fit import Fit
     from llama_jax.scaling.frontier import FrontierFit
+    from llama_jax.scaling.intervals import Interval
     from llama_jax.scaling.runs import Runs
 
 USAGE = """usage: llama-jax scaling report RUNS.csv --out PAGE.html [--drop-highest N]
@@ -167,7 +169,7 @@ def _checks(held_out: "Runs", fit: "Fit") -> str:
 
 
 def _frontier(runs: "Runs", fit: "Fit") -> str:
-    from llama_jax.scaling.laws import interval
+    from llama_jax.scaling.intervals import by_constants
     from llama_jax.units import human_count
 
     law = fit.law
@@ -176,18 +178,28 @@ def _frontier(runs: "Runs", fit: "Fit") -> str:
     for scale in _BUDGETS_BEYOND:
         flops = most * scale
         best = law.optimum(flops)
-        ends = interval(law, flops, lambda law, flops=flops: law.optimum(flops).params)
+        ends = by_constants(
+            law, lambda law, flops=flops: {"params": law.optimum(flops).params}
+        ).get("params")
         rows.append(
             (
                 f"{flops:.3g}",
                 human_count(best.params),
-                "" if ends is None else f"{human_count(ends[0])} to {human_count(ends[1])}",
+                "" if ends is None else _tell(ends),
                 human_count(best.tokens),
                 f"{law.loss(*best):.4f}",
                 ", ".join(law.about.extrapolates(best)),
             )
         )
     return _table(("FLOPs", "parameters", "95%", "tokens", "loss", "extrapolates"), rows)
+
+
+def _tell(ends: "Interval") -> str:
+    from llama_jax.units import human_count
+
+    if ends.high == math.inf:
+        return "any"
+    return f"{human_count(ends.low)} to {human_count(ends.high)}"
 
 
 def _runs_table(runs: "Runs", fit: "Fit") -> str:
