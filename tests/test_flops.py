@@ -3,9 +3,11 @@
 import pytest
 
 from llama_jax.flops import (
+    CONVENTIONS,
     chinchilla_layer_flops_per_token,
     count_params,
     matmul_params,
+    train_flops_by_convention,
     train_flops_per_token,
 )
 from llama_jax.hardware import ACCELERATORS, find_accelerator
@@ -90,3 +92,19 @@ def test_chinchillas_count_gives_the_ratios_of_its_table_a4(
         seq_len=2048,
     )
     assert flops / (6 * millions * 1e6) == pytest.approx(ratio, abs=0.006)
+
+
+@pytest.mark.parametrize("recipe", ["llama1_7b", "llama2_70b", "llama3_2_1b"])
+def test_every_convention_counts_what_it_says(recipe):
+    model = load_recipe(recipe).model
+    count, T = count_params(model), 2048
+    flops = train_flops_by_convention(model, T)
+    assert list(flops) == list(CONVENTIONS)
+    assert flops["6ND"] == 6 * count.total
+    assert flops["non-embedding"] == 6 * count.non_embedding
+    assert flops["full-attention"] == train_flops_per_token(model, T, "full")
+    assert flops["causal-attention"] == train_flops_per_token(model, T, "causal")
+    # Appendix F: PaLM's count without the logits, and three FLOPs a score for the softmax.
+    logits = 6 * model.vocab_size * model.embed_dim
+    softmax = 9 * model.num_layers * model.num_heads * T
+    assert flops["appendix-f"] == pytest.approx(flops["full-attention"] - logits + softmax)

@@ -181,15 +181,15 @@ def make_plan(request: Request, laws: Sequence[Law], demand: ServingDemand) -> P
     answers, without = [], []
     for law in laws:
         if request.goal == "target_loss" and not isinstance(law, LossLaw):
-            without.append((law.about.name, "is a frontier, without a loss"))
+            without.append((law.about.name, "it is a frontier, without a loss"))
             continue
         try:
             answers.append(_ask(law, request, demand))
         except ValueError as refusal:
-            without.append((law.about.name, str(refusal)))
+            without.append((law.about.name, str(refusal).removesuffix(".")))
     if not answers:
-        reasons = "; ".join(f"{name} {reason}" for name, reason in without)
-        raise ValueError(f"No law answers: {reasons}")
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in without)
+        raise ValueError(f"No law answers. {reasons}.")
     if refused := answers[0].no_plan:
         raise ValueError(
             f"--law={answers[0].law.about.name} {refused}. Ask nearer to its data, or name it "

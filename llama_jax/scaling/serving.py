@@ -75,8 +75,8 @@ def least_cost(
     if not tokens < math.inf:
         unique = limit.unique_tokens if limit else math.inf
         raise ValueError(
-            f"loss={loss} is not reached with {unique:,.0f} unique tokens, however often they are "
-            "read; more of them are needed, or a higher loss."
+            f"a loss of {loss:.6g} is not reached with {unique:,.0f} unique tokens, however often "
+            "they are read; more of them are needed, or a higher loss."
         )
     return Allocation(params, tokens)
 

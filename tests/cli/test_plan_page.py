@@ -85,3 +85,9 @@ def test_a_law_without_a_limit_is_refused_as_the_plan_and_told_beside_another(ca
     assert "ladder.json: E is about 0." in out
     assert main(["plan", "compare", "--law", str(path)]) == 2
     assert "ladder.json shows no limit" in capsys.readouterr().err
+
+
+def test_a_budget_in_another_convention_is_told_in_both(capsys):
+    out = page(capsys, "--flops", "1e21", "--flop-convention", "full-attention")
+    assert "training FLOPs (6ND; 1e+21 full-attention)" in out
+    assert "TFLOP/s (full-attention)" in " ".join(out.split())

@@ -32,7 +32,7 @@ examples:
   llama-jax plan compare --law chinchilla-3
   llama-jax plan compare --flops 1e23 --serve-tokens 1e13
 
-`llama-jax plan compare --law besiroglu --help` lists every option, which are those of `plan`."""
+`llama-jax plan compare --law besiroglu --help` lists every option."""
 _RUN = ["tokens", marks.RATIO]
 _NEVER = "never"
 Judged = Sequence[tuple["Law", "Sequence[Comparison]"]]

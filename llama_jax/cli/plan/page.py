@@ -43,7 +43,7 @@ _WORTH_TELLING = 1e-6
 def print_page(answer: Answer, corpus: Corpus | None = None) -> None:
     """Prints the answer on stdout."""
     plan, stars, console = answer.plan, Marks(), marks.console()
-    console.print(f"[bold]{_title(plan)}[/]")
+    console.print(f"[bold]{_title(answer)}[/]")
     marks.show(console, lambda left_out: _laws_table(plan, stars, left_out))
     if any(said.served for said in plan.laws):
         console.print(f"\n[bold]{_served_title(plan)}[/]")
@@ -117,10 +117,12 @@ def _served_table(plan: Plan, stars: Marks, left_out: frozenset[str]) -> Any:
     return table
 
 
-def _title(plan: Plan) -> str:
-    request = plan.request
+def _title(answer: Answer) -> str:
+    request, convention = answer.request, "6ND"
+    if answer.convention != convention:
+        convention += f"; {request.value * answer.machine.counted:.3g} {answer.convention}"
     asked = {
-        "flops": f"{request.value:.3g} training FLOPs (6ND)",
+        "flops": f"{request.value:.3g} training FLOPs ({convention})",
         "params": f"{human_count(request.value)} parameters",
         "target_loss": f"a loss of {request.value:.4g} nats per token",
     }[request.goal]
