@@ -62,7 +62,7 @@ def regrets(plan: Plan) -> Regrets:
 
 
 def serving_regrets(plan: Plan) -> Regrets:
-    """The same of served choices: the share of all cost that another model of its loss saves.
+    """The same of served choices: what each costs above the cheapest of its loss, as a share.
 
     Cost is of training and serving, loss the judge's.
     """
@@ -72,7 +72,7 @@ def serving_regrets(plan: Plan) -> Regrets:
         limit = plan.request.limit_of(judge)
         loss = loss_at(judge, point.at, limit)
         cheapest = least_cost(judge, loss, plan.demand, limit)
-        return 1 - plan.demand.cost(cheapest) / plan.demand.cost(point.at)
+        return plan.demand.cost(point.at) / plan.demand.cost(cheapest) - 1
 
     found: Regrets = {}
     for judge in served:

@@ -93,6 +93,7 @@ class Point:
         intervals: Of params, tokens, flops and loss, where they are the law's answer and it tells
             how sure it is of them.
         epochs: How often each token is read; 0 where tokens do not run out.
+        remark: What data that run out make no use of; empty where they use it all.
     """
 
     at: Allocation
@@ -100,6 +101,7 @@ class Point:
     extrapolates: tuple[str, ...]
     intervals: dict[str, Interval]
     epochs: float
+    remark: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +115,6 @@ class LawPlan:
             size that is asked for, or of a loss for which it keeps to the budget. None where
             nothing is served or the law has no loss.
         instead: The model of that loss that is the cheapest to train.
-        remarks: What a person should know of these choices.
         no_plan: Why nothing should be trained after this answer; empty where it stands.
     """
 
@@ -121,7 +122,6 @@ class LawPlan:
     best: Point
     served: Point | None
     instead: Allocation | None
-    remarks: tuple[str, ...]
     no_plan: str
 
     @property
@@ -205,14 +205,10 @@ def make_plan(request: Request, laws: Sequence[Law], demand: ServingDemand) -> P
 
 
 def _ask(law: Law, request: Request, demand: ServingDemand) -> LawPlan:
-    question, remark = _without_waste(_Question(request=request, flops=request.value), law)
-    best, served, instead = _point(law, question), None, None
-    remarks = [remark]
+    best = _point(law, _Question(request=request, flops=request.value))
+    served, instead = None, None
     if request.serves and isinstance(law, LossLaw):
-        question = _Question(request=request, flops=request.value, demand=demand)
-        question, remark = _without_waste(question, law)
-        remarks.append(remark)
-        served = _point(law, question)
+        served = _point(law, _Question(request=request, flops=request.value, demand=demand))
         assert served.loss is not None
         instead = cheapest_to_train(law, served.loss, request.limit_of(law))
     points = [best] if served is None else [best, served]
@@ -221,7 +217,6 @@ def _ask(law: Law, request: Request, demand: ServingDemand) -> LawPlan:
         best=best,
         served=served,
         instead=instead,
-        remarks=tuple(dict.fromkeys(filter(None, remarks))),
         no_plan=next(filter(None, (too_far(law, point.at) for point in points)), ""),
     )
 
@@ -318,6 +313,7 @@ def loss_at(law: LossLaw, at: Allocation, limit: DataLimit | None) -> float:
 
 
 def _point(law: Law, question: _Question) -> Point:
+    question, remark = _without_waste(question, law)
     request = question.request
     at, limit = question.answer(law), request.limit_of(law)
 
@@ -341,6 +337,7 @@ def _point(law: Law, question: _Question) -> Point:
         extrapolates=(*law.about.extrapolates(at), *repeats),
         intervals=intervals,
         epochs=limit.epochs(at.tokens) if limit else 0.0,
+        remark=remark,
     )
 
 

@@ -105,7 +105,7 @@ def test_compute_that_data_make_no_use_of_is_left_unspent_and_that_is_said(serve
     whole = limit.loss(BESIROGLU, *limit.optimum(BESIROGLU, 1e22))
     assert said.best.at.flops < 2e19
     assert said.best.loss == pytest.approx(whole + 1e-4, abs=2e-6)
-    assert "of the budget are left unspent" in said.remarks[0]
+    assert "of the budget are left unspent" in said.chosen.remark
     assert said.best.epochs < 200
     if served:
         assert said.served.at.flops < 1e22 / 10
@@ -114,19 +114,19 @@ def test_compute_that_data_make_no_use_of_is_left_unspent_and_that_is_said(serve
 def test_where_compute_still_lowers_the_loss_all_of_it_is_spent():
     said = plan("flops", 1e22, (BESIROGLU,), unique_tokens=3e10).first
     assert said.best.at.flops == pytest.approx(1e22)
-    assert said.remarks == ()
+    assert said.best.remark == ""
 
 
 def test_of_a_size_and_of_a_loss_exhausted_data_are_remarked_too():
     by_size = plan("params", 7e10, (BESIROGLU,), unique_tokens=1e9).first
-    assert "lower the loss of this size by less than 0.0001" in by_size.remarks[0]
+    assert "lower the loss of this size by less than 0.0001" in by_size.best.remark
     # Without the rule this size is best at thousands of epochs.
     best = DataLimit(unique_tokens=1e9).optimum_for_params(BESIROGLU, 7e10)
     assert by_size.best.epochs < 200 < best.tokens / 1e9
     limit = DataLimit(unique_tokens=1e8)
     nearly = limit.loss(BESIROGLU, *limit.optimum(BESIROGLU, 1e20))
     by_loss = plan("target_loss", nearly, (BESIROGLU,), unique_tokens=1e8).first
-    assert "all but exhausted: a loss 0.0001 higher takes" in by_loss.remarks[0]
+    assert "all but exhausted: a loss 0.0001 higher takes" in by_loss.best.remark
 
 
 def test_a_choice_beyond_the_law_of_repetition_is_flagged():

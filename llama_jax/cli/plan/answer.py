@@ -74,6 +74,7 @@ def _plan(options: Budget, laws: Sequence[Law], machine: Machine) -> Answer:
             convention=options.flop_convention,
         )
     except ValueError as refusal:
-        why = "".join(f" {plan.first.law.about.name}: {told}." for told in plan.first.remarks)
+        remark = plan.first.chosen.remark
+        why = f" {plan.first.law.about.name}: {remark}." if remark else ""
         raise ValueError(f"{refusal}{why}") from refusal
     return Answer(plan=plan, real=real, machine=machine, convention=options.flop_convention)

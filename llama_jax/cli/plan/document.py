@@ -28,7 +28,7 @@ def document(answer: Answer, corpus: Corpus | None = None) -> dict[str, Any]:
             "factors": factors(plan),
             "served_factors": factors(plan, served=True),
             "regret_nats": regrets(plan),
-            "served_regret_share_of_cost": serving_regrets(plan),
+            "served_regret_cost_share": serving_regrets(plan),
         },
         "run": {
             "law": plan.first.law.about.name,
@@ -75,7 +75,6 @@ def _law(plan: Plan, said: LawPlan) -> dict[str, Any]:
         "law": said.law.about.name,
         "about": dataclasses.asdict(said.law.about),
         **_point(plan, said.best),
-        "remarks": said.remarks,
         "no_plan": said.no_plan or None,
         "served": _served(plan, said),
     }
@@ -95,6 +94,7 @@ def _point(plan: Plan, point: Point) -> dict[str, Any]:
         "loss_nats_per_token": point.loss,
         "extrapolates": point.extrapolates,
         "epochs": point.epochs or None,
+        "remark": point.remark or None,
     }
     return told | {
         name: interval_document(point.intervals.get(of)) for name, of in intervals.items()

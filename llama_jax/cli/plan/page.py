@@ -10,7 +10,7 @@ from llama_jax.cli.plan.real_table import real_table
 from llama_jax.scaling.disagreement import Regrets, factors, regrets, serving_regrets, standing
 from llama_jax.scaling.intervals import level
 from llama_jax.scaling.laws import LossLaw
-from llama_jax.scaling.plan import LawPlan, Plan, Point
+from llama_jax.scaling.plan import Plan, Point
 from llama_jax.units import human_count
 
 _NAMES = {
@@ -37,7 +37,8 @@ _TELL = {
     "epochs": lambda point: f"{point.epochs:.3g}" if point.epochs else "",
 }
 _FREE_TEXT = {"params": "parameters", "tokens": "tokens", "flops": "training FLOPs"}
-_WORTH_TELLING = 1e-6
+# Nats per token, or a share of a cost, that no table would show.
+_LEAST_LOST, _LEAST_SHARE = 5e-5, 5e-4
 
 
 def print_page(answer: Answer, corpus: Corpus | None = None) -> None:
@@ -157,27 +158,26 @@ def _disagreement(plan: Plan, stars: Marks) -> list[str]:
         ]
         if told:
             lines.append(f"{who} choices differ in {' and in '.join(told)}.")
-    lines += _worst(regrets(plan), "loses", lambda lost: f"{lost:.4f}", "nats per token", stars)
-    lines += _worst(
-        serving_regrets(plan),
-        "costs",
-        lambda share: f"{share:.1%}",
-        "more than the cheapest of its loss, trained and served",
-        stars,
-        chosen="served choice",
-    )
+    for judge, worst, lost in _worst(regrets(plan), _LEAST_LOST):
+        told = stars.star(f"{lost:.4f}", beyond)
+        lines.append(f"If {judge} is right, {worst}'s choice loses {told} nats per token.")
+    for judge, worst, share in _worst(serving_regrets(plan), _LEAST_SHARE):
+        told = stars.star(f"{share:.1%}", any(said.chosen.extrapolates for said in answers))
+        lines.append(
+            f"If {judge} is right, {worst}'s served choice costs {told} more than the cheapest of "
+            "its loss, trained and served."
+        )
     return lines
 
 
-def _worst(
-    judged: Regrets, verb: str, tell: Any, what: str, stars: Marks, chosen: str = "choice"
-) -> list[str]:
-    lines = []
+def _worst(judged: Regrets, least: float) -> list[tuple[str, str, float]]:
+    """Of each judge the choice that it regrets most, and how much."""
+    found = []
     for judge, losses in judged.items():
         worst, lost = max(losses.items(), key=lambda item: item[1])
-        if lost > _WORTH_TELLING and worst != judge:
-            lines.append(f"If {judge} is right, {worst}'s {chosen} {verb} {tell(lost)} {what}.")
-    return lines
+        if lost > least and worst != judge:
+            found.append((judge, worst, lost))
+    return found
 
 
 def _explanations(plan: Plan) -> list[str]:
@@ -188,7 +188,12 @@ def _explanations(plan: Plan) -> list[str]:
         for said in plan.laws
         if said.no_plan
     ]
-    lines += [_remark(said) for said in plan.laws if said.remarks]
+    for said in plan.laws:
+        name, served = said.law.about.name, said.served
+        if said.best.remark:
+            lines.append(f"{name}: {said.best.remark}.")
+        if served and served.remark and served.remark != said.best.remark:
+            lines.append(f"{name}, where it is served: {served.remark}.")
     without_loss = _join(said for said in plan.laws if not isinstance(said.law, LossLaw))
     asked = [
         *(["serving"] if plan.request.serves else []),
@@ -218,10 +223,6 @@ def _explanations(plan: Plan) -> list[str]:
         if said.law.about.note
     ]
     return [f"[dim]{line}[/]" for line in lines]
-
-
-def _remark(said: LawPlan) -> str:
-    return f"{said.law.about.name}: {'; '.join(said.remarks)}."
 
 
 def _missing_intervals(plan: Plan) -> list[str]:

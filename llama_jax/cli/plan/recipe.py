@@ -42,7 +42,8 @@ def _warnings(answer: Answer) -> str:
     if beyond := first.chosen.extrapolates:
         named = ", ".join(_NAMES.get(name, name) for name in beyond)
         lines.insert(0, f"Extrapolated: {named} lie outside the data of the law.")
-    lines += [f"{remark[0].upper()}{remark[1:]}." for remark in first.remarks]
+    if remark := first.chosen.remark:
+        lines.append(f"{remark[0].upper()}{remark[1:]}.")
     return "".join(
         "\n" + textwrap.fill(line, 98, initial_indent="Warning:   ", subsequent_indent=" " * 11)
         for line in lines
