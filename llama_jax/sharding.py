@@ -38,6 +38,7 @@ class ShardingRules:
     # Activations.
     batch: MeshAxes = ("replica", "fsdp", "fsdp_line")
     seq: MeshAxes = "context"
+    stream: MeshAxes = ("context", "tensor")  # tokens of the residual stream, between blocks
     act_embed: MeshAxes = None
     act_mlp: MeshAxes = "tensor"
     act_heads: MeshAxes = "tensor"
@@ -46,7 +47,7 @@ class ShardingRules:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """Device mesh of the four axes; XLA places what we leave unsaid.
+    """Device mesh of all axes; XLA places what we leave unsaid.
 
     Args:
         config: Sizes; an axis of -1 takes the devices that the others leave.
@@ -118,6 +119,19 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     # One device needs no pin, and outside of `jit` could not take one.
     alone = jax.sharding.get_abstract_mesh().size == 1
     return x if alone else jax.lax.with_sharding_constraint(x, spec)
+
+
+def constrain_stream(x: jax.Array) -> jax.Array:
+    """Pins the residual stream, `B T D`, to its layout between blocks.
+
+    Its tokens are split over the devices that split heads and MLP width too: each norms, adds and
+    saves a part, and what a block adds arrives by a reduce-scatter, in place of a sum that all of
+    them hold whole. Tokens that cannot be split so, as the one that is generated next, stay whole.
+
+    Source: Korthikanti et al. 2022 (arXiv:2205.05198), section 4.2.2.
+    """
+    split = x.shape[1] % num_shards("stream") == 0
+    return constrain(x, "batch", "stream" if split else "seq", "act_embed")
 
 
 def partition_spec(*axes: str | None) -> P:

@@ -14,7 +14,7 @@ from llama_jax.model.mlp import MLP
 from llama_jax.model.norm import RMSNorm
 from llama_jax.model.remat import rematerialize
 from llama_jax.ops.rope import Rotation, rope_frequencies, rotation
-from llama_jax.sharding import check_split, constrain, gather, platform
+from llama_jax.sharding import check_split, constrain, constrain_stream, gather, platform
 
 MAX_UNROLLED_LAYERS = 16
 
@@ -120,7 +120,7 @@ class Llama(nnx.Module):
         body = rematerialize(run_block, self.compute.remat)
         unroll = self.config.num_layers if self._unrolled else 1
         x, _ = jax.lax.scan(body, self._embed(tokens), self.blocks, unroll=unroll)
-        return self.final_norm(x)
+        return constrain(self.final_norm(x), "batch", "seq", "act_embed")
 
     def streams(
         self,
@@ -185,7 +185,7 @@ class Llama(nnx.Module):
         # The second pin is of the table, the first one of its gradient.
         table = constrain(gather(table, "vocab", "embed"), "vocab", "embed")
         table = constrain(table, "vocab", None)
-        return constrain(jnp.take(table, tokens, axis=0), "batch", "seq", "act_embed")
+        return constrain_stream(jnp.take(table, tokens, axis=0))
 
     def _rotation(self, positions: Int[Array, "B T"]) -> Rotation:
         frequencies = rope_frequencies(self.config.rope, self.config.head_dim)

@@ -12,7 +12,16 @@ from llama_jax.config import Llama3Rope
 from llama_jax.data.batch import Batch
 from llama_jax.model import init_params
 from llama_jax.train.step import make_loss_sums
-from tests.model.tiny_model import FLOAT32, MODEL, jit, layout, new_params, pack
+from tests.model.tiny_model import (
+    FLOAT32,
+    MODEL,
+    jit,
+    layout,
+    new_model,
+    new_params,
+    pack,
+    random_rows,
+)
 
 CONFIGS = {
     "untied": MODEL,
@@ -109,6 +118,13 @@ def test_every_parameter_gets_a_gradient():
     _, gradients = on_one_device("untied")
     for path, gradient in jax.tree.leaves_with_path(gradients):
         assert np.any(gradient != 0), path
+
+
+def test_devices_that_split_heads_split_the_tokens_between_blocks():
+    with layout(context=2, tensor=2):
+        streams = jit(lambda model, rows: model.streams(*rows))(new_model(), random_rows(0))
+        held = {shard.data.shape for shard in streams.addressable_shards}
+    assert held == {(MODEL.num_layers + 1, 8, 16 // 4, MODEL.embed_dim)}
 
 
 def test_the_embedding_lookup_moves_no_whole_activation(capfd):
