@@ -38,6 +38,8 @@ class ComputeConfig:
             "ring" passes keys and values from device to device.
         loss_chunks: Pieces in which the vocabulary projection is computed; only one piece's
             float32 logits are live at a time.
+        stage_rows: Rows that a pipeline stage computes at once, where `mesh.stage` makes any: with
+            fewer, stages wait less for one another, and gather their weights more often.
     """
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -46,6 +48,7 @@ class ComputeConfig:
     attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
     context: Literal["gather", "all_to_all", "ring"] = "gather"
     loss_chunks: int = 8
+    stage_rows: int = 1
 
     def __post_init__(self) -> None:
         checks.one_of("compute", COMPUTE_DTYPES, dtype=self.dtype)
@@ -59,7 +62,7 @@ class ComputeConfig:
                 "whose pieces are mixed without a kernel; use compute.attention='auto', or "
                 "compute.context='all_to_all'."
             )
-        checks.positive("compute", loss_chunks=self.loss_chunks)
+        checks.positive("compute", loss_chunks=self.loss_chunks, stage_rows=self.stage_rows)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +71,7 @@ class MeshConfig:
 
     Attributes:
         replica: Copies of the model, across slices.
+        stage: Pipeline stages, each with its share of the layers; they split the batch too.
         fsdp: Devices that split parameters, optimizer state and batch.
         fsdp_line: More devices that split as `fsdp` does, along a line of the torus. The compiler
             has a reduce-scatter for a plane or a line of chips and none for a torus of three
@@ -77,6 +81,7 @@ class MeshConfig:
     """
 
     replica: int = 1
+    stage: int = 1
     fsdp: int = -1
     fsdp_line: int = 1
     context: int = 1

@@ -30,6 +30,7 @@ CONFIGS = {
 FAST = [
     ("untied", {"fsdp": 4, "fsdp_line": 2}),
     ("untied", {"context": 2}),
+    ("untied", {"stage": 2, "fsdp": 2, "tensor": 2}),
     ("untied", {"replica": 2, "context": 2, "tensor": 2}),
     ("tied", {"fsdp": 2, "context": 2, "tensor": 2}),
 ]
@@ -44,6 +45,8 @@ SLOW = [
     ("untied", {"replica": 2, "fsdp": 4}),
     ("untied", {"fsdp": 2, "context": 2, "tensor": 2}),
     ("tied", {"fsdp": 8}),
+    ("untied", {"stage": 2}),
+    ("tied", {"replica": 2, "stage": 2, "context": 2}),
     ("tied", {"tensor": 2}),
     ("tied", {"context": 4}),
     ("tied", {"replica": 2, "fsdp": 2, "tensor": 2}),
@@ -99,6 +102,16 @@ def test_a_model_that_recomputes_is_the_same_however_rows_cross_devices(context)
     expected, d_expected = on_one_device("untied")
     with layout(context=2):
         compute = dataclasses.replace(FLOAT32, context=context, remat="attention")
+        loss, gradients = loss_and_gradients(CONFIGS["untied"], compute)
+    np.testing.assert_allclose(loss, expected, rtol=2e-6)
+    for got, wanted in zip(jax.tree.leaves(gradients), jax.tree.leaves(d_expected), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=2e-6 * np.abs(wanted).max() + 1e-9)
+
+
+def test_stages_that_take_several_rows_at_once_recompute_the_same():
+    expected, d_expected = on_one_device("untied")
+    with layout(stage=2):
+        compute = dataclasses.replace(FLOAT32, stage_rows=2, remat="full")
         loss, gradients = loss_and_gradients(CONFIGS["untied"], compute)
     np.testing.assert_allclose(loss, expected, rtol=2e-6)
     for got, wanted in zip(jax.tree.leaves(gradients), jax.tree.leaves(d_expected), strict=True):
