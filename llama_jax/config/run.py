@@ -11,6 +11,7 @@ from llama_jax.config.model import ModelConfig
 from llama_jax.config.optimizer import AdamW, Optimizer, Schedule, WarmupStableDecay
 from llama_jax.config.parameterisation import Parameterisation
 from llama_jax.config.stream import check_stream
+from llama_jax.config.tiles import KernelTiles
 
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
 REMAT_POLICIES = ("none", "full", "attention", "qkv", "gate", "dots", "offload")
@@ -33,6 +34,7 @@ class ComputeConfig:
             keys and values too, "gate" the MLP's gates instead, "dots" saves matmul outputs,
             "offload" keeps matmul outputs in host memory.
         attention: Kernel; "auto" is splash attention on TPU, cuDNN on GPU and XLA on CPU.
+        tiles: Of splash attention.
         context: How attention crosses the shards of a row where `mesh.context` splits it: "gather"
             makes keys and values whole on each device, "all_to_all" exchanges rows for heads,
             "ring" passes keys and values from device to device.
@@ -46,6 +48,7 @@ class ComputeConfig:
     matmul: Literal["dtype", "int8", "fp8"] = "dtype"
     remat: Literal["none", "full", "attention", "qkv", "gate", "dots", "offload"] = "full"
     attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
+    tiles: KernelTiles = KernelTiles()  # noqa: RUF009 (frozen)
     context: Literal["gather", "all_to_all", "ring"] = "gather"
     loss_chunks: int = 8
     stage_rows: int = 1

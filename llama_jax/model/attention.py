@@ -59,6 +59,7 @@ class Attention(nnx.Module):
             q_segments=segments,
             kv_segments=segments,
             backend=self.compute.attention,
+            tiles=self.compute.tiles,
             context=self.compute.context,
         )
         return self._leave_heads(mixed)
