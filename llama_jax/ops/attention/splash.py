@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from llama_jax.config import KernelTiles
 from llama_jax.config.tiles import LANES
+from llama_jax.ops.attention.sums import add_up
 from llama_jax.sharding import num_shards, partition_spec
 
 
@@ -71,11 +72,31 @@ def attend_splash(
         check_vma=False,
     )
     def run(kernel: Any, q: Array, k: Array, v: Array, q_ids: Array, kv_ids: Array) -> Array:
-        return jax.vmap(kernel)(q, k, v, kernels.SegmentIds(q_ids, kv_ids))
+        return _attend(kernel, q, k, v, kernels.SegmentIds(q_ids, kv_ids))
 
     q = (q * (1 / math.sqrt(q.shape[-1]))).swapaxes(1, 2)
     mixed = run(kernel, q, k.swapaxes(1, 2), v.swapaxes(1, 2), q_segments, kv_segments)
     return mixed.swapaxes(1, 2)
+
+
+@jax.custom_vjp
+def _attend(
+    kernel: Any, q: Array, k: Array, v: Array, ids: kernels.SegmentIds
+) -> Float[Array, "B N T H"]:
+    return jax.vmap(kernel)(q, k, v, ids)
+
+
+def _keep_gradient(
+    kernel: Any, q: Array, k: Array, v: Array, ids: kernels.SegmentIds
+) -> tuple[Array, Any]:
+    return jax.vjp(lambda q, k, v: jax.vmap(kernel)(q, k, v, ids), q, k, v)
+
+
+def _gradient(gradient: Any, d_mixed: Array) -> tuple[Any, ...]:
+    return None, *add_up(gradient)(d_mixed), None
+
+
+_attend.defvjp(_keep_gradient, _gradient)
 
 
 def _kernel(
