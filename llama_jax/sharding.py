@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 from llama_jax.config import MeshConfig
 
 MeshAxes = str | tuple[str, ...] | None
-MESH_AXES = ("replica", "fsdp", "fsdp_line", "context", "tensor")
+MESH_AXES = ("replica", "stage", "fsdp", "fsdp_line", "context", "tensor")
 T = TypeVar("T")
 
 
@@ -27,7 +27,7 @@ class ShardingRules:
     """Maps each logical axis to the mesh axes that split it; `None` replicates it."""
 
     # Parameters.
-    layers: MeshAxes = None
+    layers: MeshAxes = "stage"
     vocab: MeshAxes = "tensor"
     embed: MeshAxes = ("fsdp", "fsdp_line")
     mlp: MeshAxes = "tensor"
@@ -36,8 +36,9 @@ class ShardingRules:
     head_dim: MeshAxes = None
     norm: MeshAxes = None
     # Activations.
-    batch: MeshAxes = ("replica", "fsdp", "fsdp_line")
+    batch: MeshAxes = ("replica", "stage", "fsdp", "fsdp_line")
     seq: MeshAxes = "context"
+    stream: MeshAxes = ("context", "tensor")  # tokens of the residual stream, between blocks
     act_embed: MeshAxes = None
     act_mlp: MeshAxes = "tensor"
     act_heads: MeshAxes = "tensor"
@@ -46,7 +47,7 @@ class ShardingRules:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """Device mesh of the four axes; XLA places what we leave unsaid.
+    """Device mesh of all axes; XLA places what we leave unsaid.
 
     Args:
         config: Sizes; an axis of -1 takes the devices that the others leave.
@@ -73,19 +74,21 @@ def _grid(shape: tuple[int, ...], devices: list[Any]) -> np.ndarray:
     """Devices in the shape of a mesh, neighbours in it being neighbours on the wires.
 
     Raises:
-        ValueError: If the replicas cannot be divided among the slices of a pod.
+        ValueError: If replicas and stages cannot be divided among the slices of a pod.
     """
     slices = len({getattr(device, "slice_index", 0) for device in devices})
     if slices == 1:
         return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-    replicas, *rest = shape
-    if replicas % slices:
+    replicas, stages, *rest = shape
+    apart = math.gcd(replicas, slices), slices // math.gcd(replicas, slices)
+    if stages % apart[1]:
         raise ValueError(
-            f"mesh.replica={replicas} must be a multiple of the {slices} slices: between slices "
-            "only whole copies of the model fit through the network."
+            f"mesh.replica={replicas} * mesh.stage={stages} cannot be laid over {slices} slices: "
+            "between slices only gradients of whole copies, or activations between stages, fit "
+            "through the network. Make their product a multiple of the slices."
         )
     return mesh_utils.create_hybrid_device_mesh(
-        (replicas // slices, *rest), (slices, *(1 for _ in rest)), devices
+        (replicas // apart[0], stages // apart[1], *rest), (*apart, *(1 for _ in rest)), devices
     )
 
 
@@ -120,6 +123,19 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     return x if alone else jax.lax.with_sharding_constraint(x, spec)
 
 
+def constrain_stream(x: jax.Array) -> jax.Array:
+    """Pins the residual stream, `B T D`, to its layout between blocks.
+
+    Its tokens are split over the devices that split heads and MLP width too: each norms, adds and
+    saves a part, and what a block adds arrives by a reduce-scatter, in place of a sum that all of
+    them hold whole. Tokens that cannot be split so, as the one that is generated next, stay whole.
+
+    Source: Korthikanti et al. 2022 (arXiv:2205.05198), section 4.2.2.
+    """
+    split = x.shape[1] % num_shards("stream") == 0
+    return constrain(x, "batch", "stream" if split else "seq", "act_embed")
+
+
 def partition_spec(*axes: str | None) -> P:
     """The mesh axes that split each logical axis under the current rules.
 
@@ -135,10 +151,10 @@ def partition_spec(*axes: str | None) -> P:
 def on_data_shards(function: Callable[..., T]) -> Callable[..., T]:
     """Runs `function(params, batch)` on each shard of the batch apart, and stacks what it returns.
 
-    Each device gets its own rows, and of each parameter its own part along `embed`, which
-    `gather` makes whole where it is used. The transpose of that gather is a reduce-scatter, so
-    that no gradient is ever whole on a device; left to the partitioner, it would be summed by an
-    all-reduce first. The other mesh axes stay the partitioner's.
+    Each device gets its own rows, and of each parameter the layers of its stage and its own part
+    along `embed`, which `gather` makes whole where it is used. The transpose of that gather is a
+    reduce-scatter, so that no gradient is ever whole on a device; left to the partitioner, it
+    would be summed by an all-reduce first. The other mesh axes stay the partitioner's.
 
     Args:
         function: Returns a tree of scalars, which come back as vectors, one entry a shard.
@@ -201,11 +217,12 @@ def _scatter_gradient(
     split_by: tuple[str, ...], dimension: int, _: None, gradient: jax.Array
 ) -> tuple[jax.Array]:
     for name in split_by:
-        gradient = _reduce_scatter(gradient, name, dimension)
+        gradient = reduce_scatter(gradient, name, dimension)
     return (gradient,)
 
 
-def _reduce_scatter(x: jax.Array, name: str, dimension: int) -> jax.Array:
+def reduce_scatter(x: jax.Array, name: str, dimension: int) -> jax.Array:
+    """Sums `x` over the devices along a mesh axis that is ours; each keeps its part of the sum."""
     if platform() != "cpu":
         return jax.lax.psum_scatter(x, name, scatter_dimension=dimension, tiled=True)
     # Gloo's gives wrong values now and then where a device's part has megabytes (jax-ml/jax issue
@@ -216,6 +233,13 @@ def _reduce_scatter(x: jax.Array, name: str, dimension: int) -> jax.Array:
 
 
 _gather.defvjp(_gather_forward, _scatter_gradient)
+
+
+def stage_axis() -> str | None:
+    """The mesh axis of pipeline stages, where `on_data_shards` has split layers along it."""
+    mesh = jax.sharding.get_abstract_mesh()
+    (name,) = _names(_rule("layers"))
+    return name if name in mesh.manual_axes and mesh.shape[name] > 1 else None
 
 
 def num_shards(axis: str) -> int:

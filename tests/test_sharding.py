@@ -1,7 +1,6 @@
 """Meshes and logical axes: what fits is laid out, what does not is refused by name."""
 
 import dataclasses
-import types
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +22,10 @@ from llama_jax.sharding import (
 @pytest.mark.parametrize(
     ("config", "shape"),
     [
-        (MeshConfig(), (1, 8, 1, 1, 1)),
-        (MeshConfig(tensor=2), (1, 4, 1, 1, 2)),
-        (MeshConfig(replica=-1, fsdp=2, tensor=2), (2, 2, 1, 1, 2)),
-        (MeshConfig(replica=1, fsdp=2, fsdp_line=2, tensor=2), (1, 2, 2, 1, 2)),
+        (MeshConfig(), (1, 1, 8, 1, 1, 1)),
+        (MeshConfig(stage=2, tensor=2), (1, 2, 2, 1, 1, 2)),
+        (MeshConfig(replica=-1, fsdp=2, tensor=2), (2, 1, 2, 1, 1, 2)),
+        (MeshConfig(replica=1, fsdp=2, fsdp_line=2, tensor=2), (1, 1, 2, 2, 1, 2)),
     ],
 )
 def test_one_axis_takes_the_devices_that_the_others_leave(config, shape):
@@ -42,10 +41,40 @@ def test_sizes_that_do_not_multiply_to_the_devices_are_refused(config):
         make_mesh(config)
 
 
-def test_a_slice_that_would_hold_part_of_a_replica_is_refused():
-    devices = [types.SimpleNamespace(slice_index=number // 2) for number in range(4)]
-    with pytest.raises(ValueError, match=r"mesh\.replica=1 must be a multiple of the 2 slices"):
-        make_mesh(MeshConfig(fsdp=4), devices)
+@dataclasses.dataclass(frozen=True)
+class FakeDevice:
+    id: int
+    slice_index: int
+    platform: str = "cpu"
+    device_kind: str = "cpu"
+
+    @property
+    def process_index(self):
+        return self.id
+
+
+def in_slices(number: int, of: int) -> list:
+    return [FakeDevice(i, i // of) for i in range(number * of)]
+
+
+def test_a_slice_that_would_hold_part_of_a_replica_or_stage_is_refused():
+    complaint = r"mesh\.replica=1 \* mesh\.stage=1 cannot be laid over 2 slices"
+    with pytest.raises(ValueError, match=complaint):
+        make_mesh(MeshConfig(fsdp=4), in_slices(2, of=2))
+
+
+@pytest.mark.parametrize(
+    ("config", "apart"),
+    [
+        (MeshConfig(replica=4, fsdp=1), [[0], [0], [1], [1]]),
+        (MeshConfig(stage=4, fsdp=1), [[0, 0, 1, 1]]),
+        (MeshConfig(replica=2, stage=2, fsdp=1), [[0, 0], [1, 1]]),
+    ],
+)
+def test_slices_hold_whole_replicas_or_stages(config, apart):
+    mesh = make_mesh(config, in_slices(2, of=2))
+    slices = [[device.slice_index for device in row.flat] for row in mesh.devices]
+    assert slices == apart
 
 
 def test_a_mistyped_logical_axis_is_refused(one_device):
@@ -56,7 +85,7 @@ def test_a_mistyped_logical_axis_is_refused(one_device):
 def test_an_activation_is_split_as_its_rules_say(eight_devices):
     x = jax.jit(lambda x: constrain(x, "batch", "seq", "act_mlp"))(jnp.zeros((4, 4, 4)))
     assert x.addressable_shards[0].data.shape == (2, 2, 2)
-    assert partition_spec("batch", None) == P(("replica", "fsdp", "fsdp_line"), None)
+    assert partition_spec("batch", None) == P(("replica", "stage", "fsdp", "fsdp_line"), None)
 
 
 def test_every_rule_names_axes_of_the_mesh():

@@ -53,6 +53,7 @@ from llama_jax.config.run import (
     RunConfig,
     TrainConfig,
 )
+from llama_jax.config.tiles import KernelTiles
 
 __all__ = [
     "AdamW",
@@ -77,6 +78,7 @@ __all__ = [
     "GopherQuality",
     "GopherRepetition",
     "GuardConfig",
+    "KernelTiles",
     "LadderConfig",
     "LanguageFilter",
     "Linear",

@@ -11,6 +11,7 @@ from llama_jax.config.model import ModelConfig
 from llama_jax.config.optimizer import AdamW, Optimizer, Schedule, WarmupStableDecay
 from llama_jax.config.parameterisation import Parameterisation
 from llama_jax.config.stream import check_stream
+from llama_jax.config.tiles import KernelTiles
 
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
 REMAT_POLICIES = ("none", "full", "attention", "qkv", "gate", "dots", "offload")
@@ -33,19 +34,24 @@ class ComputeConfig:
             keys and values too, "gate" the MLP's gates instead, "dots" saves matmul outputs,
             "offload" keeps matmul outputs in host memory.
         attention: Kernel; "auto" is splash attention on TPU, cuDNN on GPU and XLA on CPU.
+        tiles: Of splash attention.
         context: How attention crosses the shards of a row where `mesh.context` splits it: "gather"
             makes keys and values whole on each device, "all_to_all" exchanges rows for heads,
             "ring" passes keys and values from device to device.
         loss_chunks: Pieces in which the vocabulary projection is computed; only one piece's
             float32 logits are live at a time.
+        stage_rows: Rows that a pipeline stage computes at once, where `mesh.stage` makes any: with
+            fewer, stages wait less for one another, and gather their weights more often.
     """
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     matmul: Literal["dtype", "int8", "fp8"] = "dtype"
     remat: Literal["none", "full", "attention", "qkv", "gate", "dots", "offload"] = "full"
     attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
+    tiles: KernelTiles = KernelTiles()  # noqa: RUF009 (frozen)
     context: Literal["gather", "all_to_all", "ring"] = "gather"
     loss_chunks: int = 8
+    stage_rows: int = 1
 
     def __post_init__(self) -> None:
         checks.one_of("compute", COMPUTE_DTYPES, dtype=self.dtype)
@@ -59,7 +65,7 @@ class ComputeConfig:
                 "whose pieces are mixed without a kernel; use compute.attention='auto', or "
                 "compute.context='all_to_all'."
             )
-        checks.positive("compute", loss_chunks=self.loss_chunks)
+        checks.positive("compute", loss_chunks=self.loss_chunks, stage_rows=self.stage_rows)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +74,7 @@ class MeshConfig:
 
     Attributes:
         replica: Copies of the model, across slices.
+        stage: Pipeline stages, each with its share of the layers; they split the batch too.
         fsdp: Devices that split parameters, optimizer state and batch.
         fsdp_line: More devices that split as `fsdp` does, along a line of the torus. The compiler
             has a reduce-scatter for a plane or a line of chips and none for a torus of three
@@ -77,6 +84,7 @@ class MeshConfig:
     """
 
     replica: int = 1
+    stage: int = 1
     fsdp: int = -1
     fsdp_line: int = 1
     context: int = 1

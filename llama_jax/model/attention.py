@@ -12,7 +12,7 @@ from llama_jax.model.initializers import new_param, residual_stddev
 from llama_jax.ops.attention import attend
 from llama_jax.ops.project import project
 from llama_jax.ops.rope import Rotation, apply_rope
-from llama_jax.sharding import constrain, gather
+from llama_jax.sharding import constrain, constrain_stream, gather
 
 
 class LayerCache(NamedTuple):
@@ -51,7 +51,7 @@ class Attention(nnx.Module):
         Returns:
             The update to add to the residual stream, in the dtype of `x`.
         """
-        q, k, v = self._project(x, turn)
+        q, k, v = self._project(constrain(x, "batch", "seq", "act_embed"), turn)
         mixed = attend(
             q,
             k,
@@ -59,6 +59,7 @@ class Attention(nnx.Module):
             q_segments=segments,
             kv_segments=segments,
             backend=self.compute.attention,
+            tiles=self.compute.tiles,
             context=self.compute.context,
         )
         return self._leave_heads(mixed)
@@ -110,9 +111,10 @@ class Attention(nnx.Module):
         return checkpoint_name(q, "query"), checkpoint_name(k, "key"), checkpoint_name(v, "value")
 
     def _leave_heads(self, mixed: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:
+        mixed = constrain(mixed, "batch", "seq", "act_heads", None)
         whole = gather(self.out.astype(mixed.dtype), "heads", "head_dim", "embed")
         out = project(mixed, whole, self.compute.matmul)
-        return constrain(out, "batch", "seq", "act_embed")
+        return constrain_stream(out)
 
 
 def write(

@@ -1,5 +1,6 @@
 """The LLaMA decoder."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -12,9 +13,17 @@ from llama_jax.model.attention import Attention, LayerCache, write
 from llama_jax.model.initializers import new_param
 from llama_jax.model.mlp import MLP
 from llama_jax.model.norm import RMSNorm
+from llama_jax.model.pipeline import Rows, run_stages
 from llama_jax.model.remat import rematerialize
 from llama_jax.ops.rope import Rotation, rope_frequencies, rotation
-from llama_jax.sharding import check_split, constrain, gather, platform
+from llama_jax.sharding import (
+    check_split,
+    constrain,
+    constrain_stream,
+    gather,
+    platform,
+    stage_axis,
+)
 
 MAX_UNROLLED_LAYERS = 16
 
@@ -112,15 +121,28 @@ class Llama(nnx.Module):
             positions: Index of each token within its document, from 0.
             segments: Document of each token within its row, from 1; 0 is padding.
         """
-        turn = self._rotation(positions)
+        table = self._whole_embedding()
 
-        def run_block(x: Float[Array, "B T D"], block: Block) -> tuple[Array, None]:
-            return block(x, turn, segments), None
+        def run_blocks(
+            x: Float[Array, "B T D"], positions: Int[Array, "B T"], segments: Int[Array, "B T"]
+        ) -> Float[Array, "B T D"]:
+            turn = self._rotation(positions)
 
-        body = rematerialize(run_block, self.compute.remat)
-        unroll = self.config.num_layers if self._unrolled else 1
-        x, _ = jax.lax.scan(body, self._embed(tokens), self.blocks, unroll=unroll)
-        return self.final_norm(x)
+            def run_block(x: Float[Array, "B T D"], block: Block) -> tuple[Array, None]:
+                return block(x, turn, segments), None
+
+            body = rematerialize(run_block, self.compute.remat)
+            unroll = self.config.num_layers if self._unrolled else 1
+            return jax.lax.scan(body, x, self.blocks, unroll=unroll)[0]
+
+        if stage_axis() is None:
+            x = run_blocks(look_up(table, tokens), positions, segments)
+        else:
+            rows = Rows(tokens, positions, segments)
+            x = run_stages(
+                functools.partial(look_up, table), run_blocks, rows, self.compute.stage_rows
+            )
+        return constrain(self.final_norm(x), "batch", "seq", "act_embed")
 
     def streams(
         self,
@@ -180,12 +202,14 @@ class Llama(nnx.Module):
         return (self.embed if self.output is None else self.output).table[...]
 
     def _embed(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        return look_up(self._whole_embedding(), tokens)
+
+    def _whole_embedding(self) -> Float[Array, "V D"]:
         table = self.embed.table.astype(resolve_dtype(self.compute))
         # Made whole along `embed` before the lookup: XLA would otherwise replicate the activation.
         # The second pin is of the table, the first one of its gradient.
         table = constrain(gather(table, "vocab", "embed"), "vocab", "embed")
-        table = constrain(table, "vocab", None)
-        return constrain(jnp.take(table, tokens, axis=0), "batch", "seq", "act_embed")
+        return constrain(table, "vocab", None)
 
     def _rotation(self, positions: Int[Array, "B T"]) -> Rotation:
         frequencies = rope_frequencies(self.config.rope, self.config.head_dim)
@@ -195,6 +219,11 @@ class Llama(nnx.Module):
         table = self.output_table.astype(hidden.dtype)
         logits = jnp.einsum("BTD,VD->BTV", hidden, table, preferred_element_type=jnp.float32)
         return constrain(logits, "batch", "seq", "act_vocab")
+
+
+def look_up(table: Float[Array, "V D"], tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+    """The residual stream before the first block."""
+    return constrain_stream(jnp.take(table, tokens, axis=0))
 
 
 def init_cache(config: ModelConfig, batch_size: int, max_len: int, dtype: jnp.dtype) -> KVCache:
@@ -226,6 +255,7 @@ def check_model_split(config: ModelConfig) -> None:
     Raises:
         ValueError: Naming the size and the mesh axes that split it.
     """
+    check_split("layers", model__num_layers=config.num_layers)
     check_split("embed", model__embed_dim=config.embed_dim)
     check_split("heads", model__num_heads=config.num_heads)
     check_split("kv_heads", model__num_kv_heads=config.num_kv_heads)

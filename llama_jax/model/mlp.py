@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from llama_jax.config import ComputeConfig, ModelConfig
 from llama_jax.model.initializers import new_param, residual_stddev
 from llama_jax.ops.project import project
-from llama_jax.sharding import constrain, gather, platform
+from llama_jax.sharding import constrain, constrain_stream, gather, platform
 
 
 class MLP(nnx.Module):
@@ -27,9 +27,10 @@ class MLP(nnx.Module):
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Returns the update to add to the residual stream, in the dtype of `x`."""
+        x = constrain(x, "batch", "seq", "act_embed")
         hidden = self._hidden_of_both(x) if platform() == "cpu" else self._hidden(x)
         down = project(hidden, gather(self.down.astype(x.dtype), "mlp", "embed"), self.matmul)
-        return constrain(down, "batch", "seq", "act_embed")
+        return constrain_stream(down)
 
     def _hidden(self, x: Float[Array, "B T D"]) -> Float[Array, "B T F"]:
         gate = project(x, gather(self.gate.astype(x.dtype), "embed", "mlp"), self.matmul)

@@ -76,8 +76,14 @@ def check_batch_split(config: RunConfig, batch_size: int) -> None:
     if (batch_size // pieces) % shards:
         raise ValueError(
             f"{config.train.field_of(batch_size)} in train.accumulation_steps={pieces} "
-            f"pieces cannot be split over {shards} devices (mesh.replica * mesh.fsdp * "
-            f"mesh.fsdp_line): make it a multiple of {pieces * shards}."
+            f"pieces cannot be split over {shards} devices (mesh.replica * mesh.stage * mesh.fsdp "
+            f"* mesh.fsdp_line): make it a multiple of {pieces * shards}."
+        )
+    rows = batch_size // pieces // shards
+    if num_shards("layers") > 1 and rows % config.compute.stage_rows:
+        raise ValueError(
+            f"compute.stage_rows={config.compute.stage_rows} must divide the {rows} rows of "
+            f"{config.train.field_of(batch_size)} that each device has."
         )
     check_split("seq", data__seq_len=config.data.seq_len)
 

@@ -12,7 +12,16 @@ from llama_jax.config import Llama3Rope
 from llama_jax.data.batch import Batch
 from llama_jax.model import init_params
 from llama_jax.train.step import make_loss_sums
-from tests.model.tiny_model import FLOAT32, MODEL, jit, layout, new_params, pack
+from tests.model.tiny_model import (
+    FLOAT32,
+    MODEL,
+    jit,
+    layout,
+    new_model,
+    new_params,
+    pack,
+    random_rows,
+)
 
 CONFIGS = {
     "untied": MODEL,
@@ -21,6 +30,7 @@ CONFIGS = {
 FAST = [
     ("untied", {"fsdp": 4, "fsdp_line": 2}),
     ("untied", {"context": 2}),
+    ("untied", {"stage": 2, "fsdp": 2, "tensor": 2}),
     ("untied", {"replica": 2, "context": 2, "tensor": 2}),
     ("tied", {"fsdp": 2, "context": 2, "tensor": 2}),
 ]
@@ -35,6 +45,8 @@ SLOW = [
     ("untied", {"replica": 2, "fsdp": 4}),
     ("untied", {"fsdp": 2, "context": 2, "tensor": 2}),
     ("tied", {"fsdp": 8}),
+    ("untied", {"stage": 2}),
+    ("tied", {"replica": 2, "stage": 2, "context": 2}),
     ("tied", {"tensor": 2}),
     ("tied", {"context": 4}),
     ("tied", {"replica": 2, "fsdp": 2, "tensor": 2}),
@@ -96,6 +108,16 @@ def test_a_model_that_recomputes_is_the_same_however_rows_cross_devices(context)
         np.testing.assert_allclose(got, wanted, atol=2e-6 * np.abs(wanted).max() + 1e-9)
 
 
+def test_stages_that_take_several_rows_at_once_recompute_the_same():
+    expected, d_expected = on_one_device("untied")
+    with layout(stage=2):
+        compute = dataclasses.replace(FLOAT32, stage_rows=2, remat="full")
+        loss, gradients = loss_and_gradients(CONFIGS["untied"], compute)
+    np.testing.assert_allclose(loss, expected, rtol=2e-6)
+    for got, wanted in zip(jax.tree.leaves(gradients), jax.tree.leaves(d_expected), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=2e-6 * np.abs(wanted).max() + 1e-9)
+
+
 def test_weights_begin_the_same_under_every_layout():
     begun = []
     for sizes in ({"fsdp": 1}, {"fsdp": 2, "context": 2, "tensor": 2}):
@@ -109,6 +131,13 @@ def test_every_parameter_gets_a_gradient():
     _, gradients = on_one_device("untied")
     for path, gradient in jax.tree.leaves_with_path(gradients):
         assert np.any(gradient != 0), path
+
+
+def test_devices_that_split_heads_split_the_tokens_between_blocks():
+    with layout(context=2, tensor=2):
+        streams = jit(lambda model, rows: model.streams(*rows))(new_model(), random_rows(0))
+        held = {shard.data.shape for shard in streams.addressable_shards}
+    assert held == {(MODEL.num_layers + 1, 8, 16 // 4, MODEL.embed_dim)}
 
 
 def test_the_embedding_lookup_moves_no_whole_activation(capfd):

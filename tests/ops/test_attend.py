@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llama_jax.config import MeshConfig
-from llama_jax.ops.attention import attend
+from llama_jax.config import KernelTiles, MeshConfig
+from llama_jax.ops.attention import attend, splash
 from llama_jax.ops.attention.cudnn import attend_cudnn
 from llama_jax.ops.attention.splash import attend_splash
 from llama_jax.ops.attention.xla import attend_xla
@@ -116,15 +116,22 @@ def test_bfloat16_comes_back_close():
     np.testing.assert_allclose(mixed.astype(jnp.float32), expected, atol=0.03)
 
 
+SMALL_TILES = KernelTiles(
+    queries=128, keys=256, queries_backward=256, keys_backward=128, keys_at_once=128
+)
+
+
 @pytest.mark.parametrize(
-    ("mesh", "group"),
+    ("mesh", "group", "tiles"),
     [
-        pytest.param(MeshConfig(fsdp=1), 2, id="one device"),
-        pytest.param(MeshConfig(fsdp=2, context=2, tensor=2), 2, marks=pytest.mark.slow),
-        pytest.param(MeshConfig(fsdp=1), 4, marks=pytest.mark.slow),
+        pytest.param(MeshConfig(fsdp=1), 2, SMALL_TILES, id="one device"),
+        pytest.param(
+            MeshConfig(fsdp=2, context=2, tensor=2), 2, KernelTiles(), marks=pytest.mark.slow
+        ),
+        pytest.param(MeshConfig(fsdp=1), 4, KernelTiles(), marks=pytest.mark.slow),
     ],
 )
-def test_splash_attention_equals_xla_on_packed_rows(mesh, group):
+def test_splash_attention_equals_xla_on_packed_rows(mesh, group, tiles):
     q, k, v = heads(5, T=256, K=N // group, H=128)
     segments = np.repeat([[1, 2, 3, 0], [1, 1, 1, 2]], 64, axis=1).astype(np.int32)
     real = (segments > 0)[..., None, None]
@@ -138,7 +145,7 @@ def test_splash_attention_equals_xla_on_packed_rows(mesh, group):
 
     devices = jax.devices()[: mesh.fsdp * mesh.context * mesh.tensor]
     with use_layout(make_mesh(mesh, devices)):
-        splash = of(functools.partial(attend_splash, interpret=True))
+        splash = of(functools.partial(attend_splash, tiles=tiles, interpret=True))
         xla = of(attend_xla)
     for got, expected in zip(jax.tree.leaves(splash), jax.tree.leaves(xla), strict=True):
         np.testing.assert_allclose(got, expected, atol=1e-4)
@@ -188,6 +195,25 @@ def inputs_of_kernels(jaxpr):
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns"):
                 yield from inputs_of_kernels(inner)
+
+
+@pytest.mark.parametrize(
+    ("seq_len", "blocks"),
+    [(4096, (1024, 512, 512, 1024, 2048, 512)), (1280, (640, 256, 256, 640, 1280, 256))],
+)
+def test_tiles_are_cut_to_what_divides_a_row(seq_len, blocks, monkeypatch):
+    made = []
+    original = splash.kernels.BlockSizes
+    monkeypatch.setattr(
+        splash.kernels, "BlockSizes", lambda **sizes: made.append(sizes) or original(**sizes)
+    )
+    tiles = KernelTiles(keys=512, keys_backward=2048, keys_at_once=512)
+    q = jax.ShapeDtypeStruct((B, seq_len, N, 128), jnp.float32)
+    kv = jax.ShapeDtypeStruct((B, seq_len, K, 128), jnp.float32)
+    ids = jax.ShapeDtypeStruct((B, seq_len), jnp.int32)
+    jax.eval_shape(functools.partial(attend_splash, tiles=tiles), q, kv, kv, ids, ids)
+    (sizes,) = made
+    assert tuple(size for name, size in sizes.items() if name.startswith("block")) == blocks
 
 
 def test_splash_attention_reads_keys_once_for_the_heads_that_share_them():

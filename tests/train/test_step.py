@@ -79,6 +79,7 @@ LAYOUTS = {
     "fsdp 2 x context 2 x tensor 2": (8, MeshConfig(context=2, tensor=2)),
     "2 devices, tensor": (2, MeshConfig(fsdp=1, tensor=2)),
     "2 devices, context": (2, MeshConfig(fsdp=1, context=2)),
+    "stage 2 x fsdp 2": (4, MeshConfig(stage=2)),
 }
 
 

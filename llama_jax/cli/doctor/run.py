@@ -114,7 +114,7 @@ def plan_request(
             config.train, batch_size=round(rows), batch_ramp=(), accumulation_steps=1
         )
         config = dataclasses.replace(config, train=train)
-    if num_slices > 1 and config.mesh.replica == 1:
+    if num_slices > 1 and config.mesh.replica * config.mesh.stage == 1:
         # Between slices the network is slow: each holds the model whole.
         mesh_config = dataclasses.replace(config.mesh, replica=num_slices)
         config = dataclasses.replace(config, mesh=mesh_config)

@@ -42,10 +42,11 @@ def check_mesh(job: Job, num_devices: int, num_slices: int = 1) -> None:
             f"{wanted} cannot be laid over {num_devices} devices: the sizes must multiply to that "
             "number. Set one axis to -1 to let it take the rest."
         )
-    if job.config.mesh.replica % num_slices:
+    apart = job.config.mesh.replica * job.config.mesh.stage
+    if apart % num_slices:
         print(
-            f"preflight: mesh.replica={job.config.mesh.replica} splits a copy of the model over "
-            f"slices, whose network is slow; --mesh.replica {num_slices} gives each its own.",
+            f"preflight: mesh.replica * mesh.stage = {apart} splits a stage of the model over "
+            f"slices, whose network is slow; --mesh.replica {num_slices} gives each a copy.",
             file=sys.stderr,
         )
 

@@ -1,10 +1,12 @@
 """Causal attention within documents; one file a backend."""
 
+import functools
 from typing import Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from llama_jax.config import KernelTiles
 from llama_jax.ops.attention.all_to_all import Attend, attend_all_to_all
 from llama_jax.ops.attention.cudnn import attend_cudnn
 from llama_jax.ops.attention.ring import attend_ring
@@ -27,6 +29,7 @@ def attend(
     kv_segments: Int[Array, "B S"],
     q_indices: Int[Array, "B T"] | None = None,
     backend: Backend = "auto",
+    tiles: KernelTiles = KernelTiles(),
     context: Context = "gather",
 ) -> Float[Array, "B T N H"]:
     """Mixes the values of a token's predecessors in its own document.
@@ -46,6 +49,7 @@ def attend(
             tokens. Only the XLA backend takes them: the kernels need a mask known in advance.
         backend: Kernel; "auto" is splash attention on TPU, cuDNN on GPU, and XLA elsewhere or
             where `q_indices` are given.
+        tiles: Of splash attention.
         context: How queries meet all the keys before them where devices split a row: "gather"
             makes keys and values whole along it, "all_to_all" exchanges rows for heads, "ring"
             passes keys and values from device to device and mixes them without a kernel.
@@ -64,6 +68,8 @@ def attend(
             f"compute.attention={backend!r} cannot attend to a cache; use 'auto' or 'xla'."
         )
     kernel = KERNELS[backend]
+    if backend == "splash":
+        kernel = functools.partial(attend_splash, tiles=tiles)
     if q_indices is not None:
         mixed = attend_xla(q, k, v, q_segments, kv_segments, q_indices)
     elif num_shards("seq") == 1:
