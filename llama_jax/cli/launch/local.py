@@ -96,7 +96,7 @@ def _script(job: Job, options: Options) -> str:
     lines = []
     for index, command in enumerate(commands(job, options, "127.0.0.1:PORT")):
         environment = [f"{name}={value}" for name, value in command.environment.items()]
-        log = job.run_dir / LOGS / f"process-{index}.log"
+        log = shlex.quote(str(job.run_dir / LOGS / f"process-{index}.log"))
         argv = ["llama-jax", *command.argv[3:]]
         lines.append(f"{' '.join(environment)} \\\n  {shlex.join(argv)} >> {log} 2>&1 &")
     return "\n".join([*lines, "wait  # PORT is a free one"])

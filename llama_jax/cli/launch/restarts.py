@@ -21,11 +21,14 @@ class Ending:
         codes: Exit code of each process, or minus the signal that killed it.
         first: Process for whose sake the others ended; 0 where none did badly.
         step: Last step that was reported.
+        saved: Whether the run noted itself that it saved and stopped. What ended it after that, as
+            srun ends other tasks when the first one leaves, cost nothing.
     """
 
     codes: Mapping[int, int]
     first: int
     step: int
+    saved: bool = False
 
     @property
     def kind(self) -> Literal["done", "refused", "preempted", "crashed"]:
@@ -35,7 +38,8 @@ class Ending:
             return "done"
         if REFUSED in codes:
             return "refused"
-        return "preempted" if codes and codes <= {DONE, PREEMPTED} else "crashed"
+        saved = self.saved or (codes and codes <= {DONE, PREEMPTED})
+        return "preempted" if saved else "crashed"
 
     def __str__(self) -> str:
         if self.kind == "done":

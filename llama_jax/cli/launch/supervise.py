@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
 def supervise(run_dir: Path, command: Command, *, max_restarts: int, stop_seconds: float) -> int:
     """Runs the command until it is done, refused, preempted or given up."""
     if (run_dir / NAME).is_file():
-        state = LaunchState.load(run_dir)
+        state = LaunchState.load(run_dir)  # of who submitted the job that this is
     else:
         state = LaunchState(platform="supervise", name=run_dir.name, run_dir=str(run_dir), argv=[])
     return Supervisor(
