@@ -1,4 +1,7 @@
-"""A small dataset and the command, as in the tests of training, and runs of several processes."""
+"""A small dataset and the command, as in the tests of training, and stand-ins for tools."""
+
+import os
+import stat
 
 import pytest
 
@@ -21,3 +24,17 @@ def config(corpus) -> RunConfig:  # noqa: F811
         checkpoint=CheckpointConfig(every_steps=5),
         evaluate=EvaluateConfig(num_batches=1),
     )
+
+
+@pytest.fixture
+def tool(tmp_path, monkeypatch):
+    """Puts a tool on the path that notes how it is called and answers by a shell script."""
+
+    def put(name, script):
+        path = tmp_path / name
+        path.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n{script}\n')
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        return tmp_path / "calls"
+
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    return put

@@ -39,7 +39,11 @@ LAUNCHES = {
     " --install 'pip install llama-jax[tpu]'",
     "tpu_vm_two_slices.sh": f"tpu-vm llama2_7b --pod v5p:4x4x4*2 --zone us-east5-a {POOL}"
     " --project ours --spot"
-    " --install 'pip install llama-jax[tpu] && sudo mount 10.0.0.2:/share /mnt/run'",
+    " --install 'pip install llama-jax[tpu]' --disk 10.0.0.2:/share",
+    "tpu_vm_buckets.sh": "tpu-vm llama2_7b --pod v5p:4x4x4 --zone us-east5-a --install true"
+    " --run-dir gs://ours/pool --data.directory gs://ours/tokens",
+    "gke_buckets.yaml": "gke llama2_7b --pod v5p:4x4x4 --image registry/llama-jax:0.1.0"
+    " --run-dir gs://ours/pool --data.directory gs://ours/tokens",
     "ray.txt": f"ray llama2_7b --workers 8 --gpus-per-worker 8 {POOL}",
     "local.sh": f"local llama2_7b --processes 2 --train.seed 3 {POOL}",
 }
@@ -74,7 +78,7 @@ def test_hosts_and_chips_of_a_jobset_multiply_to_those_asked_for(path):
     pods = job["replicas"] * job["template"]["spec"]["parallelism"]
     [container] = job["template"]["spec"]["template"]["spec"]["containers"]
     [chips] = container["resources"]["limits"].values()
-    asked = {"gke_one_slice": 64, "gke_two_slices": 1024, "gke_gpus": 64}
+    asked = {"gke_one_slice": 64, "gke_two_slices": 1024, "gke_gpus": 64, "gke_buckets": 64}
     assert pods * chips == asked[path.stem]
     assert container["command"] == ["llama-jax", "train"] and container["args"][0] != "--chips"
     queue = jobset["metadata"].get("labels", {}).get("kueue.x-k8s.io/queue-name")
@@ -153,6 +157,10 @@ def test_gcloud_knows_each_flag(name):
         (f"gke llama2_7b --chips h100:64*2 {GKE} {POOL}", "slices are of TPUs"),
         (f"gke llama2_7b --chips h100:8 {GKE} --run-dir /mnt/run/A", "--name='A' must be"),
         (f"gke mine.py --chips v5p:4x4x4 {GKE} {POOL}", "RECIPE='mine.py' must lie below"),
+        (
+            f"ray llama2_7b --workers 2 --gpus-per-worker 8 {POOL} --init-from runs/a@5",
+            "--init-from='runs/a@5' must begin with /",
+        ),
         (f"ray llama2_7b --workers 2 --gpus-per-worker 8 {DATA}", "--run-dir='runs/llama2_7b'"),
         (
             f"tpu-vm llama2_7b --chips tpu7x:4x4x4 --zone z --install i {POOL}",
@@ -173,13 +181,65 @@ def test_what_cannot_work_is_refused_by_name(command, complaint, tmp_path, monke
         ("slurm llama2_7b --nodes 2 --tasks-per-node 3", "must be 1, for one process a node"),
         ("slurm llama2_7b --nodes 0", "--nodes=0 must be positive"),
         ("ray llama2_7b --workers 2", "give one of them"),
+        ("slurm llama2_7b --nodes 1 --max-restarts -1", "--max-restarts=-1 must be zero or more"),
+        ("slurm llama2_7b --nodes 1 --partition 'a b'", "--partition='a b' must be one word"),
+        ("ray llama2_7b --workers 1 --gpus-per-worker 1 --stop-seconds 0", "must be positive"),
+        ("ray llama2_7b --workers 1 --gpus-per-worker 1 --max-restarts -2", "zero or more"),
+        ("supervise run --max-restarts -1 -- true", "--max-restarts=-1 must be zero or more"),
+        ("supervise run --stop-seconds -1 -- true", "--stop-seconds=-1.0 must be positive"),
+        (f"gke llama2_7b --pod v5p:4x4x4 {GKE} --queue A_B", "--queue='A_B' is no name of Kub"),
+        (f"gke llama2_7b --pod v5p:4x4x4 {GKE} --image 'a b'", "--image='a b' must be one word"),
+        (f"gke llama2_7b --pod v5p:4x4x4 {GKE} --stop-seconds -5", "must be positive"),
     ],
 )
 def test_a_flag_that_breaks_a_rule_is_refused(command, complaint, capsys):
     with pytest.raises(SystemExit) as stop:
-        main([*command.split(), "--dry-run"])
+        main(shlex.split(command))
     said = " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert stop.value.code == 2 and complaint in said
+
+
+STREAM = "--stream fineweb --input gs://raw/fineweb --tokenizer-file /mnt/run/llama2.model"
+
+
+@pytest.mark.parametrize(
+    "launch",
+    [
+        "gke llama2_7b --pod v5p:4x4x4 --image i --claim shared",
+        "tpu-vm llama2_7b --pod v5p:4x4x4 --zone z --install i --disk h:/share",
+        "ray llama2_7b --workers 8 --gpus-per-worker 8",
+    ],
+)
+def test_a_run_may_stream_raw_documents_that_all_hosts_see(launch, capsys):
+    text = dry_run(capsys, f"{launch} --run-dir /mnt/run/pool {STREAM}")
+    assert "--stream" in text and "gs://raw/fineweb" in text
+    for here in ("--input fineweb", "--tokenizer-file llama2.model"):
+        with pytest.raises(ValueError, match=r"stream\.\S+path='\S+' must"):
+            main([*shlex.split(f"{launch} --run-dir /mnt/run/pool {STREAM} {here}"), "--dry-run"])
+
+
+def test_a_string_that_looks_like_something_else_stays_a_string_in_a_jobset(capsys):
+    flags = "--name no --namespace on --queue 0123 --claim 123 --service-account 1e3 --priority yes"
+    launch = f"gke llama2_7b --pod v5p:4x4x4 --image 1:2 {POOL}"
+    jobset = yaml.safe_load(dry_run(capsys, f"{launch} {flags}"))
+    assert (jobset["metadata"]["name"], jobset["metadata"]["namespace"]) == ("no", "on")
+    assert jobset["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "0123"}
+    pod = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    assert (pod["serviceAccountName"], pod["priorityClassName"]) == ("1e3", "yes")
+    assert pod["containers"][0]["image"] == "1:2"
+    assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == "123"
+
+
+def test_what_is_printed_for_a_shell_is_read_back_by_it(capsys):
+    odd = "/mnt/run/it's $HOME"
+    text = dry_run(capsys, f'local llama2_7b --processes 1 --run-dir "{odd}" {DATA}')
+    first = shlex.split(text.replace("\\\n", "").partition("&\n")[0], comments=True)
+    assert first[first.index(">>") + 1] == f"{odd}/logs/process-0.log" and odd in first
+    text = dry_run(
+        capsys, f'ray llama2_7b --workers 1 --gpus-per-worker 1 --run-dir "{odd}" {DATA}'
+    )
+    told = json.loads(shlex.split(text.replace("\\\n", ""))[-1])
+    assert told["logs"] == f"{odd}/logs"
 
 
 def test_an_unknown_platform_is_answered_with_what_was_meant():
@@ -200,14 +260,23 @@ def test_a_dry_run_for_ray_is_json_for_its_driver(capsys):
     from llama_jax.cli.launch.ray_driver import Spec
 
     text = dry_run(capsys, LAUNCHES["ray.txt"])
-    assert Spec(**json.loads(text.split("'")[1])).workers == 8
+    module, told = shlex.split(text.replace("\\\n", ""))[2:]
+    assert module == "llama_jax.cli.launch.ray_driver"
+    assert Spec(**json.loads(told)).workers == 8
 
 
 TWO_SLICES = parse_slices("v5p:4x4x4*2", "--pod")
 
 
 def job(config):
-    names = {"platform": "gke", "name": "run", "pod": "", "train_argv": (), "argv": ()}
+    names = {
+        "platform": "gke",
+        "name": "run",
+        "pod": "",
+        "places": {},
+        "train_argv": (),
+        "argv": (),
+    }
     return Job(config=config, run_dir=Path("/mnt/run"), **names)
 
 

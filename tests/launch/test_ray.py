@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ def test_a_dry_run_prints_what_the_driver_is_told(llama_jax, config):
         "--dry-run",
     )
     done = llama_jax.run("launch", "ray", recipe, *flags)
-    spec = json.loads(done.stdout.split("'")[1])
+    spec = json.loads(shlex.split(done.stdout.replace("\\\n", ""))[-1])
     assert spec["bundle"] == {"CPU": 1, "GPU": 8} and spec["workers"] == 8
     assert spec["strategy"] == "STRICT_SPREAD" and spec["logs"] == "/shared/run/logs"
     assert spec["argv"] == [str(recipe), "--run-dir", "/shared/run"]

@@ -1,10 +1,12 @@
 """What a cloud's own tools tell before anything starts: permissions, offers, regions, versions."""
 
 import re
+import shutil
 import subprocess
 import sys
 
 from llama_jax import __version__
+from llama_jax.remote.objects import Url
 
 _TIMEOUT_SECONDS = 120
 
@@ -61,26 +63,19 @@ def check_zone(accelerator: str, where: list[str]) -> None:
         )
 
 
-def check_region(field: str, url: str, zone: str) -> None:
-    """Refuses a bucket of another region than the chips', whose bytes are slow and cost money.
+def region_of_bucket(url: Url) -> str:
+    """Where Google Cloud keeps a bucket; empty where gcloud or the right to know it is missing."""
+    if not str(url).startswith("gs://") or shutil.which("gcloud") is None:
+        return ""
+    bucket = f"gs://{url.parts[1]}"
+    found = _ask("gcloud", "storage", "buckets", "describe", bucket, "--format=value(location)")
+    return "" if found.returncode else found.stdout.strip().lower()
 
-    Raises:
-        ValueError: If it is, or cannot be read by this account.
-    """
-    if not url.startswith("gs://"):
-        return
-    bucket = "/".join(url.split("/")[:3])
-    command = ["storage", "buckets", "describe", bucket, "--format=value(location)"]
-    found = _ask("gcloud", *command)
-    if found.returncode:
-        raise ValueError(f"{field}={url}: the bucket cannot be read ({_said(found)}).")
-    location, region = found.stdout.strip().lower(), zone.rpartition("-")[0]
-    # A multi-region such as "us" holds its regions.
-    if location != region and not region.startswith(f"{location}-"):
-        raise ValueError(
-            f"{field}={url}: the bucket lies in {location}, the chips in {region}: copy it to a "
-            "bucket there, or take another --zone."
-        )
+
+def region_of_cluster() -> str:
+    """The region of a Kubernetes cluster's nodes; empty where it has none, or does not say."""
+    label = r"{.items[0].metadata.labels.topology\.kubernetes\.io/region}"
+    return _ask("kubectl", "get", "nodes", "--output", f"jsonpath={label}").stdout.strip()
 
 
 def _ask(*command: str) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+from llama_jax.cli.launch.restarts import check_limits
 from llama_jax.hardware import GPUS_A_NODE
 from llama_jax.pods import Slices, parse_slices
 
@@ -28,6 +29,7 @@ _TPU_VM = {
     "v5p": ("v5p", 2, "v2-alpha-tpuv5"),
     "v6e": ("v6e", 1, "v2-alpha-tpuv6e"),
 }
+_FOLDER = re.compile(r"(/[\w.-]+)+")
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 
 
@@ -41,14 +43,21 @@ class CloudOptions:
     """What the platform calls it; as the run by default."""
     spot: bool = False
     """Ask for spot chips, which may be taken away."""
+    mount: str = "/mnt/run"
+    """Where every host has the disk that they share, unless all lies in buckets."""
     max_restarts: int = 100
-    """Crashes after which the run is given up; of each host within an hour on TPU VMs."""
+    """Crashes after which the run is given up; starts of each host again, on TPU VMs."""
     stop_seconds: int = 600
     """How long a host may take to save when it is asked to stop."""
     doctor: bool = True
     """Compile the step for the chips first, where the compiler is installed."""
     dry_run: bool = False
     """Print what would run, and start nothing."""
+
+    def __post_init__(self) -> None:
+        check_limits(self.max_restarts, self.stop_seconds)
+        if not _FOLDER.fullmatch(self.mount):
+            raise ValueError(f"--mount={self.mount!r} must be a folder from /, without spaces.")
 
     def named(self, run: str) -> str:
         """The name, of a run or its own.

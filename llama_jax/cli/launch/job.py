@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from llama_jax.cli import train
-from llama_jax.config import RunConfig
+from llama_jax.config import RunConfig, TokenizerFile
+from llama_jax.remote.objects import shown
 
 T = TypeVar("T")
 
@@ -19,7 +20,8 @@ class Job:
         platform: Such as "local".
         name: Of the run: the last part of its folder.
         config: Resolved, to check it before anything starts.
-        run_dir: Folder of the run, as its processes will see it.
+        run_dir: Folder of the run, as its processes will see it, or a place in a bucket.
+        places: By field, what its processes read and write: paths or URLs.
         pod: That `--pod` lays the run over; empty where it is not given.
         train_argv: Arguments of `llama-jax train` in every process.
         argv: Of `llama-jax launch`.
@@ -29,6 +31,7 @@ class Job:
     name: str
     config: RunConfig
     run_dir: Path
+    places: dict[str, str]
     pod: str
     train_argv: tuple[str, ...]
     argv: tuple[str, ...]
@@ -67,8 +70,28 @@ def parse_job(platform: str, argv: list[str], flags: type[T], usage: str) -> tup
         name=run_dir.name,
         config=config,
         run_dir=run_dir,
+        places=_places(recipe, config, run_dir, training),
         pod=training.pod,
         train_argv=(recipe, *rest, *([] if training.run_dir else ["--run-dir", str(run_dir)])),
         argv=(platform, *argv),
     )
     return job, options
+
+
+def _places(
+    recipe: str, config: RunConfig, run_dir: Path, training: train.Options
+) -> dict[str, str]:
+    recipes = {"RECIPE": recipe, "--stream": training.stream}
+    # Those that are files; the package's own are on every host.
+    files = {field: name for field, name in recipes.items() if name.endswith((".py", ".json"))}
+    places = {"--run-dir": shown(run_dir), **files}
+    if training.init_from:
+        places["--init-from"] = training.init_from
+    if config.stream is None:
+        return places | {"data.directory": config.data.directory}
+    for source in config.stream.sources:
+        if path := getattr(source, "path", ""):
+            places[f"stream.sources.{source.name}.path"] = path
+    if isinstance(config.stream.tokenizer, TokenizerFile):
+        places["stream.tokenizer.path"] = config.stream.tokenizer.path
+    return places

@@ -7,6 +7,7 @@ import sys
 
 from llama_jax.cli.launch.job import Job, parse_job
 from llama_jax.cli.launch.preflight import check_here
+from llama_jax.cli.launch.restarts import check_limits
 from llama_jax.cli.launch.state import LOGS, LaunchState
 from llama_jax.cli.launch.supervisor import Command, Supervisor
 from llama_jax.train.processes import hold_port
@@ -39,11 +40,10 @@ class Options:
     """Print what would run, and check nothing."""
 
     def __post_init__(self) -> None:
-        for name in ("processes", "devices_per_process", "stop_seconds"):
+        check_limits(self.max_restarts, self.stop_seconds)
+        for name in ("processes", "devices_per_process"):
             if (value := getattr(self, name)) <= 0:
                 raise ValueError(f"--{name.replace('_', '-')}={value} must be positive.")
-        if self.max_restarts < 0:
-            raise ValueError(f"--max-restarts={self.max_restarts} must be zero or more.")
 
 
 def main(argv: list[str]) -> int:

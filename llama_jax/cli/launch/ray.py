@@ -4,10 +4,12 @@ import dataclasses
 import importlib.util
 import json
 import os
+import shlex
 import sys
 
 from llama_jax.cli.launch.job import Job, parse_job
-from llama_jax.cli.launch.preflight import check_absolute, check_data, check_mesh, check_run_dir
+from llama_jax.cli.launch.preflight import check_data, check_mesh, check_places, check_run_dir
+from llama_jax.cli.launch.restarts import check_limits
 from llama_jax.cli.launch.state import LOGS, LaunchState
 from llama_jax.cli.launch.supervise import supervise
 from llama_jax.cli.launch.supervisor import Command
@@ -55,6 +57,7 @@ class Options:
     """Print what would run, and start nothing."""
 
     def __post_init__(self) -> None:
+        check_limits(self.max_restarts, self.stop_seconds)
         if self.workers < 1:
             raise ValueError(f"--workers={self.workers} must be positive.")
         kinds = (self.gpus_per_worker, self.tpus_per_worker, self.devices_per_worker)
@@ -70,10 +73,10 @@ def main(argv: list[str]) -> int:
     job, options = parse_job("ray", argv, Options, USAGE)
     devices = options.gpus_per_worker or options.tpus_per_worker or options.devices_per_worker
     check_mesh(job, options.workers * devices)
-    check_absolute("--run-dir", str(job.run_dir))
-    check_absolute("data.directory", job.config.data.directory)
+    check_places(job)
     if options.dry_run:
-        print(f"python -m {_DRIVER} \\\n'{json.dumps(spec(job, options), indent=2)}'")
+        told = shlex.quote(json.dumps(spec(job, options), indent=2))
+        print(f"python -m {_DRIVER} \\\n{told}")
         return 0
     if importlib.util.find_spec("ray") is None:
         raise ValueError("PLATFORM='ray' needs the package ray: `pip install 'llama-jax[ray]'`.")

@@ -13,6 +13,18 @@ _BLAME = {DONE: 0, PREEMPTED: 1, -signal.SIGABRT: 2, -signal.SIGKILL: 4}
 _BLAME_OF_OTHERS = 3
 
 
+def check_limits(max_restarts: int, stop_seconds: float) -> None:
+    """Refuses flags of a launch that mean nothing.
+
+    Raises:
+        ValueError: Naming the flag.
+    """
+    if max_restarts < 0:
+        raise ValueError(f"--max-restarts={max_restarts} must be zero or more.")
+    if stop_seconds <= 0:
+        raise ValueError(f"--stop-seconds={stop_seconds} must be positive.")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Ending:
     """How one attempt to run ended.

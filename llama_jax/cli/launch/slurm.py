@@ -9,6 +9,7 @@ from pathlib import Path
 
 from llama_jax.cli.launch.job import Job, parse_job
 from llama_jax.cli.launch.preflight import check_data, check_mesh, check_run_dir, check_tools
+from llama_jax.cli.launch.restarts import check_limits
 from llama_jax.cli.launch.state import LOGS, NAME, LaunchState
 from llama_jax.cli.launch.templates import render
 
@@ -55,10 +56,10 @@ class Options:
     """Print the script, and submit nothing."""
 
     def __post_init__(self) -> None:
-        for name in ("nodes", "stop_seconds"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"--{name.replace('_', '-')}={value} must be positive.")
-        for name in ("max_restarts", "gpus_per_node", "tasks_per_node", "cpus_per_task"):
+        check_limits(self.max_restarts, self.stop_seconds)
+        if self.nodes < 1:
+            raise ValueError(f"--nodes={self.nodes} must be positive.")
+        for name in ("gpus_per_node", "tasks_per_node", "cpus_per_task"):
             if (value := getattr(self, name)) < 0:
                 raise ValueError(f"--{name.replace('_', '-')}={value} must be zero or more.")
         for name in ("time", "partition", "account"):

@@ -4,6 +4,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
+from llama_jax.cli.launch.restarts import check_limits
 from llama_jax.cli.launch.state import NAME, LaunchState
 from llama_jax.cli.launch.supervisor import Command, Supervisor
 
@@ -25,6 +26,9 @@ class _Options:
     """Failures after which the run is given up."""
     stop_seconds: float = 600.0
     """How long the command may take to save when it is asked to stop."""
+
+    def __post_init__(self) -> None:
+        check_limits(self.max_restarts, self.stop_seconds)
 
 
 def main(argv: list[str]) -> int:

@@ -1,0 +1,30 @@
+set -eu
+mkdir -p "$$HOME/.llama_jax"
+printf '%s\n' $run > "$$HOME/.llama_jax/$name.sh"
+sudo tee /etc/systemd/system/$unit.service > /dev/null << END_OF_UNIT
+[Unit]
+Description=llama-jax train: $name
+Wants=network-online.target
+After=network-online.target
+# The first start and --max-restarts more, until the next launch or reboot.
+StartLimitIntervalSec=infinity
+StartLimitBurst=$starts
+
+[Service]
+User=$$(id -un)
+Environment="PATH=$$PATH"
+# The disk that all hosts share; as root.
+ExecStartPre=+/bin/sh -c "mkdir -p $mount && (mountpoint -q $mount || mount $disk $mount)"
+ExecStart=/bin/bash $$HOME/.llama_jax/$name.sh
+Restart=on-failure
+RestartSec=15
+# Refused: it would be refused again.
+RestartPreventExitStatus=2
+TimeoutStopSec=$stop_seconds
+
+[Install]
+WantedBy=multi-user.target
+END_OF_UNIT
+sudo systemctl daemon-reload
+sudo systemctl enable --quiet $unit
+sudo systemctl start $unit
