@@ -1,6 +1,9 @@
 """A small dataset and the command, as in the tests of training, and stand-ins for tools."""
 
+import contextlib
 import os
+import random
+import socket
 import stat
 
 import pytest
@@ -38,3 +41,14 @@ def tool(tmp_path, monkeypatch):
 
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     return put
+
+
+def quiet_ports(count: int) -> list[int]:
+    """Free ports below those that the system gives to whoever asks for any."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            found += [port] * (port not in found)
+    return found

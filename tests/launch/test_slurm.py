@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import random
 import shutil
 import signal
 import socket
@@ -16,6 +15,7 @@ import pytest
 
 from llama_jax.cli.launch.state import LaunchState, standing_of
 from llama_jax.observe.goodput import NAME, read_starts
+from tests.launch.conftest import quiet_ports
 from tests.train.conftest import PATIENCE_SECONDS
 from tests.train.test_loop import assert_same_run
 
@@ -82,17 +82,6 @@ def slurm(tmp_path, monkeypatch):
     for daemon in reversed(daemons):
         with contextlib.suppress(OSError, ValueError):
             os.kill(int((folder / f"{daemon}.pid").read_text()), signal.SIGTERM)
-
-
-def quiet_ports(count: int) -> list[int]:
-    """Free ports below those that the system gives to whoever asks for any."""
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randrange(20_000, 30_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("", port))
-            found += [port] * (port not in found)
-    return found
 
 
 def ask(*command: str) -> str:

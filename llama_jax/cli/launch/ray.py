@@ -9,10 +9,10 @@ import sys
 
 from llama_jax.cli.launch.job import Job, parse_job
 from llama_jax.cli.launch.preflight import check_data, check_mesh, check_places, check_run_dir
+from llama_jax.cli.launch.ray_driver import logs_of
 from llama_jax.cli.launch.restarts import check_limits
 from llama_jax.cli.launch.state import LOGS, LaunchState
-from llama_jax.cli.launch.supervise import supervise
-from llama_jax.cli.launch.supervisor import Command
+from llama_jax.cli.launch.supervisor import Command, Supervisor
 
 USAGE = """usage: llama-jax launch ray RECIPE --workers N
            (--gpus-per-worker N | --tpus-per-worker N) [--address A] [--dry-run]
@@ -83,17 +83,21 @@ def main(argv: list[str]) -> int:
     check_run_dir(job.run_dir)
     for line in check_data(job):
         print(f"preflight: {line}", file=sys.stderr)
+    told = spec(job, options)
     state = LaunchState(
-        platform="ray", name=job.name, run_dir=str(job.run_dir), argv=list(job.argv)
+        platform="ray",
+        name=job.name,
+        run_dir=str(job.run_dir),
+        argv=list(job.argv),
+        logs=logs_of(str(job.run_dir / LOGS), options.workers),
     )
-    state.save(job.run_dir)
-    command = [sys.executable, "-m", _DRIVER, json.dumps(spec(job, options))]
-    return supervise(
+    return Supervisor(
+        state,
         job.run_dir,
-        Command(argv=command),
+        lambda: [Command(argv=[sys.executable, "-m", _DRIVER, json.dumps(told)])],
         max_restarts=options.max_restarts,
         stop_seconds=options.stop_seconds,
-    )
+    ).run()
 
 
 def spec(job: Job, options: Options) -> dict[str, object]:

@@ -39,6 +39,7 @@ class LaunchState:
             "submitted" where a platform took over.
         attempt: From 1.
         workers: Of this attempt: index, pid and log.
+        logs: Of processes that the launcher does not start itself.
         incidents: What went wrong so far: time, attempt, what and step.
         started: Unix time of the first attempt.
     """
@@ -55,6 +56,7 @@ class LaunchState:
     phase: str = "running"
     attempt: int = 0
     workers: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    logs: list[str] = dataclasses.field(default_factory=list)
     incidents: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     started: float = dataclasses.field(default_factory=time.time)
 

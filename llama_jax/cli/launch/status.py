@@ -139,9 +139,11 @@ def _lives(state: LaunchState) -> bool:
 
 
 def _logs(state: LaunchState, lines: int) -> int:
-    for worker in state.workers:
-        print(f"--- process {worker['index']}: {worker['log']}")
-        print("\n".join(last_lines(Path(worker["log"]), lines)))
+    logs = {f"process {worker['index']}": worker["log"] for worker in state.workers}
+    logs |= {Path(log).stem.replace("-", " "): log for log in state.logs}
+    for who, log in logs.items():
+        print(f"--- {who}: {log}")
+        print("\n".join(last_lines(Path(log), lines)))
     return 0
 
 
