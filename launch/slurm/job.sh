@@ -14,6 +14,8 @@ $cpus
 #SBATCH --requeue
 
 $setup
+# Those that the launch was checked with.
+export LLAMA_JAX_VERSIONS=$versions
 # One process drives all GPUs of its node; JAX would else take one a task.
 export JAX_LOCAL_DEVICE_IDS=$local_devices
 # Each task sees all GPUs of its node, of which JAX takes those that are its own.

@@ -1,6 +1,11 @@
 set -eu
 mkdir -p "$$HOME/.llama_jax"
-printf '%s\n' $run > "$$HOME/.llama_jax/$name.sh"
+cat > "$$HOME/.llama_jax/$name.sh" << 'END_OF_RUN'
+export LLAMA_JAX_CLUSTER=auto
+# Those that the launch was checked with.
+export LLAMA_JAX_VERSIONS=$versions
+exec $program train $args
+END_OF_RUN
 sudo tee /etc/systemd/system/$unit.service > /dev/null << END_OF_UNIT
 [Unit]
 Description=llama-jax train: $name

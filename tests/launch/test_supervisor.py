@@ -180,11 +180,12 @@ def test_a_second_launch_of_a_run_is_refused_and_the_first_stays_the_one_that_is
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    # As a process of a run does, its end waits until it has saved.
     script = "trap 'exit 75' TERM; touch ready; while :; do sleep 0.05; done"
     command = [sys.executable, "-m", "llama_jax.cli.main", "launch", "supervise", "run", "--"]
-    with subprocess.Popen([*command, "sh", "-c", script]) as first:
-        while not (tmp_path / "ready").exists():
+    launcher = subprocess.Popen([*command, "sh", "-c", script])
+    with launcher as first, contextlib.ExitStack() as failed:
+        failed.callback(first.terminate)  # or a test that fails would wait for it
+        while not ((tmp_path / "ready").exists() and (tmp_path / "run/launch.json").exists()):
             time.sleep(0.01)
         with pytest.raises(ValueError, match=f"launched already, by pid {first.pid} on "):
             main(["supervise", "run", "--", "false"])
@@ -192,6 +193,7 @@ def test_a_second_launch_of_a_run_is_refused_and_the_first_stays_the_one_that_is
         assert (state.pid, state.phase, state.attempt) == (first.pid, "running", 1)
         assert main(["stop", "run"]) == 0
         assert "run: stopped" in capsys.readouterr().err
+        failed.pop_all()
     assert first.returncode == 75
 
 

@@ -100,10 +100,16 @@ def main(argv: list[str]) -> int:
             print(f"# {verb}: {shlex.join(command)}")
         return 0
     check_tools("kubectl")
-    check_cluster(options.namespace, claim=options.claim, queue=options.queue)
+    check_cluster(
+        options.namespace,
+        claim=options.claim,
+        queue=options.queue,
+        resource="google.com/tpu" if hosts.is_tpu else "nvidia.com/gpu",
+        num_chips=hosts.slices.num_chips,
+    )
     check_buckets(job, region_of_cluster())
-    if options.doctor and hosts.is_tpu:
-        ask_doctor(job, hosts.slices)
+    if options.doctor:
+        ask_doctor(job, options.chips, num_chips=hosts.slices.num_chips)
     state.go_on(folder)
     state.save(folder)
     for path, text in manifests.items():
@@ -148,6 +154,7 @@ def render_manifest(job: Job, options: Options, hosts: Hosts, name: str) -> str:
         "accelerator": hosts.gke_accelerator,
         "spot": "true" if options.spot else "",
         "image": _scalar(options.image),
+        "versions": _scalar(options.versions),
         "args": json.dumps(list(job.train_argv), ensure_ascii=False),
         "mount": options.mount if options.claim else "",
         "claim": _scalar(options.claim),

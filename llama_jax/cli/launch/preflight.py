@@ -9,9 +9,11 @@ import sys
 import tempfile
 from pathlib import Path, PurePosixPath
 
+from llama_jax.aot.gpu_targets import GPU_TARGETS
+from llama_jax.cli import versions
 from llama_jax.cli.launch.buckets import check_data_of
 from llama_jax.cli.launch.job import Job
-from llama_jax.pods import Slices
+from llama_jax.pods import parse_slices
 from llama_jax.recipe import to_json
 from llama_jax.remote.objects import is_remote, shown
 
@@ -144,20 +146,35 @@ def on_disk(job: Job) -> list[str]:
     return [field for field, place in job.places.items() if "://" not in place]
 
 
-def ask_doctor(job: Job, slices: Slices) -> None:
-    """Compiles the run's step for the pod, where the compiler is installed; takes minutes.
+def ask_doctor(job: Job, chips: str, *, num_chips: int) -> None:
+    """Compiles the run's step for its chips, where the compiler is installed; takes minutes.
+
+    Args:
+        job: To launch.
+        chips: --chips; empty for the --pod of the run.
+        num_chips: That the platform is asked for.
 
     Raises:
-        ValueError: If the doctor says that the run would fail.
+        ValueError: If the doctor says that the run would fail, or the chips are not so many.
     """
-    if importlib.util.find_spec("libtpu") is None:
-        print(
-            "preflight: the doctor was not asked, for libtpu is not installed here: "
-            "pip install 'llama-jax[tpu]'",
-            file=sys.stderr,
-        )
+    if differences := versions.differences_from_lock():
+        print(f"preflight: other than requirements.lock: {'; '.join(differences)}", file=sys.stderr)
+    if not (named := chips or job.pod):
+        _say_not_asked("--chips names none (h100:64)")
         return
-    pod = f"{slices.pod.chip.name}:{slices.pod.topology}"
+    slices = parse_slices(named, "--chips" if chips else "--pod")
+    if slices.num_chips != num_chips:
+        raise ValueError(f"--chips={named} are {slices.num_chips}, and {num_chips} are asked for.")
+    chip = slices.pod.chip
+    tpu = chip.device_kinds[0].startswith("tpu")
+    if not tpu and chip.name not in GPU_TARGETS:
+        _say_not_asked(f"{chip.name} is no GPU that it knows; they are {', '.join(GPU_TARGETS)}")
+        return
+    library, extra = ("libtpu", "tpu") if tpu else ("jax_cuda12_plugin", "cuda")
+    if importlib.util.find_spec(library) is None:
+        _say_not_asked(f"{library} is not installed here: pip install 'llama-jax[{extra}]'")
+        return
+    pod = f"{chip.name}:{slices.pod.topology or slices.pod.count}"
     with tempfile.TemporaryDirectory() as folder:
         recipe = Path(folder) / "config.json"
         recipe.write_text(to_json(job.config), encoding="utf-8")
@@ -172,3 +189,7 @@ def ask_doctor(job: Job, slices: Slices) -> None:
             f"--chips={pod}*{slices.count}: the doctor says that this run would fail there, "
             "for the reason above. Change what it names, or launch with --no-doctor."
         )
+
+
+def _say_not_asked(why: str) -> None:
+    print(f"preflight: the doctor was not asked, for {why}", file=sys.stderr)

@@ -7,10 +7,17 @@ import os
 import shlex
 import sys
 
+from llama_jax.cli import versions
+from llama_jax.cli.launch.hosts import LaunchOptions
 from llama_jax.cli.launch.job import Job, parse_job
-from llama_jax.cli.launch.preflight import check_data, check_mesh, check_places, check_run_dir
+from llama_jax.cli.launch.preflight import (
+    ask_doctor,
+    check_data,
+    check_mesh,
+    check_places,
+    check_run_dir,
+)
 from llama_jax.cli.launch.ray_driver import logs_of
-from llama_jax.cli.launch.restarts import check_limits
 from llama_jax.cli.launch.state import LOGS, LaunchState
 from llama_jax.cli.launch.supervisor import Command, Supervisor
 
@@ -32,7 +39,7 @@ _DRIVER = "llama_jax.cli.launch.ray_driver"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(LaunchOptions):
     """Flags of `launch ray`."""
 
     workers: int
@@ -49,15 +56,9 @@ class Options:
     """Let several processes share a node."""
     address: str = "auto"
     """Of the cluster."""
-    max_restarts: int = 100
-    """Crashes after which the run is given up."""
-    stop_seconds: float = 600.0
-    """How long the processes may take to save when they are asked to stop."""
-    dry_run: bool = False
-    """Print what would run, and start nothing."""
 
     def __post_init__(self) -> None:
-        check_limits(self.max_restarts, self.stop_seconds)
+        LaunchOptions.__post_init__(self)
         if self.workers < 1:
             raise ValueError(f"--workers={self.workers} must be positive.")
         kinds = (self.gpus_per_worker, self.tpus_per_worker, self.devices_per_worker)
@@ -83,6 +84,8 @@ def main(argv: list[str]) -> int:
     check_run_dir(job.run_dir)
     for line in check_data(job):
         print(f"preflight: {line}", file=sys.stderr)
+    if options.doctor:
+        ask_doctor(job, options.chips, num_chips=options.workers * devices)
     told = spec(job, options)
     state = LaunchState(
         platform="ray",
@@ -105,6 +108,8 @@ def spec(job: Job, options: Options) -> dict[str, object]:
     resources = {"TPU": options.tpus_per_worker} if options.tpus_per_worker else {}
     # Ray's processes have the environment of the cluster, not of who launches.
     environment = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
+    if options.versions:
+        environment[versions.NAME] = options.versions
     if options.devices_per_worker:
         environment |= {
             "JAX_PLATFORMS": "cpu",

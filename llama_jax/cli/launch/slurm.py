@@ -7,9 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from llama_jax.cli.launch.hosts import LaunchOptions
 from llama_jax.cli.launch.job import Job, parse_job
-from llama_jax.cli.launch.preflight import check_data, check_mesh, check_run_dir, check_tools
-from llama_jax.cli.launch.restarts import check_limits
+from llama_jax.cli.launch.preflight import (
+    ask_doctor,
+    check_data,
+    check_mesh,
+    check_run_dir,
+    check_tools,
+)
 from llama_jax.cli.launch.state import LOGS, NAME, LaunchState
 from llama_jax.cli.launch.templates import render
 
@@ -27,7 +33,7 @@ _WORD = re.compile(r"[^\s\"'\\]+")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(LaunchOptions):
     """Flags of `launch slurm`."""
 
     nodes: int
@@ -48,15 +54,9 @@ class Options:
     """Shell commands before the run: modules, a virtual environment, a container."""
     program: str = "llama-jax"
     """How the command is called on a node."""
-    max_restarts: int = 100
-    """Crashes after which the run is given up."""
-    stop_seconds: int = 600
-    """How long before its end the run is asked to save."""
-    dry_run: bool = False
-    """Print the script, and submit nothing."""
 
     def __post_init__(self) -> None:
-        check_limits(self.max_restarts, self.stop_seconds)
+        LaunchOptions.__post_init__(self)
         if self.nodes < 1:
             raise ValueError(f"--nodes={self.nodes} must be positive.")
         for name in ("gpus_per_node", "tasks_per_node", "cpus_per_task"):
@@ -91,6 +91,8 @@ def main(argv: list[str]) -> int:
     _check_queue(job.run_dir)
     for line in check_data(job):
         print(f"preflight: {line}", file=sys.stderr)
+    if options.doctor:
+        ask_doctor(job, options.chips, num_chips=options.nodes * options.gpus_per_node)
     (job.run_dir / LOGS).mkdir(exist_ok=True)
     path = job.run_dir / "job.sh"
     path.write_text(script, encoding="utf-8")
@@ -168,6 +170,7 @@ def render_script(job: Job, options: Options) -> str:
             "output": _in_quotes(f"{job.run_dir / LOGS}/slurm-".replace("%", "%%") + "%j.log"),
             "stop_seconds": options.stop_seconds,
             "setup": options.setup,
+            "versions": shlex.quote(options.versions) if options.versions else "",
             "local_devices": ",".join(map(str, range(gpus))) if whole_node else "",
             "program": options.program,
             "run_dir": shlex.quote(str(job.run_dir)),

@@ -82,7 +82,7 @@ def main(argv: list[str]) -> int:
     check_zone(hosts.tpu_vm[0], _where(options))
     check_buckets(job, options.zone.rpartition("-")[0])
     if options.doctor:
-        ask_doctor(job, hosts.slices)
+        ask_doctor(job, options.chips, num_chips=hosts.slices.num_chips)
     folder = Path("runs") / name
     state = LaunchState(
         platform="tpu-vm",
@@ -137,13 +137,14 @@ def render_script(job: Job, options: Options, hosts: Hosts, name: str) -> str:
 
 def render_start(job: Job, options: Options, name: str) -> str:
     """What a host runs to start its process, and to have systemd start it again."""
-    train = f"{options.program} train {shlex.join(job.train_argv)}"
     return render(
         "tpu_vm/start.sh",
         {
             "name": name,
             "unit": _unit(name),
-            "run": shlex.quote(f"export LLAMA_JAX_CLUSTER=auto\nexec {train}"),
+            "versions": shlex.quote(options.versions) if options.versions else "",
+            "program": options.program,
+            "args": shlex.join(job.train_argv),
             "starts": options.max_restarts + 1,
             "mount": options.mount,
             "disk": options.disk,

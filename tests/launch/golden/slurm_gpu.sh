@@ -13,6 +13,8 @@
 #SBATCH --requeue
 
 module load cuda
+# Those that the launch was checked with.
+export LLAMA_JAX_VERSIONS='llama-jax==0.1.0 jax==0.10.2'
 # Each task sees all GPUs of its node, of which JAX takes those that are its own.
 export SLURM_GPU_BIND=none
 # One task that dies takes the others down; the supervisor starts all again.

@@ -10,6 +10,8 @@
 #SBATCH --signal=TERM@600
 #SBATCH --requeue
 
+# Those that the launch was checked with.
+export LLAMA_JAX_VERSIONS='llama-jax==0.1.0 jax==0.10.2'
 # One process drives all GPUs of its node; JAX would else take one a task.
 export JAX_LOCAL_DEVICE_IDS=0,1,2,3,4,5,6,7
 # Each task sees all GPUs of its node, of which JAX takes those that are its own.

@@ -35,8 +35,12 @@ everywhere 'test "$(llama-jax --version)" = "llama-jax 0.1.0"'
 IFS= read -r -d '' start << 'END_OF_START' || true
 set -eu
 mkdir -p "$HOME/.llama_jax"
-printf '%s\n' 'export LLAMA_JAX_CLUSTER=auto
-exec llama-jax train llama2_7b --run-dir /mnt/run/pool --data.directory /mnt/run/tokens' > "$HOME/.llama_jax/pool.sh"
+cat > "$HOME/.llama_jax/pool.sh" << 'END_OF_RUN'
+export LLAMA_JAX_CLUSTER=auto
+# Those that the launch was checked with.
+export LLAMA_JAX_VERSIONS='llama-jax==0.1.0 jax==0.10.2'
+exec llama-jax train llama2_7b --run-dir /mnt/run/pool --data.directory /mnt/run/tokens
+END_OF_RUN
 sudo tee /etc/systemd/system/llama-jax-pool.service > /dev/null << END_OF_UNIT
 [Unit]
 Description=llama-jax train: pool
