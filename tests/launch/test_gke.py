@@ -1,5 +1,6 @@
 """What Kubernetes is told, and in which order; kubectl is a stand-in."""
 
+import json
 import shlex
 
 import pytest
@@ -37,6 +38,10 @@ def test_the_pods_of_a_jobset_are_gone_before_those_of_the_next_begin(kubectl, c
     assert main(shlex.split(LAUNCH)) == 0
     assert told(calls) == STEPS
     assert not capfd.readouterr().out
+    assert main([*shlex.split(LAUNCH), "--json"]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert (document["phase"], document["exit_code"]) == ("submitted", 0)
+    assert document["commands"]["stop"][:3] == ["kubectl", "delete", "jobset"]
     assert main([*shlex.split(LAUNCH), "--dry-run"]) == 0
     said = capfd.readouterr().out
     assert [said.index(f"kubectl {step}\n") for step in STEPS] == sorted(

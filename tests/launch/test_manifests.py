@@ -68,6 +68,21 @@ def test_what_would_run_is_what_it_was(name, capsys):
     assert text == (GOLDEN / name).read_text()
 
 
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_what_would_run_is_one_document_for_programs(name, capsys):
+    text = dry_run(capsys, LAUNCHES[name])
+    document = json.loads(dry_run(capsys, f"{LAUNCHES[name]} --json"))
+    platform = LAUNCHES[name].partition(" ")[0]
+    assert (document["platform"], document["phase"]) == (platform, "dry run")
+    would = document["would_run"]
+    whole = would.get("script") or would.get("manifest")
+    assert whole is None or whole.rstrip("\n") in text
+    if platform == "local":
+        assert [len(process["environment"]) for process in would["processes"]] == [6, 6]
+        assert "--json" not in would["processes"][0]["argv"]
+    assert "--json" not in json.dumps(would)
+
+
 @pytest.mark.parametrize("name", [name for name in LAUNCHES if name.endswith(".sh")])
 def test_a_script_is_one_for_bash(name):
     subprocess.run(["bash", "-n", GOLDEN / name], check=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -185,8 +186,8 @@ def test_a_job_that_waits_is_stopped_before_it_begins(llama_jax, config, slurm):
     subprocess.run(
         ["scontrol", "update", f"NodeName={host}", "State=DRAIN", "Reason=t"], check=True
     )
-    done = llama_jax.run("launch", "slurm", llama_jax.recipe(config), *flags)
-    job = done.stderr.split()[-1]
+    done = llama_jax.run("launch", "slurm", llama_jax.recipe(config), *flags, "--json")
+    job = json.loads(done.stdout)["job"]
     assert state_of(job) == "PENDING"
     state = LaunchState.load(llama_jax.folder / "run")
     assert (state.job, state.phase, state.platform) == (job, "submitted", "slurm")

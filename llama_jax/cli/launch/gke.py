@@ -11,7 +11,7 @@ from pathlib import Path
 from llama_jax.cli.launch.buckets import check_buckets
 from llama_jax.cli.launch.cloud import check_cluster, check_image, region_of_cluster
 from llama_jax.cli.launch.hosts import CloudOptions, Hosts, find_hosts
-from llama_jax.cli.launch.job import Job, parse_job
+from llama_jax.cli.launch.job import Job, parse_job, print_dry_run, print_state
 from llama_jax.cli.launch.preflight import (
     ask_doctor,
     check_mesh,
@@ -95,10 +95,9 @@ def main(argv: list[str]) -> int:
     )
     steps = _steps(options, name, *manifests)
     if options.dry_run:
-        print(manifests[folder / "jobset.yaml"], end="")
-        for verb, command in {**steps, **state.commands}.items():
-            print(f"# {verb}: {shlex.join(command)}")
-        return 0
+        manifest, told = manifests[folder / "jobset.yaml"], {**steps, **state.commands}
+        lines = [f"# {verb}: {shlex.join(command)}" for verb, command in told.items()]
+        return print_dry_run(job, manifest + "\n".join(lines), manifest=manifest, commands=told)
     check_tools("kubectl")
     check_cluster(
         options.namespace,
@@ -121,7 +120,7 @@ def main(argv: list[str]) -> int:
             print(f"launch: failed: {shlex.join(command)}", file=sys.stderr)
             return 1
     print(f"launch: {name}: `llama-jax launch status {name}` shows it", file=sys.stderr)
-    return 0
+    return print_state(job, folder, 0)
 
 
 def _steps(options: Options, name: str, jobset: Path, check: Path) -> dict[str, list[str]]:

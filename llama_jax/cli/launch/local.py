@@ -5,7 +5,7 @@ import dataclasses
 import shlex
 import sys
 
-from llama_jax.cli.launch.job import Job, parse_job
+from llama_jax.cli.launch.job import Job, parse_job, print_dry_run, print_state
 from llama_jax.cli.launch.preflight import check_here
 from llama_jax.cli.launch.restarts import check_limits
 from llama_jax.cli.launch.state import LOGS, LaunchState
@@ -50,8 +50,11 @@ def main(argv: list[str]) -> int:
     """Runs `llama-jax launch local`."""
     job, options = parse_job("local", argv, Options, USAGE)
     if options.dry_run:
-        print(_script(job, options))
-        return 0
+        would = [
+            {"argv": command.argv, "environment": command.environment}
+            for command in commands(job, options, "127.0.0.1:PORT")
+        ]
+        return print_dry_run(job, _script(job, options), processes=would)
     check_here(job, num_devices=options.processes * options.devices_per_process)
     state = LaunchState(
         platform=job.platform, name=job.name, run_dir=str(job.run_dir), argv=list(job.argv)
@@ -70,7 +73,7 @@ def main(argv: list[str]) -> int:
             max_restarts=options.max_restarts,
             stop_seconds=options.stop_seconds,
         )
-        return supervisor.run()
+        return print_state(job, job.run_dir, supervisor.run())
 
 
 def commands(job: Job, options: Options, coordinator: str) -> list[Command]:

@@ -9,7 +9,7 @@ import sys
 
 from llama_jax.cli import versions
 from llama_jax.cli.launch.hosts import LaunchOptions
-from llama_jax.cli.launch.job import Job, parse_job
+from llama_jax.cli.launch.job import Job, parse_job, print_dry_run, print_state
 from llama_jax.cli.launch.preflight import (
     ask_doctor,
     check_data,
@@ -76,9 +76,9 @@ def main(argv: list[str]) -> int:
     check_mesh(job, options.workers * devices)
     check_places(job)
     if options.dry_run:
-        told = shlex.quote(json.dumps(spec(job, options), indent=2))
-        print(f"python -m {_DRIVER} \\\n{told}")
-        return 0
+        told = spec(job, options)
+        text = shlex.quote(json.dumps(told, indent=2))
+        return print_dry_run(job, f"python -m {_DRIVER} \\\n{text}", module=_DRIVER, spec=told)
     if importlib.util.find_spec("ray") is None:
         raise ValueError("PLATFORM='ray' needs the package ray: `pip install 'llama-jax[ray]'`.")
     check_run_dir(job.run_dir)
@@ -94,13 +94,14 @@ def main(argv: list[str]) -> int:
         argv=list(job.argv),
         logs=logs_of(str(job.run_dir / LOGS), options.workers),
     )
-    return Supervisor(
+    supervisor = Supervisor(
         state,
         job.run_dir,
         lambda: [Command(argv=[sys.executable, "-m", _DRIVER, json.dumps(told)])],
         max_restarts=options.max_restarts,
         stop_seconds=options.stop_seconds,
-    ).run()
+    )
+    return print_state(job, job.run_dir, supervisor.run())
 
 
 def spec(job: Job, options: Options) -> dict[str, object]:

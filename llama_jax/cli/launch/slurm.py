@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from llama_jax.cli.launch.hosts import LaunchOptions
-from llama_jax.cli.launch.job import Job, parse_job
+from llama_jax.cli.launch.job import Job, parse_job, print_dry_run, print_state
 from llama_jax.cli.launch.preflight import (
     ask_doctor,
     check_data,
@@ -84,8 +84,7 @@ def main(argv: list[str]) -> int:
     check_mesh(job, options.nodes * devices)
     script = render_script(job, options)
     if options.dry_run:
-        print(script, end="")
-        return 0
+        return print_dry_run(job, script, script=script)
     check_tools("sbatch", "scontrol", "squeue")
     check_run_dir(job.run_dir)
     _check_queue(job.run_dir)
@@ -113,7 +112,7 @@ def main(argv: list[str]) -> int:
         print(released.stderr, end="", file=sys.stderr)
         return 1
     print(f"launch: {job.name} is job {number}", file=sys.stderr)
-    return 0
+    return print_state(job, job.run_dir, 0)
 
 
 def _ask(*command: str) -> subprocess.CompletedProcess[str]:

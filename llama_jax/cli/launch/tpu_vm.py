@@ -11,7 +11,7 @@ from llama_jax import __version__
 from llama_jax.cli.launch.buckets import check_buckets
 from llama_jax.cli.launch.cloud import check_zone
 from llama_jax.cli.launch.hosts import CloudOptions, Hosts, find_hosts
-from llama_jax.cli.launch.job import Job, parse_job
+from llama_jax.cli.launch.job import Job, parse_job, print_dry_run, print_state
 from llama_jax.cli.launch.preflight import (
     ask_doctor,
     check_mesh,
@@ -76,8 +76,7 @@ def main(argv: list[str]) -> int:
     check_mesh(job, hosts.slices.num_devices, hosts.slices.count)
     script = render_script(job, options, hosts, name)
     if options.dry_run:
-        print(script, end="")
-        return 0
+        return print_dry_run(job, script, script=script, commands=_commands(options, name))
     check_tools("gcloud")
     check_zone(hosts.tpu_vm[0], _where(options))
     check_buckets(job, options.zone.rpartition("-")[0])
@@ -97,7 +96,7 @@ def main(argv: list[str]) -> int:
     path = folder / "launch.sh"
     path.write_text(script, encoding="utf-8")
     done = subprocess.run(["bash", str(path)], stdout=sys.stderr, check=False)  # noqa: S603, S607
-    return 1 if done.returncode else 0
+    return print_state(job, folder, 0) if done.returncode == 0 else 1
 
 
 def _check_lines(job: Job) -> None:
