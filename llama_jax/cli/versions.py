@@ -9,14 +9,18 @@ from importlib import metadata
 from pathlib import Path
 
 NAME = "LLAMA_JAX_VERSIONS"
-_PACKAGES = ("llama-jax", "jax", "jaxlib", "libtpu", "jax-cuda12-plugin")
+_PACKAGES = ("llama-jax", "jax", "jaxlib")
 # In a checkout, and nowhere else.
 _LOCK = Path(__file__).parents[2] / "requirements.lock"
 
 
-def stated_here() -> str:
-    """The versions of this machine, of the packages that it has."""
-    versions = {name: _installed(name) for name in _PACKAGES}
+def stated_here(*, tpu: bool) -> str:
+    """The versions of this machine, of the packages that it has.
+
+    Args:
+        tpu: Whether the hosts have TPUs, and so their compiler; this machine may have it for them.
+    """
+    versions = {name: _installed(name) for name in (*_PACKAGES, *(["libtpu"] if tpu else []))}
     return " ".join(f"{name}=={version}" for name, version in versions.items() if version)
 
 

@@ -10,9 +10,15 @@ from llama_jax.cli import train, versions
 
 def test_the_same_versions_are_taken_and_none_are_looked_for_where_none_are_stated():
     versions.check({})
-    stated = versions.stated_here()
+    stated = versions.stated_here(tpu=True)
     assert f"llama-jax=={__version__}" in stated and f"jax=={metadata.version('jax')}" in stated
     versions.check({versions.NAME: stated})
+
+
+def test_the_compiler_of_tpus_is_asked_for_on_their_hosts_alone(monkeypatch):
+    monkeypatch.setattr(versions, "_installed", lambda name: "1")
+    assert versions.stated_here(tpu=True).split()[-1] == "libtpu==1"
+    assert "libtpu" not in versions.stated_here(tpu=False)
 
 
 @pytest.mark.parametrize(

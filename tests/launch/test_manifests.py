@@ -52,7 +52,11 @@ LAUNCHES = {
 @pytest.fixture(autouse=True)
 def same_versions(monkeypatch):
     """The golden files name versions, which are not those of today."""
-    monkeypatch.setattr(versions, "stated_here", lambda: "llama-jax==0.1.0 jax==0.10.2")
+
+    def stated_here(*, tpu: bool) -> str:
+        return "llama-jax==0.1.0 jax==0.10.2" + tpu * " libtpu==0.0.42"
+
+    monkeypatch.setattr(versions, "stated_here", stated_here)
 
 
 def dry_run(capsys, command: str) -> str:

@@ -153,7 +153,7 @@ def render_manifest(job: Job, options: Options, hosts: Hosts, name: str) -> str:
         "accelerator": hosts.gke_accelerator,
         "spot": "true" if options.spot else "",
         "image": _scalar(options.image),
-        "versions": _scalar(options.versions),
+        "versions": _scalar(options.versions(tpu=hosts.is_tpu)),
         "args": json.dumps(list(job.train_argv), ensure_ascii=False),
         "mount": options.mount if options.claim else "",
         "claim": _scalar(options.claim),

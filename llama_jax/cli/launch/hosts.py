@@ -54,10 +54,9 @@ class LaunchOptions:
     def __post_init__(self) -> None:
         check_limits(self.max_restarts, self.stop_seconds)
 
-    @property
-    def versions(self) -> str:
-        """That hosts must have; empty where any will do."""
-        return versions.stated_here() if self.same_versions else ""
+    def versions(self, *, tpu: bool) -> str:
+        """That hosts, of TPUs or not, must have; empty where any will do."""
+        return versions.stated_here(tpu=tpu) if self.same_versions else ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

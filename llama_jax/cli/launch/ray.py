@@ -109,8 +109,8 @@ def spec(job: Job, options: Options) -> dict[str, object]:
     resources = {"TPU": options.tpus_per_worker} if options.tpus_per_worker else {}
     # Ray's processes have the environment of the cluster, not of who launches.
     environment = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
-    if options.versions:
-        environment[versions.NAME] = options.versions
+    if options.same_versions:
+        environment[versions.NAME] = options.versions(tpu=options.tpus_per_worker > 0)
     if options.devices_per_worker:
         environment |= {
             "JAX_PLATFORMS": "cpu",

@@ -169,7 +169,7 @@ def render_script(job: Job, options: Options) -> str:
             "output": _in_quotes(f"{job.run_dir / LOGS}/slurm-".replace("%", "%%") + "%j.log"),
             "stop_seconds": options.stop_seconds,
             "setup": options.setup,
-            "versions": shlex.quote(options.versions) if options.versions else "",
+            "versions": shlex.quote(options.versions(tpu=False)) if options.same_versions else "",
             "local_devices": ",".join(map(str, range(gpus))) if whole_node else "",
             "program": options.program,
             "run_dir": shlex.quote(str(job.run_dir)),

@@ -141,7 +141,7 @@ def render_start(job: Job, options: Options, name: str) -> str:
         {
             "name": name,
             "unit": _unit(name),
-            "versions": shlex.quote(options.versions) if options.versions else "",
+            "versions": shlex.quote(options.versions(tpu=True)) if options.same_versions else "",
             "program": options.program,
             "args": shlex.join(job.train_argv),
             "starts": options.max_restarts + 1,

@@ -38,7 +38,7 @@ mkdir -p "$HOME/.llama_jax"
 cat > "$HOME/.llama_jax/pool.sh" << 'END_OF_RUN'
 export LLAMA_JAX_CLUSTER=auto
 # Those that the launch was checked with.
-export LLAMA_JAX_VERSIONS='llama-jax==0.1.0 jax==0.10.2'
+export LLAMA_JAX_VERSIONS='llama-jax==0.1.0 jax==0.10.2 libtpu==0.0.42'
 exec llama-jax train llama2_7b --pod v5p:4x4x4 --run-dir gs://ours/pool --data.directory gs://ours/tokens
 END_OF_RUN
 sudo tee /etc/systemd/system/llama-jax-pool.service > /dev/null << END_OF_UNIT
