@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import math
+import os
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llama_jax.cli import versions
 from llama_jax.cli.data.input import with_input
 from llama_jax.cli.recipe_args import parse_recipe
 from llama_jax.config import BuildConfig, RunConfig, TokenizerFile
@@ -60,6 +62,7 @@ def main(argv: list[str]) -> int:
     """Runs the command; see `--help`."""
     began = time.monotonic()
     config, options = parse(argv)
+    versions.check(os.environ)
     run_dir = options.run_dir or Path("runs") / config.name
     from llama_jax.cli.compilation_cache import enable_compilation_cache
     from llama_jax.cli.pipelines import open_raw

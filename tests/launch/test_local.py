@@ -71,7 +71,9 @@ def test_several_processes_have_the_losses_of_one(
 ):
     recipe = llama_jax.recipe(dataclasses.replace(six_steps(config), mesh=mesh))
     counts = ("--processes", processes, "--devices-per-process", devices)
-    llama_jax.run(*LAUNCH, recipe, *counts, "--run-dir", "run")
+    done = llama_jax.run(*LAUNCH, recipe, *counts, "--run-dir", "run", "--json")
+    document = json.loads(done.stdout)
+    assert (document["phase"], document["exit_code"], document["checkpoint"]) == ("done", 0, 6)
     run = llama_jax.folder / "run"
     np.testing.assert_allclose(losses(run), losses(alone), rtol=1e-5)
     assert list(documents_seen(run, 6)) == list(documents_seen(alone, 6))

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from llama_jax.cli import versions
 from llama_jax.cli.launch import main
 from llama_jax.cli.launch.job import Job
 from llama_jax.cli.launch.preflight import ask_doctor
 from llama_jax.cli.launch.templates import render
-from llama_jax.pods import parse_slices
 from llama_jax.recipe import load_recipe, recipe_folder
 from tests.train.tiny_run import tiny_config
 
@@ -39,10 +39,24 @@ LAUNCHES = {
     " --install 'pip install llama-jax[tpu]'",
     "tpu_vm_two_slices.sh": f"tpu-vm llama2_7b --pod v5p:4x4x4*2 --zone us-east5-a {POOL}"
     " --project ours --spot"
-    " --install 'pip install llama-jax[tpu] && sudo mount 10.0.0.2:/share /mnt/run'",
+    " --install 'pip install llama-jax[tpu]' --disk 10.0.0.2:/share",
+    "tpu_vm_buckets.sh": "tpu-vm llama2_7b --pod v5p:4x4x4 --zone us-east5-a --install true"
+    " --run-dir gs://ours/pool --data.directory gs://ours/tokens",
+    "gke_buckets.yaml": "gke llama2_7b --pod v5p:4x4x4 --image registry/llama-jax:0.1.0"
+    " --run-dir gs://ours/pool --data.directory gs://ours/tokens",
     "ray.txt": f"ray llama2_7b --workers 8 --gpus-per-worker 8 {POOL}",
     "local.sh": f"local llama2_7b --processes 2 --train.seed 3 {POOL}",
 }
+
+
+@pytest.fixture(autouse=True)
+def same_versions(monkeypatch):
+    """The golden files name versions, which are not those of today."""
+
+    def stated_here(*, tpu: bool) -> str:
+        return "llama-jax==0.1.0 jax==0.10.2" + tpu * " libtpu==0.0.42"
+
+    monkeypatch.setattr(versions, "stated_here", stated_here)
 
 
 def dry_run(capsys, command: str) -> str:
@@ -56,6 +70,21 @@ def test_what_would_run_is_what_it_was(name, capsys):
     if os.environ.get("LLAMA_JAX_UPDATE_GOLDEN"):
         (GOLDEN / name).write_text(text)
     assert text == (GOLDEN / name).read_text()
+
+
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_what_would_run_is_one_document_for_programs(name, capsys):
+    text = dry_run(capsys, LAUNCHES[name])
+    document = json.loads(dry_run(capsys, f"{LAUNCHES[name]} --json"))
+    platform = LAUNCHES[name].partition(" ")[0]
+    assert (document["platform"], document["phase"]) == (platform, "dry run")
+    would = document["would_run"]
+    whole = would.get("script") or would.get("manifest")
+    assert whole is None or whole.rstrip("\n") in text
+    if platform == "local":
+        assert [len(process["environment"]) for process in would["processes"]] == [6, 6]
+        assert "--json" not in would["processes"][0]["argv"]
+    assert "--json" not in json.dumps(would)
 
 
 @pytest.mark.parametrize("name", [name for name in LAUNCHES if name.endswith(".sh")])
@@ -74,50 +103,59 @@ def test_hosts_and_chips_of_a_jobset_multiply_to_those_asked_for(path):
     pods = job["replicas"] * job["template"]["spec"]["parallelism"]
     [container] = job["template"]["spec"]["template"]["spec"]["containers"]
     [chips] = container["resources"]["limits"].values()
-    asked = {"gke_one_slice": 64, "gke_two_slices": 1024, "gke_gpus": 64}
+    asked = {"gke_one_slice": 64, "gke_two_slices": 1024, "gke_gpus": 64, "gke_buckets": 64}
     assert pods * chips == asked[path.stem]
     assert container["command"] == ["llama-jax", "train"] and container["args"][0] != "--chips"
     queue = jobset["metadata"].get("labels", {}).get("kueue.x-k8s.io/queue-name")
     assert queue == {"gke_two_slices": "tpus", "gke_gpus": "gpus"}.get(path.stem)
 
 
-@pytest.mark.parametrize("path", manifests(), ids=lambda path: path.stem)
-def test_kubernetes_own_schema_takes_the_jobs_of_a_jobset(path):
-    """Strict: a field that Kubernetes does not know is refused."""
-    kubernetes_validate = pytest.importorskip("kubernetes_validate")
-    [job] = yaml.safe_load(path.read_text())["spec"]["replicatedJobs"]
-    resource = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "job"}}
-    kubernetes_validate.validate(resource | {"spec": job["template"]["spec"]}, "1.34", strict=True)
+def lost(given, kept, place: str = "") -> list[str]:
+    """Where a document holds what another one lacks or has otherwise, or lacks what it needs."""
+    if isinstance(given, dict) and isinstance(kept, dict):
+        parts = [lost(value, kept.get(key), f"{place}.{key}") for key, value in given.items()]
+        # What is needed and missing is filled in with nothing.
+        needed = [f"{place}.{key}" for key in kept.keys() - given.keys() if kept[key] == ""]
+        return [*needed, *(found for part in parts for found in part)]
+    if isinstance(given, list) and isinstance(kept, list) and len(given) == len(kept):
+        pairs = enumerate(zip(given, kept, strict=True))
+        return [found for index, pair in pairs for found in lost(*pair, f"{place}[{index}]")]
+    return [] if given == kept else [place]
+
+
+def fields_lost(jobset) -> list[str]:
+    """What the models made of the API of JobSet and Kubernetes do not know of a manifest.
+
+    Raises:
+        ValueError: If a field is of another type, or one that is needed is missing.
+    """
+    models = pytest.importorskip("kubeflow_trainer_api.models.jobset_v1alpha2_job_set")
+    return lost(jobset, models.JobsetV1alpha2JobSet.from_dict(jobset).to_dict())
 
 
 @pytest.mark.parametrize("path", manifests(), ids=lambda path: path.stem)
-def test_the_schema_of_jobset_takes_the_whole(path):
-    """`JOBSET_CRD` names the CustomResourceDefinition of a JobSet release."""
-    jsonschema = pytest.importorskip("jsonschema")
-    if "JOBSET_CRD" not in os.environ:
-        pytest.skip("needs JOBSET_CRD=jobset.x-k8s.io_jobsets.yaml of a JobSet release")
-    crd = yaml.safe_load(Path(os.environ["JOBSET_CRD"]).read_text())
-    [version] = crd["spec"]["versions"]
-    jsonschema.validate(yaml.safe_load(path.read_text()), closed(version["schema"]))
+def test_the_api_of_jobset_and_kubernetes_knows_every_field(path):
+    assert fields_lost(yaml.safe_load(path.read_text())) == []
 
 
-def closed(schema):
-    """The schema, with fields that it does not name refused, as an API server refuses them."""
-    schema = schema.get("openAPIV3Schema", schema)
-
-    def close(part):
-        if isinstance(part, list):
-            return [close(item) for item in part]
-        if not isinstance(part, dict):
-            return part
-        made = {key: close(value) for key, value in part.items()}
-        if isinstance(part.get("properties"), dict) and part.get("type") == "object":
-            open_ended = part.get("x-kubernetes-preserve-unknown-fields")
-            # The top has metadata, of which a CustomResourceDefinition says nothing.
-            made.setdefault("additionalProperties", bool(open_ended))
-        return made
-
-    return close(schema)
+@pytest.mark.parametrize(
+    ("line", "other", "complaint"),
+    [
+        ("maxRestarts: 100", "maxRestart: 100", ".spec.failurePolicy.maxRestart"),
+        ("restartPolicy: Never", "restartPolicys: Never", "spec.restartPolicys"),
+        ("maxRestarts: 100", 'maxRestarts: "100"', "maxRestarts"),
+        ("        action: FailJobSet\n", "", "action"),
+        ("completions: 16", "completions: many", "completions"),
+    ],
+)
+def test_the_api_refuses_what_is_misspelt_missing_or_of_another_type(line, other, complaint):
+    text = (GOLDEN / "gke_one_slice.yaml").read_text()
+    assert line in text
+    try:
+        [found] = fields_lost(yaml.safe_load(text.replace(line, other)))
+    except ValueError as refusal:
+        found = str(refusal)
+    assert complaint in found
 
 
 @pytest.mark.slow
@@ -153,6 +191,10 @@ def test_gcloud_knows_each_flag(name):
         (f"gke llama2_7b --chips h100:64*2 {GKE} {POOL}", "slices are of TPUs"),
         (f"gke llama2_7b --chips h100:8 {GKE} --run-dir /mnt/run/A", "--name='A' must be"),
         (f"gke mine.py --chips v5p:4x4x4 {GKE} {POOL}", "RECIPE='mine.py' must lie below"),
+        (
+            f"ray llama2_7b --workers 2 --gpus-per-worker 8 {POOL} --init-from runs/a@5",
+            "--init-from='runs/a@5' must begin with /",
+        ),
         (f"ray llama2_7b --workers 2 --gpus-per-worker 8 {DATA}", "--run-dir='runs/llama2_7b'"),
         (
             f"tpu-vm llama2_7b --chips tpu7x:4x4x4 --zone z --install i {POOL}",
@@ -173,13 +215,65 @@ def test_what_cannot_work_is_refused_by_name(command, complaint, tmp_path, monke
         ("slurm llama2_7b --nodes 2 --tasks-per-node 3", "must be 1, for one process a node"),
         ("slurm llama2_7b --nodes 0", "--nodes=0 must be positive"),
         ("ray llama2_7b --workers 2", "give one of them"),
+        ("slurm llama2_7b --nodes 1 --max-restarts -1", "--max-restarts=-1 must be zero or more"),
+        ("slurm llama2_7b --nodes 1 --partition 'a b'", "--partition='a b' must be one word"),
+        ("ray llama2_7b --workers 1 --gpus-per-worker 1 --stop-seconds 0", "must be positive"),
+        ("ray llama2_7b --workers 1 --gpus-per-worker 1 --max-restarts -2", "zero or more"),
+        ("supervise run --max-restarts -1 -- true", "--max-restarts=-1 must be zero or more"),
+        ("supervise run --stop-seconds -1 -- true", "--stop-seconds=-1.0 must be positive"),
+        (f"gke llama2_7b --pod v5p:4x4x4 {GKE} --queue A_B", "--queue='A_B' is no name of Kub"),
+        (f"gke llama2_7b --pod v5p:4x4x4 {GKE} --image 'a b'", "--image='a b' must be one word"),
+        (f"gke llama2_7b --pod v5p:4x4x4 {GKE} --stop-seconds -5", "must be positive"),
     ],
 )
 def test_a_flag_that_breaks_a_rule_is_refused(command, complaint, capsys):
     with pytest.raises(SystemExit) as stop:
-        main([*command.split(), "--dry-run"])
+        main(shlex.split(command))
     said = " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert stop.value.code == 2 and complaint in said
+
+
+STREAM = "--stream fineweb --input gs://raw/fineweb --tokenizer-file /mnt/run/llama2.model"
+
+
+@pytest.mark.parametrize(
+    "launch",
+    [
+        "gke llama2_7b --pod v5p:4x4x4 --image i --claim shared",
+        "tpu-vm llama2_7b --pod v5p:4x4x4 --zone z --install i --disk h:/share",
+        "ray llama2_7b --workers 8 --gpus-per-worker 8",
+    ],
+)
+def test_a_run_may_stream_raw_documents_that_all_hosts_see(launch, capsys):
+    text = dry_run(capsys, f"{launch} --run-dir /mnt/run/pool {STREAM}")
+    assert "--stream" in text and "gs://raw/fineweb" in text
+    for here in ("--input fineweb", "--tokenizer-file llama2.model"):
+        with pytest.raises(ValueError, match=r"stream\.\S+path='\S+' must"):
+            main([*shlex.split(f"{launch} --run-dir /mnt/run/pool {STREAM} {here}"), "--dry-run"])
+
+
+def test_a_string_that_looks_like_something_else_stays_a_string_in_a_jobset(capsys):
+    flags = "--name no --namespace on --queue 0123 --claim 123 --service-account 1e3 --priority yes"
+    launch = f"gke llama2_7b --pod v5p:4x4x4 --image 1:2 {POOL}"
+    jobset = yaml.safe_load(dry_run(capsys, f"{launch} {flags}"))
+    assert (jobset["metadata"]["name"], jobset["metadata"]["namespace"]) == ("no", "on")
+    assert jobset["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "0123"}
+    pod = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    assert (pod["serviceAccountName"], pod["priorityClassName"]) == ("1e3", "yes")
+    assert pod["containers"][0]["image"] == "1:2"
+    assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == "123"
+
+
+def test_what_is_printed_for_a_shell_is_read_back_by_it(capsys):
+    odd = "/mnt/run/it's $HOME"
+    text = dry_run(capsys, f'local llama2_7b --processes 1 --run-dir "{odd}" {DATA}')
+    first = shlex.split(text.replace("\\\n", "").partition("&\n")[0], comments=True)
+    assert first[first.index(">>") + 1] == f"{odd}/logs/process-0.log" and odd in first
+    text = dry_run(
+        capsys, f'ray llama2_7b --workers 1 --gpus-per-worker 1 --run-dir "{odd}" {DATA}'
+    )
+    told = json.loads(shlex.split(text.replace("\\\n", ""))[-1])
+    assert told["logs"] == f"{odd}/logs"
 
 
 def test_an_unknown_platform_is_answered_with_what_was_meant():
@@ -200,19 +294,25 @@ def test_a_dry_run_for_ray_is_json_for_its_driver(capsys):
     from llama_jax.cli.launch.ray_driver import Spec
 
     text = dry_run(capsys, LAUNCHES["ray.txt"])
-    assert Spec(**json.loads(text.split("'")[1])).workers == 8
+    module, told = shlex.split(text.replace("\\\n", ""))[2:]
+    assert module == "llama_jax.cli.launch.ray_driver"
+    assert Spec(**json.loads(told)).workers == 8
 
 
-TWO_SLICES = parse_slices("v5p:4x4x4*2", "--pod")
-
-
-def job(config):
-    names = {"platform": "gke", "name": "run", "pod": "", "train_argv": (), "argv": ()}
-    return Job(config=config, run_dir=Path("/mnt/run"), **names)
+def job(config, pod: str = ""):
+    names = {"platform": "gke", "name": "run", "places": {}, "train_argv": (), "argv": ()}
+    return Job(config=config, run_dir=Path("/mnt/run"), pod=pod, **names)
 
 
 @pytest.mark.parametrize("code", [0, 2])
-def test_a_run_that_the_doctor_refuses_is_not_launched(code, monkeypatch):
+@pytest.mark.parametrize(
+    ("chips", "count", "topology"),
+    [
+        ("v5p:4x4x4*2", 128, ["v5p:4x4x4", "--slices", "2"]),
+        ("h100:64", 64, ["h100:64", "--slices", "1"]),
+    ],
+)
+def test_a_run_that_the_doctor_refuses_is_not_launched(code, chips, count, topology, monkeypatch):
     asked = []
 
     def answer(command, **_):
@@ -223,13 +323,27 @@ def test_a_run_that_the_doctor_refuses_is_not_launched(code, monkeypatch):
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     monkeypatch.setattr("subprocess.run", answer)
-    refused = pytest.raises(ValueError, match=re.escape("--chips=v5p:4x4x4*2: the doctor says"))
+    refused = pytest.raises(ValueError, match="the doctor says")
     with refused if code else contextlib.nullcontext():
-        ask_doctor(job(tiny_config(train__num_steps=7)), TWO_SLICES)
-    assert asked[0][-4:] == ["--topology", "v5p:4x4x4", "--slices", "2"]
+        ask_doctor(job(tiny_config(train__num_steps=7)), chips, num_chips=count)
+    assert asked[0][-4:] == ["--topology", *topology]
 
 
-def test_a_launch_without_the_compiler_says_that_the_doctor_was_not_asked(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("chips", "why"),
+    [
+        ("v5p:4x4x4", "libtpu is not installed here"),
+        ("h100:64", "jax_cuda12_plugin is not installed here"),
+        ("a100:64", "a100 is no GPU that it knows"),
+        ("", "--chips names none"),
+    ],
+)
+def test_a_launch_without_the_doctor_says_why_it_was_not_asked(chips, why, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    ask_doctor(job(tiny_config()), TWO_SLICES)
-    assert "the doctor was not asked" in capsys.readouterr().err
+    ask_doctor(job(tiny_config()), chips, num_chips=64)
+    assert f"the doctor was not asked, for {why}" in capsys.readouterr().err
+
+
+def test_chips_that_the_platform_is_not_asked_for_are_refused():
+    with pytest.raises(ValueError, match="--chips=h100:64 are 64, and 32 are asked for"):
+        ask_doctor(job(tiny_config(), pod="h100:8"), "h100:64", num_chips=32)

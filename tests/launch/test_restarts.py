@@ -42,6 +42,11 @@ def test_the_cause_is_found_in_whatever_order_ends_are_seen(codes, cause):
     assert find_cause(codes) == cause
 
 
+@pytest.mark.parametrize(("code", "kind"), [(137, "preempted"), (0, "done"), (2, "refused")])
+def test_a_run_that_noted_its_save_was_stopped_whatever_ended_it_after(code, kind):
+    assert Ending(codes={0: code}, first=0, step=9, saved=True).kind == kind
+
+
 def test_a_crash_is_described_by_the_process_that_was_first():
     words = str(ending(-6, -9, step=1200, first=1))
     assert words == "crashed: process 1 was killed by SIGKILL, after step 1,200"

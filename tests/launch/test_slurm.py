@@ -2,8 +2,8 @@
 
 import contextlib
 import dataclasses
+import json
 import os
-import random
 import shutil
 import signal
 import socket
@@ -16,6 +16,7 @@ import pytest
 
 from llama_jax.cli.launch.state import LaunchState, standing_of
 from llama_jax.observe.goodput import NAME, read_starts
+from tests.launch.conftest import quiet_ports
 from tests.train.conftest import PATIENCE_SECONDS
 from tests.train.test_loop import assert_same_run
 
@@ -82,17 +83,6 @@ def slurm(tmp_path, monkeypatch):
     for daemon in reversed(daemons):
         with contextlib.suppress(OSError, ValueError):
             os.kill(int((folder / f"{daemon}.pid").read_text()), signal.SIGTERM)
-
-
-def quiet_ports(count: int) -> list[int]:
-    """Free ports below those that the system gives to whoever asks for any."""
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randrange(20_000, 30_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("", port))
-            found += [port] * (port not in found)
-    return found
 
 
 def ask(*command: str) -> str:
@@ -171,3 +161,42 @@ def test_slurm_itself_accepts_the_script(llama_jax, config, slurm, flags):
     command = ["sbatch", "--test-only", script]
     tested = subprocess.run(command, capture_output=True, text=True, check=False)
     assert tested.returncode == 0 and "to start at" in tested.stderr
+
+
+def test_a_second_job_of_a_run_is_refused_while_the_first_is_there(llama_jax, config, slurm):
+    # Its folder has a space and a sign that means something in sbatch's patterns of names.
+    flags = (*TWO_TASKS, "--program", "echo", "--run-dir", "my run 5%j")
+    launch = ("launch", "slurm", llama_jax.recipe(config), *flags)
+    setup = ("--setup", "until test -e go; do sleep 0.1; done")
+    job = llama_jax.run(*launch, *setup).stderr.split()[-1]
+    refused = llama_jax.run(*launch, expect=2).stderr
+    assert f"job {job} is " in refused and "`llama-jax launch stop" in refused
+    (llama_jax.folder / "go").touch()
+    wait_until(lambda: state_of(job) == "COMPLETED")
+    run = llama_jax.folder / "my run 5%j"
+    log = (run / f"logs/slurm-{job}.log").read_text()
+    assert "launch supervise my run 5%j --max-restarts 100 --stop-seconds 600 -- srun" in log
+    assert "launch supervise" in llama_jax.run("launch", "logs", run).stdout
+    assert int(llama_jax.run(*launch).stderr.split()[-1]) > int(job)
+
+
+def test_a_job_that_waits_is_stopped_before_it_begins(llama_jax, config, slurm):
+    flags = (*TWO_TASKS, "--program", "echo", "--run-dir", "run")
+    host = ask("sinfo", "--noheader", "--format=%N")
+    subprocess.run(
+        ["scontrol", "update", f"NodeName={host}", "State=DRAIN", "Reason=t"], check=True
+    )
+    done = llama_jax.run("launch", "slurm", llama_jax.recipe(config), *flags, "--json")
+    job = json.loads(done.stdout)["job"]
+    assert state_of(job) == "PENDING"
+    state = LaunchState.load(llama_jax.folder / "run")
+    assert (state.job, state.phase, state.platform) == (job, "submitted", "slurm")
+    llama_jax.run("launch", "stop", "run")
+    wait_until(lambda: state_of(job) == "CANCELLED")
+
+
+def test_what_slurm_would_refuse_is_refused_before_it_is_submitted(llama_jax, config, slurm):
+    flags = (*TWO_TASKS, "--partition", "nowhere", "--run-dir", "run")
+    done = llama_jax.run("launch", "slurm", llama_jax.recipe(config), *flags, expect=2)
+    assert "Slurm refuses the job" in done.stderr and "partition" in done.stderr
+    assert not (llama_jax.folder / "run/launch.json").exists()

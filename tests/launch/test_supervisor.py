@@ -1,8 +1,10 @@
 """What the launcher does with processes that end in every way; they are shells, so it is quick."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,7 +13,7 @@ import time
 import pytest
 
 from llama_jax.cli.launch import main
-from llama_jax.cli.launch.state import LaunchState, process_state, standing_of
+from llama_jax.cli.launch.state import LaunchState, held, process_state, standing_of
 from llama_jax.cli.launch.supervisor import Command, Supervisor
 from tests.train.conftest import PATIENCE_SECONDS
 
@@ -32,13 +34,18 @@ def supervise(tmp_path, monkeypatch):
     monkeypatch.setattr(Supervisor, "_wait", lambda self, seconds: waits.append(seconds))
     monkeypatch.setattr("llama_jax.cli.launch.supervisor._SETTLE_SECONDS", 0.3)
 
-    def run(*scripts: str, max_restarts: int = 10, restart_preempted: bool = True):
+    def run(
+        *scripts: str,
+        max_restarts: int = 10,
+        restart_preempted: bool = True,
+        stop_seconds: float = PATIENCE_SECONDS,
+    ):
         supervisor = Supervisor(
             LaunchState(platform="local", name="run", run_dir=str(tmp_path), argv=[]),
             tmp_path,
             lambda: [Command(argv=["sh", "-c", script]) for script in scripts],
             max_restarts=max_restarts,
-            stop_seconds=PATIENCE_SECONDS,
+            stop_seconds=stop_seconds,
             restart_preempted=restart_preempted,
         )
         code = supervisor.run()
@@ -99,7 +106,14 @@ def test_a_preempted_run_starts_again_at_once_or_hands_over(supervise):
     code, state, waits = supervise(preempted)
     assert (code, state.attempt) == (0, 4) and waits == [0, 0, 0]
     code, state, _ = supervise("exit 75", restart_preempted=False)
-    assert (code, state.phase, state.attempt) == (75, "stopped", 1)
+    assert (code, state.phase, state.attempt) == (75, "stopped", 5)
+
+
+def test_a_launch_goes_on_counting_where_the_one_before_it_ended(supervise):
+    _, first, _ = supervise("exit 1", max_restarts=0)
+    code, state, _ = supervise("true")
+    assert (code, state.attempt, state.started) == (0, 2, first.started)
+    assert state.incidents == first.incidents and len(state.incidents) == 1
 
 
 def test_one_that_ends_late_is_no_success(supervise, monkeypatch):
@@ -108,22 +122,107 @@ def test_one_that_ends_late_is_no_success(supervise, monkeypatch):
     assert (code, state.phase) == (1, "failed")
 
 
-def test_a_signal_is_passed_on_and_the_save_waited_for(supervise, tmp_path):
-    save = "trap 'sleep 0.3; echo saved; exit 75' TERM; touch {}; while :; do sleep 0.05; done"
-    ready = [tmp_path / "ready-0", tmp_path / "ready-1"]
+def signalled_when_there(*paths) -> None:
+    """Has this process get SIGTERM once all these files are there."""
 
     def stop():
-        while not all(path.exists() for path in ready):
+        while not all(path.exists() for path in paths):
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=stop, daemon=True).start()
+
+
+def test_a_signal_is_passed_on_and_the_save_waited_for(supervise, tmp_path):
+    save = "trap 'sleep 0.3; echo saved; exit 75' TERM; touch {}; while :; do sleep 0.05; done"
+    ready = [tmp_path / "ready-0", tmp_path / "ready-1"]
+    signalled_when_there(*ready)
     before = signal.getsignal(signal.SIGTERM)
     code, state, _ = supervise(*(save.format(path.name) for path in ready))
     assert (code, state.phase, state.attempt) == (75, "stopped", 1)
     for index in range(2):
         assert "saved" in (tmp_path / f"logs/process-{index}.log").read_text()
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+DEAF = "trap '' TERM; touch ready; while :; do sleep 0.05; done"
+
+
+def test_a_run_that_is_killed_at_the_deadline_of_its_save_is_not_called_saved(
+    supervise, tmp_path, capsys
+):
+    signalled_when_there(tmp_path / "ready")
+    code, state, _ = supervise(DEAF, stop_seconds=0.2)
+    assert (code, state.phase, state.attempt) == (1, "failed", 1)
+    assert [incident["codes"] for incident in state.incidents] == [{"0": -9}]
+    assert "did not end by saving" in capsys.readouterr().err
+
+
+NOTES = [
+    {"start": True, "time": 1.0, "step": 0, "seconds": {}},
+    {"time": 2.0, "step": 9, "seconds": {}, "end": "stopped"},
+]
+
+
+def test_what_ends_a_run_after_it_noted_that_it_saved_costs_nothing(supervise, tmp_path):
+    """As `srun` does, which kills other tasks when the first one leaves with 75."""
+    for index, note in enumerate(NOTES):
+        (tmp_path / f"note-{index}").write_text(json.dumps(note) + "\n")
+    saved = "cat note-0 note-1 >> goodput.jsonl; exit 137"
+    code, state, _ = supervise(saved, restart_preempted=False)
+    assert (code, state.phase, state.incidents) == (75, "stopped", [])
+    # A note of an attempt before says nothing of this one.
+    code, state, _ = supervise("exit 137", restart_preempted=False, max_restarts=0)
+    assert (code, state.phase) == (1, "failed")
+
+
+def test_a_second_launch_of_a_run_is_refused_and_the_first_stays_the_one_that_is_stopped(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    script = "trap 'exit 75' TERM; touch ready; while :; do sleep 0.05; done"
+    command = [sys.executable, "-m", "llama_jax.cli.main", "launch", "supervise", "run", "--"]
+    launcher = subprocess.Popen([*command, "sh", "-c", script])
+    with launcher as first, contextlib.ExitStack() as failed:
+        failed.callback(first.terminate)  # or a test that fails would wait for it
+        while not ((tmp_path / "ready").exists() and (tmp_path / "run/launch.json").exists()):
+            time.sleep(0.01)
+        with pytest.raises(ValueError, match=f"launched already, by pid {first.pid} on "):
+            main(["supervise", "run", "--", "false"])
+        state = LaunchState.load(tmp_path / "run")
+        assert (state.pid, state.phase, state.attempt) == (first.pid, "running", 1)
+        assert main(["stop", "run"]) == 0
+        assert "run: stopped" in capsys.readouterr().err
+        failed.pop_all()
+    assert first.returncode == 75
+
+
+def test_a_launch_that_another_host_keeps_is_waited_for_before_it_is_refused(tmp_path, monkeypatch):
+    """Its lock may be what the disk has left of a host that died."""
+    state = LaunchState(platform="supervise", name="run", run_dir="run", argv=[])
+    state.host = "elsewhere"
+    state.save(tmp_path)
+    monkeypatch.setattr("llama_jax.cli.launch.state._PATIENCE_SECONDS", 0.0)
+    with held(tmp_path), pytest.raises(ValueError, match="by pid 0 on elsewhere"), held(tmp_path):
+        pass
+    monkeypatch.undo()
+    first = contextlib.ExitStack()
+    first.enter_context(held(tmp_path))
+    monkeypatch.setattr("llama_jax.cli.launch.state.time.sleep", lambda seconds: first.close())
+    with held(tmp_path):
+        pass
+
+
+def test_the_state_names_the_host_on_which_the_launcher_runs(tmp_path, monkeypatch):
+    """A job runs elsewhere than who submitted it."""
+    monkeypatch.chdir(tmp_path)
+    state = LaunchState(platform="slurm", name="run", run_dir="run", argv=["slurm"])
+    state.host, state.commands = "login", {"stop": ["true"]}
+    state.save(tmp_path / "run")
+    assert main(["supervise", "run", "--", "true"]) == 0
+    state = LaunchState.load(tmp_path / "run")
+    assert (state.host, state.pid) == (socket.gethostname(), os.getpid())
+    assert state.commands == {"stop": ["true"]} and state.platform == "slurm"
 
 
 def test_the_command_line_supervises_any_command(tmp_path, monkeypatch):

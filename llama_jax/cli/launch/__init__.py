@@ -46,7 +46,7 @@ def _usage() -> str:
         "usage: llama-jax launch PLATFORM RECIPE [flags] [any flag of llama-jax train]\n"
         "       llama-jax launch status|logs|stop|resume NAME\n\n"
         "Starts a run on many hosts, and starts it again from its last checkpoint when one dies.\n"
-        "--dry-run prints exactly what would run, and starts nothing.\n\n"
+        "--dry-run prints exactly what would run and starts nothing; --json prints a document.\n\n"
         f"platforms:\n{platforms}\n\nof a launched run:\n{rows(VERBS)}\n\n"
         "examples:\n"
         "  llama-jax launch local demo --processes 2 --devices-per-process 2\n"

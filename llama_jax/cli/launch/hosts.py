@@ -3,6 +3,8 @@
 import dataclasses
 import re
 
+from llama_jax.cli import versions
+from llama_jax.cli.launch.restarts import check_limits
 from llama_jax.hardware import GPUS_A_NODE
 from llama_jax.pods import Slices, parse_slices
 
@@ -28,27 +30,50 @@ _TPU_VM = {
     "v5p": ("v5p", 2, "v2-alpha-tpuv5"),
     "v6e": ("v6e", 1, "v2-alpha-tpuv6e"),
 }
+_FOLDER = re.compile(r"(/[\w.-]+)+")
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CloudOptions:
-    """Flags of every platform that gives chips to a run."""
+class LaunchOptions:
+    """Flags of every platform of other machines."""
 
     chips: str = ""
     """Slices or all GPUs, as in v5p:4x4x8*2 or h100:64, of a run that --pod does not lay over."""
-    name: str = ""
-    """What the platform calls it; as the run by default."""
-    spot: bool = False
-    """Ask for spot chips, which may be taken away."""
     max_restarts: int = 100
-    """Crashes after which the run is given up; of each host within an hour on TPU VMs."""
+    """Crashes after which the run is given up; starts of each host again, on TPU VMs."""
     stop_seconds: int = 600
     """How long a host may take to save when it is asked to stop."""
     doctor: bool = True
     """Compile the step for the chips first, where the compiler is installed."""
+    same_versions: bool = True
+    """Refuse hosts whose llama-jax, JAX or libtpu is another than here, where all was checked."""
     dry_run: bool = False
     """Print what would run, and start nothing."""
+
+    def __post_init__(self) -> None:
+        check_limits(self.max_restarts, self.stop_seconds)
+
+    def versions(self, *, tpu: bool) -> str:
+        """That hosts, of TPUs or not, must have; empty where any will do."""
+        return versions.stated_here(tpu=tpu) if self.same_versions else ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CloudOptions(LaunchOptions):
+    """Flags of every platform that gives chips to a run."""
+
+    name: str = ""
+    """What the platform calls it; as the run by default."""
+    spot: bool = False
+    """Ask for spot chips, which may be taken away."""
+    mount: str = "/mnt/run"
+    """Where every host has the disk that they share, unless all lies in buckets."""
+
+    def __post_init__(self) -> None:
+        LaunchOptions.__post_init__(self)
+        if not _FOLDER.fullmatch(self.mount):
+            raise ValueError(f"--mount={self.mount!r} must be a folder from /, without spaces.")
 
     def named(self, run: str) -> str:
         """The name, of a run or its own.

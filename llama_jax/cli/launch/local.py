@@ -5,8 +5,9 @@ import dataclasses
 import shlex
 import sys
 
-from llama_jax.cli.launch.job import Job, parse_job
+from llama_jax.cli.launch.job import Job, parse_job, print_dry_run, print_state
 from llama_jax.cli.launch.preflight import check_here
+from llama_jax.cli.launch.restarts import check_limits
 from llama_jax.cli.launch.state import LOGS, LaunchState
 from llama_jax.cli.launch.supervisor import Command, Supervisor
 from llama_jax.train.processes import hold_port
@@ -39,19 +40,21 @@ class Options:
     """Print what would run, and check nothing."""
 
     def __post_init__(self) -> None:
-        for name in ("processes", "devices_per_process", "stop_seconds"):
+        check_limits(self.max_restarts, self.stop_seconds)
+        for name in ("processes", "devices_per_process"):
             if (value := getattr(self, name)) <= 0:
                 raise ValueError(f"--{name.replace('_', '-')}={value} must be positive.")
-        if self.max_restarts < 0:
-            raise ValueError(f"--max-restarts={self.max_restarts} must be zero or more.")
 
 
 def main(argv: list[str]) -> int:
     """Runs `llama-jax launch local`."""
     job, options = parse_job("local", argv, Options, USAGE)
     if options.dry_run:
-        print(_script(job, options))
-        return 0
+        would = [
+            {"argv": command.argv, "environment": command.environment}
+            for command in commands(job, options, "127.0.0.1:PORT")
+        ]
+        return print_dry_run(job, _script(job, options), processes=would)
     check_here(job, num_devices=options.processes * options.devices_per_process)
     state = LaunchState(
         platform=job.platform, name=job.name, run_dir=str(job.run_dir), argv=list(job.argv)
@@ -70,7 +73,7 @@ def main(argv: list[str]) -> int:
             max_restarts=options.max_restarts,
             stop_seconds=options.stop_seconds,
         )
-        return supervisor.run()
+        return print_state(job, job.run_dir, supervisor.run())
 
 
 def commands(job: Job, options: Options, coordinator: str) -> list[Command]:
@@ -96,7 +99,7 @@ def _script(job: Job, options: Options) -> str:
     lines = []
     for index, command in enumerate(commands(job, options, "127.0.0.1:PORT")):
         environment = [f"{name}={value}" for name, value in command.environment.items()]
-        log = job.run_dir / LOGS / f"process-{index}.log"
+        log = shlex.quote(str(job.run_dir / LOGS / f"process-{index}.log"))
         argv = ["llama-jax", *command.argv[3:]]
         lines.append(f"{' '.join(environment)} \\\n  {shlex.join(argv)} >> {log} 2>&1 &")
     return "\n".join([*lines, "wait  # PORT is a free one"])

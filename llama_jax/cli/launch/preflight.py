@@ -9,9 +9,13 @@ import sys
 import tempfile
 from pathlib import Path, PurePosixPath
 
+from llama_jax.aot.gpu_targets import GPU_TARGETS
+from llama_jax.cli import versions
+from llama_jax.cli.launch.buckets import check_data_of
 from llama_jax.cli.launch.job import Job
-from llama_jax.pods import Slices
+from llama_jax.pods import parse_slices
 from llama_jax.recipe import to_json
+from llama_jax.remote.objects import is_remote, shown
 
 
 def check_here(job: Job, *, num_devices: int) -> None:
@@ -53,11 +57,11 @@ def check_mesh(job: Job, num_devices: int, num_slices: int = 1) -> None:
 
 def check_run_dir(run_dir: Path) -> None:
     """Refuses a folder that cannot be written and read back."""
-    if "://" in str(run_dir) or str(run_dir).startswith(("gs:/", "s3:/")):
+    if is_remote(run_dir):
         raise ValueError(
-            f"run_dir={run_dir}: the launcher's notes and logs need a file system; mount the "
-            "bucket (Cloud Storage FUSE, Mountpoint for S3) and name the folder below it, or start "
-            "`llama-jax train` on each host, which takes a bucket."
+            f"run_dir={shown(run_dir)}: the launcher's notes and logs need a file system; mount "
+            "the bucket (Cloud Storage FUSE, Mountpoint for S3) and name the folder below it, or "
+            "start `llama-jax train` on each host, which takes a bucket."
         )
     probe = run_dir / f".preflight-{os.getpid()}"
     try:
@@ -82,6 +86,8 @@ def check_data(job: Job) -> list[str]:
     config = job.config
     if config.stream is not None:
         return ["data: a stream of raw documents; what it holds is found while it is read"]
+    if is_remote(config.data.directory):
+        return check_data_of(job)
     if not config.data.directory:
         raise ValueError(
             "data.directory='' names no token shards; write some with `llama-jax data build`, and "
@@ -109,37 +115,67 @@ def check_tools(*programs: str) -> None:
             )
 
 
-def check_absolute(field: str, path: str, below: str = "/") -> None:
-    """Refuses a path that means something else on another host."""
-    folder = PurePosixPath(path)
-    if not folder.is_absolute() or not folder.is_relative_to(below):
-        where = "begin with /" if below == "/" else f"lie below --mount={below}"
-        raise ValueError(
-            f"{field}={path!r} must {where}: every host reads and writes it on the disk they share."
-        )
+def check_places(job: Job, below: str = "/") -> None:
+    """Refuses paths that mean something else on another host.
 
-
-def check_recipe(job: Job, below: str) -> None:
-    """Refuses a recipe that is a file of this machine alone: the hosts have the package's own."""
-    recipe = job.train_argv[0]
-    if recipe.endswith((".py", ".json")):
-        check_absolute("RECIPE", recipe, below)
-
-
-def ask_doctor(job: Job, slices: Slices) -> None:
-    """Compiles the run's step for the pod, where the compiler is installed; takes minutes.
+    Args:
+        job: To launch.
+        below: Where the disk that all hosts share is mounted.
 
     Raises:
-        ValueError: If the doctor says that the run would fail.
+        ValueError: If a path is not below it.
     """
-    if importlib.util.find_spec("libtpu") is None:
-        print(
-            "preflight: the doctor was not asked, for libtpu is not installed here: "
-            "pip install 'llama-jax[tpu]'",
-            file=sys.stderr,
-        )
+    for field, place in job.places.items():
+        if "://" in place:  # means the same everywhere
+            continue
+        if not place:
+            raise ValueError(
+                f"{field}='' names no token shards; give a folder of the disk that all hosts "
+                "share, a bucket, or --stream."
+            )
+        folder = PurePosixPath(place)
+        if not folder.is_absolute() or not folder.is_relative_to(below):
+            where = "begin with /" if below == "/" else f"lie below --mount={below}"
+            raise ValueError(
+                f"{field}={place!r} must {where}, or be in a bucket: every host reads and writes "
+                "it on the disk they share."
+            )
+
+
+def on_disk(job: Job) -> list[str]:
+    """Fields of what lies on the disk that all hosts share, and not in a bucket."""
+    return [field for field, place in job.places.items() if "://" not in place]
+
+
+def ask_doctor(job: Job, chips: str, *, num_chips: int) -> None:
+    """Compiles the run's step for its chips, where the compiler is installed; takes minutes.
+
+    Args:
+        job: To launch.
+        chips: --chips; empty for the --pod of the run.
+        num_chips: That the platform is asked for.
+
+    Raises:
+        ValueError: If the doctor says that the run would fail, or the chips are not so many.
+    """
+    if differences := versions.differences_from_lock():
+        print(f"preflight: other than requirements.lock: {'; '.join(differences)}", file=sys.stderr)
+    if not (named := chips or job.pod):
+        _say_not_asked("--chips names none (h100:64)")
         return
-    pod = f"{slices.pod.chip.name}:{slices.pod.topology}"
+    slices = parse_slices(named, "--chips" if chips else "--pod")
+    if slices.num_chips != num_chips:
+        raise ValueError(f"--chips={named} are {slices.num_chips}, and {num_chips} are asked for.")
+    chip = slices.pod.chip
+    tpu = chip.device_kinds[0].startswith("tpu")
+    if not tpu and chip.name not in GPU_TARGETS:
+        _say_not_asked(f"{chip.name} is no GPU that it knows; they are {', '.join(GPU_TARGETS)}")
+        return
+    library, extra = ("libtpu", "tpu") if tpu else ("jax_cuda12_plugin", "cuda")
+    if importlib.util.find_spec(library) is None:
+        _say_not_asked(f"{library} is not installed here: pip install 'llama-jax[{extra}]'")
+        return
+    pod = f"{chip.name}:{slices.pod.topology or slices.pod.count}"
     with tempfile.TemporaryDirectory() as folder:
         recipe = Path(folder) / "config.json"
         recipe.write_text(to_json(job.config), encoding="utf-8")
@@ -154,3 +190,7 @@ def ask_doctor(job: Job, slices: Slices) -> None:
             f"--chips={pod}*{slices.count}: the doctor says that this run would fail there, "
             "for the reason above. Change what it names, or launch with --no-doctor."
         )
+
+
+def _say_not_asked(why: str) -> None:
+    print(f"preflight: the doctor was not asked, for {why}", file=sys.stderr)

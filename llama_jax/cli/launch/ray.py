@@ -4,13 +4,22 @@ import dataclasses
 import importlib.util
 import json
 import os
+import shlex
 import sys
 
-from llama_jax.cli.launch.job import Job, parse_job
-from llama_jax.cli.launch.preflight import check_absolute, check_data, check_mesh, check_run_dir
+from llama_jax.cli import versions
+from llama_jax.cli.launch.hosts import LaunchOptions
+from llama_jax.cli.launch.job import Job, parse_job, print_dry_run, print_state
+from llama_jax.cli.launch.preflight import (
+    ask_doctor,
+    check_data,
+    check_mesh,
+    check_places,
+    check_run_dir,
+)
+from llama_jax.cli.launch.ray_driver import logs_of
 from llama_jax.cli.launch.state import LOGS, LaunchState
-from llama_jax.cli.launch.supervise import supervise
-from llama_jax.cli.launch.supervisor import Command
+from llama_jax.cli.launch.supervisor import Command, Supervisor
 
 USAGE = """usage: llama-jax launch ray RECIPE --workers N
            (--gpus-per-worker N | --tpus-per-worker N) [--address A] [--dry-run]
@@ -30,7 +39,7 @@ _DRIVER = "llama_jax.cli.launch.ray_driver"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(LaunchOptions):
     """Flags of `launch ray`."""
 
     workers: int
@@ -47,14 +56,9 @@ class Options:
     """Let several processes share a node."""
     address: str = "auto"
     """Of the cluster."""
-    max_restarts: int = 100
-    """Crashes after which the run is given up."""
-    stop_seconds: float = 600.0
-    """How long the processes may take to save when they are asked to stop."""
-    dry_run: bool = False
-    """Print what would run, and start nothing."""
 
     def __post_init__(self) -> None:
+        LaunchOptions.__post_init__(self)
         if self.workers < 1:
             raise ValueError(f"--workers={self.workers} must be positive.")
         kinds = (self.gpus_per_worker, self.tpus_per_worker, self.devices_per_worker)
@@ -70,27 +74,34 @@ def main(argv: list[str]) -> int:
     job, options = parse_job("ray", argv, Options, USAGE)
     devices = options.gpus_per_worker or options.tpus_per_worker or options.devices_per_worker
     check_mesh(job, options.workers * devices)
-    check_absolute("--run-dir", str(job.run_dir))
-    check_absolute("data.directory", job.config.data.directory)
+    check_places(job)
     if options.dry_run:
-        print(f"python -m {_DRIVER} \\\n'{json.dumps(spec(job, options), indent=2)}'")
-        return 0
+        told = spec(job, options)
+        text = shlex.quote(json.dumps(told, indent=2))
+        return print_dry_run(job, f"python -m {_DRIVER} \\\n{text}", module=_DRIVER, spec=told)
     if importlib.util.find_spec("ray") is None:
         raise ValueError("PLATFORM='ray' needs the package ray: `pip install 'llama-jax[ray]'`.")
     check_run_dir(job.run_dir)
     for line in check_data(job):
         print(f"preflight: {line}", file=sys.stderr)
+    if options.doctor:
+        ask_doctor(job, options.chips, num_chips=options.workers * devices)
+    told = spec(job, options)
     state = LaunchState(
-        platform="ray", name=job.name, run_dir=str(job.run_dir), argv=list(job.argv)
+        platform="ray",
+        name=job.name,
+        run_dir=str(job.run_dir),
+        argv=list(job.argv),
+        logs=logs_of(str(job.run_dir / LOGS), options.workers),
     )
-    state.save(job.run_dir)
-    command = [sys.executable, "-m", _DRIVER, json.dumps(spec(job, options))]
-    return supervise(
+    supervisor = Supervisor(
+        state,
         job.run_dir,
-        Command(argv=command),
+        lambda: [Command(argv=[sys.executable, "-m", _DRIVER, json.dumps(told)])],
         max_restarts=options.max_restarts,
         stop_seconds=options.stop_seconds,
     )
+    return print_state(job, job.run_dir, supervisor.run())
 
 
 def spec(job: Job, options: Options) -> dict[str, object]:
@@ -98,6 +109,8 @@ def spec(job: Job, options: Options) -> dict[str, object]:
     resources = {"TPU": options.tpus_per_worker} if options.tpus_per_worker else {}
     # Ray's processes have the environment of the cluster, not of who launches.
     environment = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
+    if options.same_versions:
+        environment[versions.NAME] = options.versions(tpu=options.tpus_per_worker > 0)
     if options.devices_per_worker:
         environment |= {
             "JAX_PLATFORMS": "cpu",

@@ -15,10 +15,19 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from llama_jax.cli.launch.restarts import DONE, PREEMPTED, REFUSED
+from llama_jax.cli.launch.restarts import (
+    DONE,
+    PREEMPTED,
+    REFUSED,
+    describe_code,
+    find_cause,
+)
+from llama_jax.cli.launch.state import last_lines
 from llama_jax.train.processes import hold_port
 
 _POLL_SECONDS = 0.2
+_SAY_SECONDS = 60.0
+_LINES_SHOWN = 30
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -93,7 +102,6 @@ def run(spec: Spec) -> int:
         0 where all are done, 75 where they saved and stopped, 2 where one refused, else 1.
     """
     ray: Any = importlib.import_module("ray")
-    placed_in: Any = importlib.import_module("ray.util.scheduling_strategies")
     stopping: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -104,7 +112,40 @@ def run(spec: Spec) -> int:
     # After Ray, which has a handler of its own.
     signal.signal(signal.SIGTERM, note)
     group = ray.util.placement_group([spec.bundle] * spec.workers, strategy=spec.strategy)
-    ray.get(group.ready())
+    if not _wait_for_room(spec, group, stopping):
+        ray.shutdown()
+        return PREEMPTED  # nothing was begun
+    hosts = _start(spec, group)
+    codes = _watch(spec, hosts, stopping)
+    _send(hosts, signal.SIGKILL)
+    ray.shutdown()
+    return _conclude(spec, codes)
+
+
+def _wait_for_room(spec: Spec, group: Any, stopping: list[int]) -> bool:
+    """Waits until the cluster has room for all; says for what, and ends early where it is asked."""
+    ray: Any = importlib.import_module("ray")
+    ready, said = group.ready(), time.monotonic()
+    while not stopping:
+        if ray.wait([ready], timeout=1)[0]:
+            ray.get(ready)  # fails where the group cannot be
+            return True
+        if time.monotonic() >= said:
+            said = time.monotonic() + _SAY_SECONDS
+            free = {name: ray.available_resources().get(name, 0) for name in spec.bundle}
+            print(
+                f"ray: waits for {spec.workers} times {spec.bundle} ({spec.strategy}); free in the "
+                f"cluster: {free}",
+                file=sys.stderr,
+                flush=True,
+            )
+    return False
+
+
+def _start(spec: Spec, group: Any) -> list[Any]:
+    """An actor a bundle, each with its process started."""
+    ray: Any = importlib.import_module("ray")
+    placed_in: Any = importlib.import_module("ray.util.scheduling_strategies")
     remote = ray.remote(Host)
     hosts = [
         remote.options(
@@ -115,26 +156,18 @@ def run(spec: Spec) -> int:
         ).remote()
         for index in range(spec.workers)
     ]
-    coordinator = ray.get(hosts[0].address.remote())
+    coordinator, logs = ray.get(hosts[0].address.remote()), logs_of(spec.logs, spec.workers)
     ray.get(
         [
-            host.start.remote(spec.argv, _environment(spec, index, coordinator), _log(spec, index))
+            host.start.remote(spec.argv, _environment(spec, index, coordinator), logs[index])
             for index, host in enumerate(hosts)
         ]
     )
-    codes = _watch(spec, hosts, stopping)
-    for host in hosts:
-        with contextlib.suppress(ray.exceptions.RayActorError):
-            ray.get(host.send.remote(int(signal.SIGKILL)))
-    ray.shutdown()
-    print(f"ray: exit codes {codes}", file=sys.stderr)
-    if REFUSED in codes:
-        return REFUSED
-    return max(codes) if set(codes) <= {DONE, PREEMPTED} else 1
+    return hosts
 
 
-def _watch(spec: Spec, hosts: list[Any], stopping: list[int]) -> list[int]:
-    """Exit codes of all processes, where -1 is one that did not end by itself."""
+def _watch(spec: Spec, hosts: list[Any], stopping: list[int]) -> dict[int, int]:
+    """Exit codes of the processes that ended by themselves, in the order in which that was seen."""
     ray: Any = importlib.import_module("ray")
     codes: dict[int, int] = {}
     passed_on, deadline = False, float("inf")
@@ -143,7 +176,7 @@ def _watch(spec: Spec, hosts: list[Any], stopping: list[int]) -> list[int]:
             try:
                 code = None if index in codes else ray.get(host.poll.remote())
             except ray.exceptions.RayActorError:
-                code = -1  # its node is gone
+                code = -signal.SIGKILL  # its node is gone
             if code is not None:
                 codes[index] = code
                 patient = code in (DONE, PREEMPTED) or stopping
@@ -152,9 +185,31 @@ def _watch(spec: Spec, hosts: list[Any], stopping: list[int]) -> list[int]:
         if stopping and not passed_on:
             passed_on = True
             deadline = min(deadline, time.monotonic() + spec.stop_seconds)
-            ray.get([host.send.remote(int(signal.SIGTERM)) for host in hosts])
+            _send(hosts, signal.SIGTERM)
         time.sleep(_POLL_SECONDS)
-    return [codes.get(index, -1) for index in range(len(hosts))]
+    return codes
+
+
+def _send(hosts: list[Any], number: int) -> None:
+    """Sends a signal to the processes of all hosts that are still there."""
+    ray: Any = importlib.import_module("ray")
+    for sent in [host.send.remote(int(number)) for host in hosts]:
+        with contextlib.suppress(ray.exceptions.RayActorError):
+            ray.get(sent)
+
+
+def _conclude(spec: Spec, codes: dict[int, int]) -> int:
+    """The driver's exit code; says what was wrong, with the log of the process that caused it."""
+    ended = set(codes.values())
+    if len(codes) == spec.workers and ended <= {DONE, PREEMPTED}:
+        return max(ended)
+    index = find_cause(codes)
+    log = logs_of(spec.logs, spec.workers)[index]
+    how = describe_code(codes[index]) if index in codes else "did not end"
+    print(f"ray: worker {index} {how}; exit codes {codes}. Last lines of {log}:", file=sys.stderr)
+    for line in last_lines(Path(log), _LINES_SHOWN):
+        print(f"  {line}", file=sys.stderr)
+    return REFUSED if REFUSED in ended else 1
 
 
 def _environment(spec: Spec, index: int, coordinator: str) -> dict[str, str]:
@@ -165,8 +220,9 @@ def _environment(spec: Spec, index: int, coordinator: str) -> dict[str, str]:
     }
 
 
-def _log(spec: Spec, index: int) -> str:
-    return f"{spec.logs}/worker-{index}.log"
+def logs_of(folder: str, workers: int) -> list[str]:
+    """Where the processes of a run write, in their order."""
+    return [f"{folder}/worker-{index}.log" for index in range(workers)]
 
 
 def _end_with_actor() -> None:

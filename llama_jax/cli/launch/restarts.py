@@ -13,6 +13,18 @@ _BLAME = {DONE: 0, PREEMPTED: 1, -signal.SIGABRT: 2, -signal.SIGKILL: 4}
 _BLAME_OF_OTHERS = 3
 
 
+def check_limits(max_restarts: int, stop_seconds: float) -> None:
+    """Refuses flags of a launch that mean nothing.
+
+    Raises:
+        ValueError: Naming the flag.
+    """
+    if max_restarts < 0:
+        raise ValueError(f"--max-restarts={max_restarts} must be zero or more.")
+    if stop_seconds <= 0:
+        raise ValueError(f"--stop-seconds={stop_seconds} must be positive.")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Ending:
     """How one attempt to run ended.
@@ -21,11 +33,14 @@ class Ending:
         codes: Exit code of each process, or minus the signal that killed it.
         first: Process for whose sake the others ended; 0 where none did badly.
         step: Last step that was reported.
+        saved: Whether the run noted itself that it saved and stopped. What ended it after that, as
+            srun ends other tasks when the first one leaves, cost nothing.
     """
 
     codes: Mapping[int, int]
     first: int
     step: int
+    saved: bool = False
 
     @property
     def kind(self) -> Literal["done", "refused", "preempted", "crashed"]:
@@ -35,7 +50,8 @@ class Ending:
             return "done"
         if REFUSED in codes:
             return "refused"
-        return "preempted" if codes and codes <= {DONE, PREEMPTED} else "crashed"
+        saved = self.saved or (codes and codes <= {DONE, PREEMPTED})
+        return "preempted" if saved else "crashed"
 
     def __str__(self) -> str:
         if self.kind == "done":

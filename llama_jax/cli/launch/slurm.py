@@ -1,14 +1,22 @@
 """Slurm: an sbatch script, one process a GPU or a node, that starts again and queues again."""
 
 import dataclasses
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-from llama_jax.cli.launch.job import Job, parse_job
-from llama_jax.cli.launch.preflight import check_data, check_mesh, check_run_dir, check_tools
-from llama_jax.cli.launch.state import LOGS, LaunchState
+from llama_jax.cli.launch.hosts import LaunchOptions
+from llama_jax.cli.launch.job import Job, parse_job, print_dry_run, print_state
+from llama_jax.cli.launch.preflight import (
+    ask_doctor,
+    check_data,
+    check_mesh,
+    check_run_dir,
+    check_tools,
+)
+from llama_jax.cli.launch.state import LOGS, NAME, LaunchState
 from llama_jax.cli.launch.templates import render
 
 USAGE = """usage: llama-jax launch slurm RECIPE --nodes N [--gpus-per-node N] [--tasks-per-node N]
@@ -21,9 +29,11 @@ and the job queues again. The folder of the run lies where all nodes see it.
 
 example: llama-jax launch slurm llama2_7b --nodes 8 --time 2-00:00:00 --data.directory DIR"""
 
+_WORD = re.compile(r"[^\s\"'\\]+")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(LaunchOptions):
     """Flags of `launch slurm`."""
 
     nodes: int
@@ -44,17 +54,17 @@ class Options:
     """Shell commands before the run: modules, a virtual environment, a container."""
     program: str = "llama-jax"
     """How the command is called on a node."""
-    max_restarts: int = 100
-    """Crashes after which the run is given up."""
-    stop_seconds: int = 600
-    """How long before its end the run is asked to save."""
-    dry_run: bool = False
-    """Print the script, and submit nothing."""
 
     def __post_init__(self) -> None:
-        for name in ("nodes", "stop_seconds"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"--{name.replace('_', '-')}={value} must be positive.")
+        LaunchOptions.__post_init__(self)
+        if self.nodes < 1:
+            raise ValueError(f"--nodes={self.nodes} must be positive.")
+        for name in ("gpus_per_node", "tasks_per_node", "cpus_per_task"):
+            if (value := getattr(self, name)) < 0:
+                raise ValueError(f"--{name.replace('_', '-')}={value} must be zero or more.")
+        for name in ("time", "partition", "account"):
+            if (text := getattr(self, name)) and not _WORD.fullmatch(text):
+                raise ValueError(f"--{name}={text!r} must be one word, as sbatch takes it.")
         if self.gpus_per_node and self.tasks_per_node not in (0, 1, self.gpus_per_node):
             raise ValueError(
                 f"--tasks-per-node={self.tasks_per_node} must be 1, for one process a node, or "
@@ -74,36 +84,69 @@ def main(argv: list[str]) -> int:
     check_mesh(job, options.nodes * devices)
     script = render_script(job, options)
     if options.dry_run:
-        print(script, end="")
-        return 0
-    check_tools("sbatch", "scontrol")
+        return print_dry_run(job, script, script=script)
+    check_tools("sbatch", "scontrol", "squeue")
     check_run_dir(job.run_dir)
+    _check_queue(job.run_dir)
     for line in check_data(job):
         print(f"preflight: {line}", file=sys.stderr)
+    if options.doctor:
+        ask_doctor(job, options.chips, num_chips=options.nodes * options.gpus_per_node)
     (job.run_dir / LOGS).mkdir(exist_ok=True)
     path = job.run_dir / "job.sh"
     path.write_text(script, encoding="utf-8")
-    done = subprocess.run(  # noqa: S603
-        ["sbatch", "--parsable", str(path)],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        print(done.stderr, end="", file=sys.stderr)
-        return 1
-    number = done.stdout.strip().partition(";")[0]
+    number = _submit(path)
     state = LaunchState(
         platform="slurm",
         name=job.name,
         run_dir=str(job.run_dir),
         argv=list(job.argv),
         phase="submitted",
+        job=number,
         commands=_commands(number, job.run_dir),
     )
+    state.go_on(job.run_dir)
     state.save(job.run_dir)
+    released = _ask("scontrol", "release", number)
+    if released.returncode:
+        print(released.stderr, end="", file=sys.stderr)
+        return 1
     print(f"launch: {job.name} is job {number}", file=sys.stderr)
-    return 0
+    return print_state(job, job.run_dir, 0)
+
+
+def _ask(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+
+
+def _submit(path: Path) -> str:
+    """Gives the script to Slurm, held; returns the number of the job.
+
+    Raises:
+        ValueError: If Slurm refuses it.
+    """
+    # When it could begin, or why not now: for a while a node may be down that the job waits for.
+    print(f"preflight: {_said(_ask('sbatch', '--test-only', str(path)))}", file=sys.stderr)
+    # Held until its state is written: a job may begin before sbatch has said its number.
+    submitted = _ask("sbatch", "--hold", "--parsable", str(path))
+    if submitted.returncode:
+        raise ValueError(f"sbatch {path}: Slurm refuses the job ({_said(submitted)}).")
+    return submitted.stdout.strip().partition(";")[0]
+
+
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    return "; ".join(line.removeprefix("sbatch: ") for line in done.stderr.strip().splitlines())
+
+
+def _check_queue(run_dir: Path) -> None:
+    """Refuses a second job for a run whose first one is still there, waiting or running."""
+    if not (run_dir / NAME).is_file() or not (number := LaunchState.load(run_dir).job):
+        return
+    if phase := _ask("squeue", "--job", number, "--noheader", "--format=%T").stdout.strip():
+        raise ValueError(
+            f"run_dir={run_dir} is launched already: job {number} is {phase}. Wait for it, or "
+            f"end it with `llama-jax launch stop {run_dir}`."
+        )
 
 
 def render_script(job: Job, options: Options) -> str:
@@ -113,7 +156,7 @@ def render_script(job: Job, options: Options) -> str:
     return render(
         "slurm/job.sh",
         {
-            "name": job.name,
+            "name": _in_quotes(job.name),
             "nodes": options.nodes,
             "tasks_per_node": tasks,
             "gpus_per_node": gpus or "",
@@ -123,9 +166,10 @@ def render_script(job: Job, options: Options) -> str:
             "time": options.time,
             "partition": options.partition,
             "account": options.account,
-            "logs": job.run_dir / LOGS,
+            "output": _in_quotes(f"{job.run_dir / LOGS}/slurm-".replace("%", "%%") + "%j.log"),
             "stop_seconds": options.stop_seconds,
             "setup": options.setup,
+            "versions": shlex.quote(options.versions(tpu=False)) if options.same_versions else "",
             "local_devices": ",".join(map(str, range(gpus))) if whole_node else "",
             "program": options.program,
             "run_dir": shlex.quote(str(job.run_dir)),
@@ -138,11 +182,26 @@ def render_script(job: Job, options: Options) -> str:
     )
 
 
+def _in_quotes(text: str) -> str:
+    """A value in a line of #SBATCH.
+
+    Raises:
+        ValueError: If sbatch could not read it back.
+    """
+    if set(text) & set('"\\\n'):
+        raise ValueError(
+            f"--run-dir: {text!r} has a quote, a backslash or a line end, which sbatch cannot "
+            "read in a script: name another folder."
+        )
+    return f'"{text}"'
+
+
 def _commands(number: str, run_dir: Path) -> dict[str, list[str]]:
     """What looks at the job, follows it and stops it."""
     log = run_dir / LOGS / f"slurm-{number}.log"
-    # A job that saved when it was asked to would queue again.
-    stop = f"scontrol update JobId={number} Requeue=0 && scancel --signal=TERM {number}"
+    # A job that saved when it was asked to would queue again; one that waits hears no signal.
+    runs = f"scancel --state=RUNNING --signal=TERM {number}"
+    stop = f"scontrol update JobId={number} Requeue=0 && {runs} && scancel --state=PENDING {number}"
     return {
         "status": ["squeue", "--job", number, "--long"],
         "logs": ["tail", "--lines", "40", str(log)],

@@ -1,10 +1,13 @@
 """What a launch writes down, so that another command can look at it, stop it or start it again."""
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +15,9 @@ from llama_jax.atomic import write_atomically
 
 NAME = "launch.json"
 LOGS = "logs"
+_LOCK = "launch.lock"
+# A disk on a network keeps the locks of a host that died for a while.
+_PATIENCE_SECONDS = 120.0
 _TAIL_BYTES = 1 << 16
 
 
@@ -25,6 +31,7 @@ class LaunchState:
         run_dir: Folder of the run, as its processes see it.
         argv: Of `llama-jax launch`, which started it and starts it again.
         folder: Where that was.
+        job: Number of the platform's job, where it gives one.
         commands: Of platforms with tools of their own: what looks at it, follows it, stops it.
         host: On which the launcher runs, where it stays.
         pid: Of the launcher.
@@ -32,6 +39,7 @@ class LaunchState:
             "submitted" where a platform took over.
         attempt: From 1.
         workers: Of this attempt: index, pid and log.
+        logs: Of processes that the launcher does not start itself.
         incidents: What went wrong so far: time, attempt, what and step.
         started: Unix time of the first attempt.
     """
@@ -41,12 +49,14 @@ class LaunchState:
     run_dir: str
     argv: list[str]
     folder: str = dataclasses.field(default_factory=os.getcwd)
+    job: str = ""
     commands: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     host: str = dataclasses.field(default_factory=socket.gethostname)
     pid: int = 0
     phase: str = "running"
     attempt: int = 0
     workers: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    logs: list[str] = dataclasses.field(default_factory=list)
     incidents: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     started: float = dataclasses.field(default_factory=time.time)
 
@@ -55,10 +65,44 @@ class LaunchState:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / NAME, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
+    def go_on(self, folder: Path) -> None:
+        """Takes over what launches of the run before this one left there: attempts, incidents."""
+        if (folder / NAME).is_file():
+            former = self.load(folder)
+            self.attempt, self.started = former.attempt, former.started
+            self.incidents = former.incidents
+
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Reads what `save` wrote."""
         return cls(**json.loads((folder / NAME).read_text(encoding="utf-8")))
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Makes this process the one launcher of a run; the kernel lets go, however the process ends.
+
+    Raises:
+        ValueError: If there is another one, named by pid and host.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("a") as file:
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                other = LaunchState.load(folder) if (folder / NAME).is_file() else None
+                elsewhere = other is not None and other.host != socket.gethostname()
+                if not elsewhere or time.monotonic() >= until:
+                    by = f"pid {other.pid} on {other.host}" if other else "another process"
+                    raise ValueError(
+                        f"run_dir={folder} is launched already, by {by}, which keeps it going: "
+                        f"`llama-jax launch status {folder}` shows it, `launch stop` ends it."
+                    ) from None
+            time.sleep(1)
+        yield
 
 
 def find_launch(name: str) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from llama_jax.cli.launch.state import (
     LaunchState,
+    Standing,
     find_launch,
     last_lines,
     process_state,
@@ -20,6 +21,7 @@ from llama_jax.cli.launch.state import (
 from llama_jax.observe.goodput import NAME as GOODPUT
 from llama_jax.observe.goodput import read_goodput
 from llama_jax.observe.incidents import read_incidents
+from llama_jax.remote.objects import StorageError, Url, is_remote
 
 USAGE = """usage: llama-jax launch status NAME [--json]
        llama-jax launch logs NAME [--lines N]
@@ -74,10 +76,7 @@ def _ask(state: LaunchState, verb: str) -> int:
 
 
 def _status(state: LaunchState, folder: Path, *, as_json: bool) -> int:
-    # What remote hosts write is seen here only where their disk is mounted here too.
-    run_dir = Path(state.folder) / state.run_dir
-    run_dir = run_dir if run_dir.is_dir() else folder
-    standing = standing_of(run_dir)
+    run_dir, standing = _look(state, folder)
     here = state.host == socket.gethostname()
     phase = state.phase
     if phase in _LIVE and here and not _lives(state):
@@ -115,6 +114,22 @@ def _status(state: LaunchState, folder: Path, *, as_json: bool) -> int:
     return 0
 
 
+def _look(state: LaunchState, folder: Path) -> tuple[Path, Standing]:
+    """A folder with what the run wrote, and how far it is."""
+    if is_remote(state.run_dir):
+        from llama_jax.cli.launch.buckets import look_into
+
+        try:
+            return look_into(Url(state.run_dir))
+        except StorageError as error:
+            print(f"launch: {error}", file=sys.stderr)
+            return folder, standing_of(folder)
+    # What remote hosts write is seen here only where their disk is mounted here too.
+    run_dir = Path(state.folder) / state.run_dir
+    run_dir = run_dir if run_dir.is_dir() else folder
+    return run_dir, standing_of(run_dir)
+
+
 def _lives(state: LaunchState) -> bool:
     """Whether the launcher is there, and is no stranger who got its pid after it."""
     if process_state(state.pid) == "gone":
@@ -124,9 +139,11 @@ def _lives(state: LaunchState) -> bool:
 
 
 def _logs(state: LaunchState, lines: int) -> int:
-    for worker in state.workers:
-        print(f"--- process {worker['index']}: {worker['log']}")
-        print("\n".join(last_lines(Path(worker["log"]), lines)))
+    logs = {f"process {worker['index']}": worker["log"] for worker in state.workers}
+    logs |= {Path(log).stem.replace("-", " "): log for log in state.logs}
+    for who, log in logs.items():
+        print(f"--- {who}: {log}")
+        print("\n".join(last_lines(Path(log), lines)))
     return 0
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
+from llama_jax.cli.launch.restarts import check_limits
 from llama_jax.cli.launch.state import NAME, LaunchState
 from llama_jax.cli.launch.supervisor import Command, Supervisor
 
@@ -25,6 +26,9 @@ class _Options:
     """Failures after which the run is given up."""
     stop_seconds: float = 600.0
     """How long the command may take to save when it is asked to stop."""
+
+    def __post_init__(self) -> None:
+        check_limits(self.max_restarts, self.stop_seconds)
 
 
 def main(argv: list[str]) -> int:
@@ -51,7 +55,7 @@ def main(argv: list[str]) -> int:
 def supervise(run_dir: Path, command: Command, *, max_restarts: int, stop_seconds: float) -> int:
     """Runs the command until it is done, refused, preempted or given up."""
     if (run_dir / NAME).is_file():
-        state = LaunchState.load(run_dir)
+        state = LaunchState.load(run_dir)  # of who submitted the job that this is
     else:
         state = LaunchState(platform="supervise", name=run_dir.name, run_dir=str(run_dir), argv=[])
     return Supervisor(

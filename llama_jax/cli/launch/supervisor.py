@@ -5,6 +5,7 @@ import ctypes
 import dataclasses
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,14 +13,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
-from llama_jax.cli.launch.restarts import DONE, PREEMPTED, Ending, Restarts, find_cause
+from llama_jax.cli.launch.restarts import (
+    DONE,
+    PREEMPTED,
+    Decision,
+    Ending,
+    Restarts,
+    find_cause,
+)
 from llama_jax.cli.launch.state import (
     LOGS,
     LaunchState,
+    held,
     last_lines,
     process_state,
     standing_of,
 )
+from llama_jax.observe.goodput import NAME as GOODPUT
+from llama_jax.observe.goodput import read_starts
 
 _POLL_SECONDS = 0.05
 # The others of a run in which one failed by itself are failing too, and say why.
@@ -84,35 +95,42 @@ class Supervisor:
         self._workers: list[_Worker] = []
         self._left: list[str] = []
         self._shown = 0
+        self._starts = 0
 
     def run(self) -> int:
-        """Runs to the end; returns the exit code of the launcher."""
-        state = self._state
-        state.pid = os.getpid()
-        with self._listening():
+        """Runs to the end; returns the exit code of the launcher.
+
+        Raises:
+            ValueError: If another launcher keeps the run going.
+        """
+        with held(self._run_dir), self._listening():
+            self._state.go_on(self._run_dir)
+            self._state.host, self._state.pid = socket.gethostname(), os.getpid()
             while True:
                 self._start()
                 ending = self._watch()
-                if self._signals:
-                    return self._end("done" if ending.kind == "done" else "stopped", ending)
-                decision = self._restarts.after(ending)
-                if ending.kind == "preempted" and not self._restart_preempted:
-                    return self._end("stopped", ending)
-                if ending.kind != "done":
+                decision = self._decide(ending)
+                if ending.kind != "done" and decision.code != PREEMPTED:
                     self._note(ending)
-                if not decision.again:
-                    if decision.why:
-                        self._explain(ending, decision.why)
-                    self._end("failed" if decision.code else "done", ending)
-                    return decision.code
-                self._wait(decision.wait_seconds)
-                if self._signals:
-                    return self._end("stopped", ending)
+                if decision.again:
+                    self._wait(decision.wait_seconds)
+                    if not self._signals:
+                        continue
+                    decision = _when_asked(ending)
+                return self._end(decision, ending)
+
+    def _decide(self, ending: Ending) -> Decision:
+        """What follows an ending, where the platform and who asked to stop have their say."""
+        if ending.kind == "preempted" and (self._signals or not self._restart_preempted):
+            return Decision(again=False, code=PREEMPTED)
+        decision = self._restarts.after(ending)
+        return _when_asked(ending) if decision.again and self._signals else decision
 
     def _start(self) -> None:
         state, folder = self._state, self._run_dir / LOGS
         folder.mkdir(parents=True, exist_ok=True)
         state.attempt += 1
+        self._starts = len(read_starts(self._run_dir / GOODPUT))
         since = time.strftime("%Y-%m-%d %H:%M:%S %z")
         self._workers = []
         for index, command in enumerate(self._commands()):
@@ -158,7 +176,13 @@ class Supervisor:
         first = find_cause(codes)
         self._kill(codes)
         self._show()
-        return Ending(codes=codes, first=first, step=standing_of(self._run_dir).step)
+        starts = read_starts(self._run_dir / GOODPUT)
+        return Ending(
+            codes=codes,
+            first=first,
+            step=standing_of(self._run_dir).step,
+            saved=len(starts) > self._starts and starts[-1].end == "stopped",
+        )
 
     def _patience(self, code: int) -> float:
         """Seconds that the others have after one ended."""
@@ -217,12 +241,15 @@ class Supervisor:
         while time.monotonic() < until and not self._signals:
             time.sleep(_POLL_SECONDS)
 
-    def _end(self, phase: str, ending: Ending) -> int:
+    def _end(self, decision: Decision, ending: Ending) -> int:
+        if decision.why:
+            self._explain(ending, decision.why)
+        phase = {DONE: "done", PREEMPTED: "stopped"}.get(decision.code, "failed")
         standing = standing_of(self._run_dir)
         saved = "no checkpoint" if standing.checkpoint is None else f"{standing.checkpoint:,}"
         print(f"launch: {phase}: {ending}; newest checkpoint: {saved}", file=sys.stderr)
         self._save(phase)
-        return DONE if phase == "done" else PREEMPTED
+        return decision.code
 
     def _save(self, phase: str) -> None:
         self._state.phase = phase
@@ -252,6 +279,14 @@ class Supervisor:
             self._kill({w.index: 0 for w in self._workers if w.process.poll() is not None})
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def _when_asked(ending: Ending) -> Decision:
+    """What follows where the launcher was asked to stop: 75 says that the run saved."""
+    if ending.kind == "preempted":
+        return Decision(again=False, code=PREEMPTED)
+    why = "it was asked to stop, and did not end by saving"
+    return Decision(again=False, code=1, why=why)
 
 
 def _end_with_launcher() -> None:

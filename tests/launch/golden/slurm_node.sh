@@ -1,21 +1,24 @@
 #!/bin/bash
-#SBATCH --job-name=pool
+#SBATCH --job-name="pool"
 #SBATCH --nodes=8
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=8
 #SBATCH --time=2-00:00:00
-#SBATCH --output=/mnt/run/pool/logs/slurm-%j.log
+#SBATCH --output="/mnt/run/pool/logs/slurm-%j.log"
 #SBATCH --open-mode=append
 # The time limit asks for a save first; preempted or out of time, the job queues again.
 #SBATCH --signal=TERM@600
 #SBATCH --requeue
 
+# Those that the launch was checked with.
+export LLAMA_JAX_VERSIONS='llama-jax==0.1.0 jax==0.10.2'
 # One process drives all GPUs of its node; JAX would else take one a task.
 export JAX_LOCAL_DEVICE_IDS=0,1,2,3,4,5,6,7
 # Each task sees all GPUs of its node, of which JAX takes those that are its own.
 export SLURM_GPU_BIND=none
 # One task that dies takes the others down; the supervisor starts all again.
-llama-jax launch supervise /mnt/run/pool --max-restarts 100 -- \
+llama-jax launch supervise /mnt/run/pool --max-restarts 100 \
+  --stop-seconds 600 -- \
   srun --kill-on-bad-exit=1 llama-jax train llama2_7b --run-dir /mnt/run/pool --data.directory /mnt/run/tokens
 code=$?
 if [ $code -eq 75 ]; then
