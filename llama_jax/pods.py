@@ -13,6 +13,8 @@ from llama_jax.config import MeshConfig, RunConfig
 from llama_jax.config.pod import PodSettings
 from llama_jax.hardware import Pod, parse_pod
 
+_WHOLE = PodSettings(tokens=1)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Slices:
@@ -72,39 +74,73 @@ def lay_over(config: RunConfig, known: Mapping[str, PodSettings], slices: Slices
     if slices.pod.count < settings.min_chips:
         raise ValueError(
             f"--pod={chip} with {slices.pod.count} chips a slice: {config.name} needs "
-            f"{settings.min_chips}, for each slice holds the whole model."
+            f"{settings.min_chips}, for the memory of a slice must hold a stage of the model."
         )
+    mesh = mesh_over(slices, settings)
+    compute = dataclasses.replace(
+        config.compute,
+        remat=settings.remat,
+        gradients=settings.gradients,
+        tiles=settings.tiles,
+        stage_rows=settings.stage_rows,
+    )
     train = dataclasses.replace(
-        config.train, accumulation_steps=_pieces(config, settings.tokens, slices)
+        config.train, accumulation_steps=_pieces(config, settings, slices.num_devices)
     )
-    compute = dataclasses.replace(config.compute, remat=settings.remat)
-    return dataclasses.replace(config, train=train, compute=compute, mesh=mesh_over(slices))
+    return dataclasses.replace(config, train=train, compute=compute, mesh=mesh)
 
 
-def mesh_over(slices: Slices) -> MeshConfig:
-    """Parameters are split over a slice: over a plane of its torus, and along the line across."""
+def mesh_over(slices: Slices, settings: PodSettings = _WHOLE) -> MeshConfig:
+    """Parameters are split over a slice: over a plane of its torus, and along the line across.
+
+    Args:
+        slices: To be laid over.
+        settings: Of the chip; by default each slice has the whole model, split over all of it.
+
+    Raises:
+        ValueError: If the slices cannot be divided as the settings say.
+    """
     pod = slices.pod
-    sides = sorted(int(side) for side in pod.topology.split("x")) if pod.topology else [pod.count]
+    sides = sorted(pod.sides) if pod.topology else [settings.shards or pod.count]
     *plane, line = sides if len(sides) > 1 else (*sides, 1)
+    copies = (
+        1 if pod.topology else _divided(pod.count, "chips", shards=settings.shards or pod.count)
+    )
+    fsdp = math.prod(plane) * pod.chip.devices_per_chip
     return MeshConfig(
-        replica=slices.count,
-        fsdp=math.prod(plane) * pod.chip.devices_per_chip,
+        replica=copies * _divided(slices.count, "slices", stage=settings.stage),
+        stage=settings.stage,
+        fsdp=_divided(fsdp, "devices", tensor=settings.tensor, context=settings.context),
         fsdp_line=line,
+        context=settings.context,
+        tensor=settings.tensor,
     )
 
 
-def _pieces(config: RunConfig, tokens: int, slices: Slices) -> int:
+def _divided(number: int, of: str, **by: int) -> int:
+    if number % math.prod(by.values()):
+        wanted = " * ".join(f"{name}={size}" for name, size in by.items())
+        raise ValueError(
+            f"--pod: {number} {of} cannot be divided by {wanted} of the recipe's settings; give "
+            "another pod, or mesh and remat yourself."
+        )
+    return number // math.prod(by.values())
+
+
+def _pieces(config: RunConfig, settings: PodSettings, num_devices: int) -> int:
+    splitting_rows = settings.tensor * settings.context
+    groups = num_devices // splitting_rows
     sizes = [rows for _, rows in config.train.stages]
     for rows in sizes:
-        if rows % slices.num_devices:
+        if rows % groups:
             raise ValueError(
-                f"{config.train.field_of(rows)} rows cannot be split over the "
-                f"{slices.num_devices} devices of --pod: give a pod whose devices divide it, or "
-                "split rows too with mesh.context."
+                f"{config.train.field_of(rows)} rows cannot be split over the {groups} groups of "
+                f"devices of --pod, {splitting_rows} in each: give a pod whose devices divide it, "
+                "or split rows too with mesh.context."
             )
-    rows_of_device = [rows // slices.num_devices for rows in sizes]
-    at_once = max(1, tokens // config.data.seq_len)
-    common = math.gcd(*rows_of_device)
+    rows_of_group = [rows // groups for rows in sizes]
+    at_once = max(1, settings.tokens * splitting_rows // config.data.seq_len)
+    common = math.gcd(*rows_of_group)
     divisors = (pieces for pieces in range(1, common + 1) if common % pieces == 0)
-    fitting = (pieces for pieces in divisors if max(rows_of_device) // pieces <= at_once)
+    fitting = (pieces for pieces in divisors if max(rows_of_group) // pieces <= at_once)
     return next(fitting, common)

@@ -1,6 +1,7 @@
 """Where every logical axis lives on the device mesh. The only file that names a mesh axis."""
 
 import contextlib
+import contextvars
 import dataclasses
 import functools
 import math
@@ -196,37 +197,66 @@ def gather(weight: jax.Array, *axes: str | None) -> jax.Array:
     for dimension, axis in enumerate(axes):
         split_by = tuple(name for name in _names(_rule(axis)) if name in ours)
         if split_by:
-            weight = _gather(weight, split_by, dimension)
+            weight = _gather(weight, split_by, dimension, _SUMMED.get())
     return weight
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _gather(shard: jax.Array, split_by: tuple[str, ...], dimension: int) -> jax.Array:
+@contextlib.contextmanager
+def gradients_summed(whole: bool) -> Iterator[None]:
+    """Within, the gradient of a gathered weight is summed whole before each device takes its part.
+
+    A sum moves twice the bytes of a reduce-scatter, and XLA runs it beside matmuls on TPUs on which
+    it has the device wait for a reduce-scatter.
+
+    Args:
+        whole: Whether it is; else it is scattered.
+    """
+    before = _SUMMED.set(whole)
+    try:
+        yield
+    finally:
+        _SUMMED.reset(before)
+
+
+_SUMMED = contextvars.ContextVar("gradients_summed", default=False)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _gather(shard: jax.Array, split_by: tuple[str, ...], dimension: int, summed: bool) -> jax.Array:
     for name in reversed(split_by):
         shard = jax.lax.all_gather(shard, name, axis=dimension, tiled=True)
     return shard
 
 
 def _gather_forward(
-    shard: jax.Array, split_by: tuple[str, ...], dimension: int
+    shard: jax.Array, split_by: tuple[str, ...], dimension: int, summed: bool
 ) -> tuple[Any, None]:
-    return _gather(shard, split_by, dimension), None
+    return _gather(shard, split_by, dimension, summed), None
 
 
 def _scatter_gradient(
-    split_by: tuple[str, ...], dimension: int, _: None, gradient: jax.Array
+    split_by: tuple[str, ...], dimension: int, summed: bool, _: None, gradient: jax.Array
 ) -> tuple[jax.Array]:
-    for name in split_by:
+    first, *rest = split_by
+    gradient = reduce_scatter(gradient, first, dimension, whole=summed)
+    for name in rest:  # what the first axis leaves is small
         gradient = reduce_scatter(gradient, name, dimension)
     return (gradient,)
 
 
-def reduce_scatter(x: jax.Array, name: str, dimension: int) -> jax.Array:
-    """Sums `x` over the devices along a mesh axis that is ours; each keeps its part of the sum."""
-    if platform() != "cpu":
+def reduce_scatter(x: jax.Array, name: str, dimension: int, *, whole: bool = False) -> jax.Array:
+    """Sums `x` over the devices along a mesh axis that is ours; each keeps its part of the sum.
+
+    Args:
+        x: Of each device.
+        name: Of the axis.
+        dimension: Of `x`, along which it is cut.
+        whole: Whether to sum all of it before it is cut.
+    """
+    # Gloo's reduce-scatter gives wrong values now and then where a device's part has megabytes
+    # (jax-ml/jax issue 40830), and CPUs of several processes speak through it.
+    if platform() != "cpu" and not whole:
         return jax.lax.psum_scatter(x, name, scatter_dimension=dimension, tiled=True)
-    # Gloo's gives wrong values now and then where a device's part has megabytes (jax-ml/jax issue
-    # 40830), and CPUs of several processes speak through it.
     size = x.shape[dimension] // jax.lax.axis_size(name)
     start = jax.lax.axis_index(name) * size
     return jax.lax.dynamic_slice_in_dim(jax.lax.psum(x, name), start, size, dimension)

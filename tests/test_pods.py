@@ -14,6 +14,8 @@ KNOWN = {
     "v5p": PodSettings(tokens=16_384, remat="qkv"),
     "v5e": PodSettings(tokens=4_096, min_chips=16),
     "tpu7x": PodSettings(tokens=16_384),
+    "v6e": PodSettings(tokens=512, stage=2, tensor=2, context=4, gradients="sum"),
+    "h100": PodSettings(tokens=8_192, shards=16),
 }
 
 
@@ -39,6 +41,21 @@ def test_a_pod_splits_parameters_over_a_plane_and_a_line(pod, replica, fsdp, lin
     assert config.compute.remat == KNOWN[pod.partition(":")[0]].remat
 
 
+def test_settings_split_layers_rows_and_heads():
+    config = laid("v6e:8x8*4")
+    mesh = config.mesh
+    assert (mesh.replica, mesh.stage, mesh.fsdp, mesh.fsdp_line) == (2, 2, 1, 8)
+    assert (mesh.context, mesh.tensor) == (4, 2)
+    # 32 groups of 8 devices, 32 rows each; one of 4,096 tokens at once.
+    assert config.train.accumulation_steps == 32
+    assert config.compute.gradients == "sum"
+
+
+def test_gpus_hold_copies_of_the_model_apart():
+    mesh = laid("h100:8x8").mesh
+    assert (mesh.replica, mesh.fsdp, mesh.fsdp_line) == (4, 16, 1)
+
+
 def test_what_is_learned_is_the_recipes_on_every_pod():
     config = laid("v5p:4x4x8")
     undone = dataclasses.replace(
@@ -59,9 +76,12 @@ def test_pieces_divide_every_stage_of_a_growing_batch():
 @pytest.mark.parametrize(
     ("pod", "message"),
     [
-        ("h100:8", "has no settings for h100"),
+        ("a100:8", "has no settings for a100"),
+        ("h100:8", "8 chips cannot be divided by shards=16"),
+        ("v6e:8x8*3", "3 slices cannot be divided by stage=2"),
+        ("v6e:1x1*2", "1 devices cannot be divided by tensor=2 \\* context=4"),
         ("v5e:2x4", "needs 16"),
-        ("v5p:8x8x16*3", "train.batch_size=1024 rows cannot be split over the 3072 devices"),
+        ("v5p:8x8x16*3", "train.batch_size=1024 rows cannot be split over the 3072 groups"),
         ("v5p:4x4x8*0", "no number of slices"),
         ("v5p:4x4x9", "there is no such slice"),
     ],

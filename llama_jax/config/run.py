@@ -18,6 +18,7 @@ REMAT_POLICIES = ("none", "full", "attention", "qkv", "gate", "dots", "offload")
 ATTENTION_BACKENDS = ("auto", "xla", "splash", "cudnn")
 MATMULS = ("dtype", "int8", "fp8")
 CONTEXT_EXCHANGES = ("gather", "all_to_all", "ring")
+GRADIENTS = ("scatter", "sum")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +39,9 @@ class ComputeConfig:
         context: How attention crosses the shards of a row where `mesh.context` splits it: "gather"
             makes keys and values whole on each device, "all_to_all" exchanges rows for heads,
             "ring" passes keys and values from device to device.
+        gradients: How devices add up a weight's gradient: "scatter" leaves each its part, "sum" all
+            of it first. A sum moves twice the bytes, and can be hidden behind matmuls on TPUs on
+            which a scatter cannot (v4, v5e; docs/pod_flags.md).
         loss_chunks: Pieces in which the vocabulary projection is computed; only one piece's
             float32 logits are live at a time.
         stage_rows: Rows that a pipeline stage computes at once, where `mesh.stage` makes any: with
@@ -50,6 +54,7 @@ class ComputeConfig:
     attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
     tiles: KernelTiles = KernelTiles()  # noqa: RUF009 (frozen)
     context: Literal["gather", "all_to_all", "ring"] = "gather"
+    gradients: Literal["scatter", "sum"] = "scatter"
     loss_chunks: int = 8
     stage_rows: int = 1
 
@@ -59,6 +64,7 @@ class ComputeConfig:
         checks.one_of("compute", REMAT_POLICIES, remat=self.remat)
         checks.one_of("compute", ATTENTION_BACKENDS, attention=self.attention)
         checks.one_of("compute", CONTEXT_EXCHANGES, context=self.context)
+        checks.one_of("compute", GRADIENTS, gradients=self.gradients)
         if self.context == "ring" and self.attention not in ("auto", "xla"):
             raise ValueError(
                 f"compute.attention={self.attention!r} is not used with compute.context='ring', "

@@ -36,8 +36,23 @@ _TPU_OPTIONS = {
     "xla_tpu_enable_async_collective_fusion_multiple_steps": "true",
     "xla_tpu_overlap_compute_collective_tc": "true",
 }
+# Gradients are scattered by SparseCores while matmuls go on.
+_SPARSE_CORE_OPTIONS = {
+    "xla_tpu_enable_sparse_core_collective_offload_reduce_scatter": "true",
+    "xla_tpu_enable_reduce_scatter_offload_tracing": "true",
+    "xla_tpu_enable_async_collective_fusion_fuse_reduce_scatter": "false",
+    "xla_tpu_use_tc_device_shape_on_sc": "true",
+    "xla_sc_enable_instruction_fusion": "false",
+    "xla_sc_disable_megacore_partitioning": "true",
+}
+# Where there are none that could, sums run beside matmuls, for `compute.gradients=sum`.
+_SUM_OPTIONS = {
+    "xla_enable_async_all_reduce": "true",
+    "xla_tpu_enable_async_collective_fusion_fuse_all_reduce": "true",
+    "xla_tpu_enable_all_reduce_scatter_fusion": "false",
+}
 # KiB of on-chip memory that one fusion may fill: the tiles of matmuls grow with it.
-_FUSION_MEMORY = {"v5e": 49152, "v5p": 49152, "v6e": 49152, "tpu7x": 49152}
+_FUSION_MEMORY = {"v5e": 49152, "v5p": 49152, "v6e": 98304, "tpu7x": 49152}
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h
 
@@ -52,7 +67,7 @@ def compiler_options(device: Any) -> dict[str, str] | None:
         return _CPU_OPTIONS if knows(_CPU_OPTIONS, device) else None
     if device.platform != "tpu":
         return None
-    options = _TPU_OPTIONS | _fusion_memory(device)
+    options = _TPU_OPTIONS | _options_of_chip(device)
     if knows(options, device):
         return options
     known = {name: value for name, value in options.items() if knows({name: value}, device)}
@@ -63,10 +78,13 @@ def compiler_options(device: Any) -> dict[str, str] | None:
     return known
 
 
-def _fusion_memory(device: Any) -> dict[str, str]:
+def _options_of_chip(device: Any) -> dict[str, str]:
     chip = find_accelerator(device.device_kind)
-    memory = _FUSION_MEMORY.get(chip.name) if chip is not None else None
-    return {} if memory is None else {"xla_tpu_scoped_vmem_limit_kib": str(memory)}
+    if chip is None:
+        return {}
+    options = _SPARSE_CORE_OPTIONS if chip.scatters_aside else _SUM_OPTIONS
+    memory = _FUSION_MEMORY.get(chip.name)
+    return options | ({} if memory is None else {"xla_tpu_scoped_vmem_limit_kib": str(memory)})
 
 
 def knows(options: Mapping[str, str], device: Any) -> bool:

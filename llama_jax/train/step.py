@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from llama_jax.config import ComputeConfig, RunConfig
 from llama_jax.data.batch import Batch
 from llama_jax.ops.cross_entropy import LossSums, cross_entropy
-from llama_jax.sharding import gather, on_data_shards, replicated
+from llama_jax.sharding import gather, gradients_summed, on_data_shards, replicated
 from llama_jax.train.backend import compiler_options
 from llama_jax.train.feed import abstract_batch
 from llama_jax.train.optimizer import make_optimizer
@@ -116,10 +116,12 @@ def make_loss_sums(
     @on_data_shards
     def of_rows(params: Any, batch: Batch) -> LossSums:
         model = nnx.merge(graphdef, params)
-        hidden = model.hidden(batch.inputs, batch.positions, batch.segments)
+        with gradients_summed(compute.gradients == "sum"):
+            hidden = model.hidden(batch.inputs, batch.positions, batch.segments)
+            table = gather(model.output_table.astype(hidden.dtype), "vocab", "embed")
         return cross_entropy(
             hidden,
-            gather(model.output_table.astype(hidden.dtype), "vocab", "embed"),
+            table,
             jnp.asarray(batch.targets),
             jnp.asarray(batch.loss_mask),
             num_chunks=compute.loss_chunks,
