@@ -9,6 +9,11 @@ from llama_jax.recipe import to_json
 from llama_jax.scaling.published import BESIROGLU
 
 
+@pytest.fixture(autouse=True)
+def wide_screen(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "140")
+
+
 def page(capsys, *arguments):
     assert main(["plan", *arguments]) == 0
     return capsys.readouterr().out

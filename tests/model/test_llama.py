@@ -144,10 +144,10 @@ def test_parameters_are_born_sharded(eight_devices):
     _, abstract = abstract_params(MODEL, FLOAT32)
     fsdp = ("fsdp", "fsdp_line")
     specs = {
-        "query": (params.blocks.attention.query, P(None, fsdp, "tensor", None)),
-        "out": (params.blocks.attention.out, P(None, "tensor", None, fsdp)),
-        "gate": (params.blocks.mlp.gate, P(None, fsdp, "tensor")),
-        "down": (params.blocks.mlp.down, P(None, "tensor", fsdp)),
+        "query": (params.blocks.attention.query, P("stage", fsdp, "tensor", None)),
+        "out": (params.blocks.attention.out, P("stage", "tensor", None, fsdp)),
+        "gate": (params.blocks.mlp.gate, P("stage", fsdp, "tensor")),
+        "down": (params.blocks.mlp.down, P("stage", "tensor", fsdp)),
         "embed": (params.embed.table, P("tensor", fsdp)),
         "output": (params.output.table, P("tensor", fsdp)),
     }

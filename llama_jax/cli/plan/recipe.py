@@ -1,11 +1,13 @@
 """A plan written as a recipe that `llama-jax train` takes."""
 
+import dataclasses
 import textwrap
 from pathlib import Path
 from typing import Any
 
 from llama_jax.cli.plan.answer import Answer
 from llama_jax.cli.plan.corpus import Corpus
+from llama_jax.config.pod import PodSettings
 from llama_jax.hardware import Pod
 from llama_jax.pods import Slices, lay_over
 from llama_jax.recipe import to_json
@@ -62,7 +64,7 @@ def _python(path: Path, answer: Answer, pod: Pod | None, corpus: Corpus | None) 
     notes = epochs + _warnings(answer)
     table = (
         "from llama_jax.config.pod import PodSettings\n\n"
-        f'PODS = {{"{pod.chip.name}": {_python_value(POD_SETTINGS)}}}\n'
+        f'PODS = {{"{pod.chip.name}": {_pod_settings()}}}\n'
         if pod
         else ""
     )
@@ -119,3 +121,12 @@ def config() -> RunConfig:
 def _python_value(value: Any) -> str:
     """As ruff would write it."""
     return repr(value).replace("'", '"')
+
+
+def _pod_settings() -> str:
+    """What differs from the defaults, whose types a recipe would have to import."""
+    plain = PodSettings(tokens=1)
+    names = [field.name for field in dataclasses.fields(PodSettings)]
+    stated = [(name, getattr(POD_SETTINGS, name), getattr(plain, name)) for name in names]
+    changed = [f"{name}={_python_value(value)}" for name, value, usual in stated if value != usual]
+    return f"PodSettings({', '.join(changed)})"
