@@ -102,11 +102,13 @@ def _evaluate(options: Options, config: RunConfig) -> tuple[int, dict[str, "Scor
     from llama_jax.train.data import open_data
     from llama_jax.train.evaluate import Evaluator
     from llama_jax.train.feed import local_rows, make_to_devices
+    from llama_jax.train.same_data import check_tokenizer
 
     with (
         use_layout(mesh := make_mesh(config.mesh)),
         open_data(config, options.run_dir, open_raw, write=False) as data,
     ):
+        check_tokenizer(options.run_dir, data)
         batch_size = config.train.batch_size
         rows = local_rows(config, mesh, batch_size)
         model = read_model(options.run_dir, config, options.step)

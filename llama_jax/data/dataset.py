@@ -12,6 +12,7 @@ from jaxtyping import Int64
 from llama_jax.checksum import file_sha256
 from llama_jax.config import DataConfig
 from llama_jax.data.batch import Batch
+from llama_jax.data.identity import Identity, identify
 from llama_jax.data.order import Mixture
 from llama_jax.data.packing import pack_rows
 from llama_jax.data.shards import (
@@ -84,9 +85,12 @@ def open_dataset(
         )
         for name, _ in mixture
     ]
+    dealt = Mixture(tuple(weight for _, weight in mixture), config.shuffle_seed)
+    names = (name for name, _ in mixture)
     return Dataset(
         sources,
-        Mixture(tuple(weight for _, weight in mixture), config.shuffle_seed),
+        dealt,
+        identity=identify(manifests, dict(zip(names, dealt.weights, strict=True))),
         seq_len=config.seq_len,
         vocab_size=vocab_size,
         rows=range(batch_size) if rows is None else rows,
@@ -141,6 +145,7 @@ class Dataset:
     Attributes:
         sources: Names, in the order of the mixture.
         weights: Share of samples that each source has, as dealt.
+        identity: What tells it from others.
         batch_size: Rows of a step, over all processes.
     """
 
@@ -149,6 +154,7 @@ class Dataset:
         sources: Sequence[Source],
         mixture: Mixture,
         *,
+        identity: Identity,
         seq_len: int,
         vocab_size: int,
         rows: range,
@@ -161,7 +167,7 @@ class Dataset:
         self._streams = StreamCache(cache_bytes)
         self.batch_size = batch_size
         self.sources = tuple(source.name for source in sources)
-        self.weights = tuple((mixture.counts / mixture.counts.sum()).tolist())
+        self.weights, self.identity = mixture.weights, identity
 
     @property
     def tokens_per_epoch(self) -> dict[str, int]:

@@ -7,6 +7,7 @@ shards lie indices of fixed-width numbers that are mapped, not loaded.
 
 import bisect
 import dataclasses
+import hashlib
 import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,11 +48,13 @@ class Shard:
         file: Its name.
         num_bytes: Its size.
         num_documents: Records in it.
+        sha256: Of its records, one after the other; empty if an older version wrote it.
     """
 
     file: str
     num_bytes: int
     num_documents: int
+    sha256: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +93,11 @@ class Manifest:
     def to_json(self) -> str:
         """As JSON that `read_manifest` reads."""
         return json.dumps({"format": FORMAT} | dataclasses.asdict(self), indent=2) + "\n"
+
+    @property
+    def sha256(self) -> str:
+        """Of all that tells its documents and their order from others."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
 def split_to_json(split: Split) -> dict[str, Any]:

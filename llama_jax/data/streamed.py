@@ -2,6 +2,7 @@
 
 import bisect
 import functools
+import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
+from llama_jax import recipe
 from llama_jax.config import BuildConfig, DataConfig
 from llama_jax.data.dataset import (
     DEFAULT_CACHE_BYTES,
@@ -17,6 +19,7 @@ from llama_jax.data.dataset import (
     check_vocabulary,
 )
 from llama_jax.data.documents import DocumentsInMemory
+from llama_jax.data.identity import Identity
 from llama_jax.data.order import Mixture, permutation
 from llama_jax.data.packing import count_rows
 from llama_jax.data.raw import Filled, RawSource, WindowReader, file_order
@@ -275,6 +278,11 @@ def open_stream(
     return StreamedDataset(
         sources,
         Mixture(tuple(weight for _, weight in mixture), config.shuffle_seed),
+        identity=Identity(
+            tokenizer=tokenizer.sha256,
+            sources={},
+            stream=hashlib.sha256(recipe.to_json(stream).encode()).hexdigest(),
+        ),
         seq_len=config.seq_len,
         vocab_size=vocab_size,
         rows=range(batch_size) if rows is None else rows,

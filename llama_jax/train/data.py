@@ -11,6 +11,7 @@ from llama_jax import recipe
 from llama_jax.config import BuildConfig, RunConfig, TokenizerFile
 from llama_jax.data.dataset import Dataset, open_dataset
 from llama_jax.data.held_out import HeldOut, held_out_batches
+from llama_jax.data.identity import Identity
 from llama_jax.data.raw import RawSource
 from llama_jax.data.streamed import StreamedDataset, open_stream
 from llama_jax.data.tokenizer import (
@@ -42,6 +43,18 @@ class Data:
     dataset: Dataset
     tokenizer: Path
     tokenizer_name: str
+
+    @property
+    def identity(self) -> Identity:
+        """What tells them from others."""
+        return self.dataset.identity
+
+    @property
+    def where(self) -> str:
+        """Where they are, as a field of the config."""
+        if self.config.stream is not None:
+            return f"stream={self.config.stream.name!r}"
+        return f"data.directory={self.config.data.directory!r}"
 
     def held_out(self, *, rows: range) -> dict[str, HeldOut]:
         """Documents to score, of the sources that have any.
@@ -124,6 +137,9 @@ def open_data(
             "with `llama-jax train`, or give open_raw=data_pipelines.stream.open_raw."
         )
     assert isinstance(config.stream.tokenizer, TokenizerFile), "the config has checked it"
+    if write and not (run_dir / "config.json").is_file():
+        # Of a start that was refused: what it noted binds nobody.
+        shutil.rmtree(run_dir / STREAM_FOLDER, ignore_errors=True)
     if write and origin is not None:
         _take_over(config, Path(origin.run_dir), run_dir / STREAM_FOLDER)
     tokenizer = load_tokenizer(config.stream.tokenizer.path)
