@@ -34,7 +34,7 @@ class Outcome:
         step: Updates made.
         samples: Global sample counter: rows consumed.
         tokens: Tokens of those rows, padding included.
-        skipped_updates: Of this process, for being not finite.
+        skipped_updates: Of the run, for being not finite or, where the guards say so, spikes.
         stopped_by: Signal that stopped it early after saving; empty where it is complete.
         held_out: Scores of each source at the end of a complete run.
         loss_nats_per_token: Mean over the last interval of the log; NaN where there was none.
@@ -110,10 +110,13 @@ class _Run:
         self.learning_rate = make_schedule(
             parts.config.schedule, peak_lr=parts.config.optimizer.peak_lr, num_steps=train.num_steps
         )
-        config, before = parts.config.guards, parts.beginning.guards.get("spikes", {})
+        config, before = parts.config.guards, parts.beginning.guards
         spikes = SpikeSkip if config.on_spike == "skip" else SpikeGuard
-        self.spikes = spikes(config, self.journal.incident, before)
-        guards = [NonFiniteGuard(train.max_skipped_updates, parts.documents_of), self.spikes]
+        self.spikes = spikes(config, self.journal.incident, before.get("spikes", {}))
+        self.non_finite = NonFiniteGuard(
+            train.max_skipped_updates, parts.documents_of, before.get("non_finite", {})
+        )
+        guards = [self.non_finite, self.spikes]
         self.ledger = Ledger(guards, parts.config.log.every_steps, self._report, self.clock)
 
     def to_the_end(self, state: TrainState) -> Outcome:
@@ -125,6 +128,8 @@ class _Run:
             done += 1
             stopping = self.stop.at(done)
             last = done == num_steps
+            if stopping or last:
+                self.ledger.end()
             if evaluate_every and done % evaluate_every == 0 and not (stopping or last):
                 self.journal.score(done, self._evaluate(done, state))
             if stopping or last or done % self.config.checkpoint.every_steps == 0:
@@ -160,7 +165,8 @@ class _Run:
         return state
 
     def _report(self, step: int, metrics: dict[str, float], updates: int, seconds: float) -> None:
-        self.journal.report(step, metrics | dict(self.spikes.metrics), updates, seconds)
+        told = {"skipped_updates": float(self.non_finite.skipped)} | dict(self.spikes.metrics)
+        self.journal.report(step, metrics | told, updates, seconds)
 
     def _evaluate(self, done: int, state: TrainState) -> dict[str, Score]:
         self.ledger.flush()
@@ -172,7 +178,7 @@ class _Run:
     def _save(self, done: int, state: TrainState) -> None:
         self.ledger.flush()
         self.watchdog.expect(done, f"checkpoint {done:,}", long=True)
-        guards = {"spikes": self.spikes.window}
+        guards = {"spikes": self.spikes.window, "non_finite": self.non_finite.seen}
         self.parts.checkpointer.save(done, state, self.parts.meta(done, guards))
         self.clock.lap("checkpoint")
         self.parts.goodput.note(done)
@@ -194,7 +200,7 @@ class _Run:
             step=done,
             samples=beginning.samples_at(done, self.config),
             tokens=beginning.tokens_at(done, self.config),
-            skipped_updates=self.ledger.skipped,
+            skipped_updates=self.non_finite.skipped,
             stopped_by=self.stop.name if stopping else "",
             held_out=held_out,
             loss_nats_per_token=self.journal.loss_nats_per_token,
