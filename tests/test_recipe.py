@@ -8,6 +8,7 @@ import pytest
 from llama_jax.config import BuildConfig, Linear, LinearRope, Muon, RunConfig
 from llama_jax.flops import count_params
 from llama_jax.recipe import differences, from_json, list_recipes, load_recipe, to_json
+from llama_jax.refusal import is_refusal
 
 # Model cards and papers; the rungs of the ladder and the demo: counted by hand.
 PUBLISHED_PARAMS = {
@@ -136,6 +137,74 @@ def test_a_file_that_gives_no_run_is_refused(tmp_path):
     (wrong := tmp_path / "wrong.py").write_text("def config():\n    return 1\n")
     with pytest.raises(ValueError, match=r"gives a int; this command needs a RunConfig"):
         load_recipe(str(wrong))
+
+
+MINE = """
+import dataclasses
+from llama_jax.config import *
+from llama_jax.recipe import load_recipe
+
+def config():
+    run = load_recipe("demo")
+    change = dataclasses.replace
+    {change}
+    return run
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        pytest.param(
+            "run = change(run, train=change(run.train, num_stepz=3))",
+            r"mine\.py', line 9: TrainConfig\.num_stepz is no field of TrainConfig\. "
+            r"Did you mean num_steps\?",
+            id="a misspelt field",
+        ),
+        pytest.param(
+            "run = change(run, train=change(run.train, num_steps='3'))",
+            r"line 9: TrainConfig\.num_steps='3' must be of type int",
+            id="text for a number",
+        ),
+        pytest.param(
+            "run = change(run, data='tokens/')",
+            r"line 9: RunConfig\.data must be an object with the fields of DataConfig",
+            id="text for a part",
+        ),
+        pytest.param(
+            "run = change(run, model=change(run.model, embed_dim=128.5))",
+            r"config\.model\.embed_dim=128\.5 must be of type int",
+            id="a number that is not whole",
+        ),
+        pytest.param(
+            "run = change(run, optimizer=run.schedule)",
+            r"config\.optimizer\.type='\w+' must be one of AdamW, Muon",
+            id="another class",
+        ),
+        pytest.param(
+            "run = change(run, model=change(run.model, num_kv_heads=3))",
+            r"^model\.num_kv_heads=3 must divide",
+            id="a rule of the config",
+        ),
+        pytest.param("run = run.modl", r"line 9: AttributeError: .*modl", id="a wrong name"),
+        pytest.param("run = int('x')", r"line 9: ValueError: invalid literal", id="a bug"),
+        pytest.param("run = (", r"line 9: SyntaxError: '\(' was never closed", id="no Python"),
+        pytest.param("import lama_jax", r"line 9: ModuleNotFoundError: No module", id="an import"),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_told_in_a_line(tmp_path, change, complaint):
+    (mine := tmp_path / "mine.py").write_text(MINE.format(change=change))
+    with pytest.raises(ValueError, match=complaint) as refusal:
+        load_recipe(str(mine))
+    assert is_refusal(refusal.value)
+
+
+def test_a_recipe_may_give_whole_numbers_and_lists_as_json_does(tmp_path):
+    change = "run = change(run, data=change(run.data, mixture=[('a', 1), ('b', 2)]))"
+    (mine := tmp_path / "mine.py").write_text(MINE.format(change=change))
+    run = load_recipe(str(mine))
+    assert run.data.mixture == (("a", 1.0), ("b", 2.0))
+    assert from_json(to_json(run)) == run
 
 
 def test_torn_json_is_refused():

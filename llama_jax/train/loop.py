@@ -9,11 +9,12 @@ import numpy as np
 from llama_jax.config import RunConfig
 from llama_jax.observe.goodput import WallTime, WorkClock
 from llama_jax.observe.run_directory import RunDirectory
+from llama_jax.refusal import is_refusal
 from llama_jax.sharding import make_mesh, use_layout
 from llama_jax.train.beginning import Origin
 from llama_jax.train.data import OpenRaw
 from llama_jax.train.evaluate import Score
-from llama_jax.train.guards import NonFiniteGuard, StopRequest, stop_request
+from llama_jax.train.guards import NonFiniteGuard, StopRequest, TrainingFailed, stop_request
 from llama_jax.train.hosts import Hosts
 from llama_jax.train.ledger import Ledger
 from llama_jax.train.parts import Parts, open_parts
@@ -74,7 +75,8 @@ def train(
 
     Raises:
         ValueError: If the request is wrong; nothing was computed.
-        TrainingFailed: If too many updates in a row were not finite, or too many spiked.
+        TrainingFailed: If too many updates in a row were not finite, or too many spiked, or the
+            data turn out to be damaged on the way.
         CheckpointError: If a checkpoint could not be written or read.
     """
     hosts, clock = Hosts(), WorkClock(began)
@@ -89,9 +91,16 @@ def train(
             opened = open_parts(
                 config, folder, mesh, clock, hosts, origin=origin, open_raw=open_raw
             )
+            run: _Run | None = None
             try:
                 with opened as (parts, state):
-                    return _Run(parts, stop, watchdog).to_the_end(state)
+                    run = _Run(parts, stop, watchdog)
+                    return run.to_the_end(state)
+            except ValueError as error:
+                # Once updates are made the request was right: a shard is damaged, say.
+                if run is None or not run.seconds_to_first_step or not is_refusal(error):
+                    raise
+                raise TrainingFailed(str(error)) from error
             except Rewind as rewind:
                 note_rewind(folder, config, rewind)
                 clock = WorkClock()

@@ -22,6 +22,18 @@ def test_an_interrupted_command_leaves_no_traceback(monkeypatch, capsys):
     assert capsys.readouterr().err == "llama-jax data: stopped.\n"
 
 
+def test_a_bug_is_no_refusal(monkeypatch, capsys):
+    """What a library raises, or Python, ends with its traceback and 1: not with 2, in a line."""
+
+    class Command:
+        main = staticmethod(lambda argv: int("many"))
+
+    monkeypatch.setattr("importlib.import_module", lambda name: Command)
+    with pytest.raises(ValueError, match="invalid literal"):
+        main(["eval", "run"])
+    assert not capsys.readouterr().err
+
+
 def test_no_command_shows_help_and_is_wrong(capsys):
     assert main([]) == 2
     assert "usage: llama-jax COMMAND" in capsys.readouterr().out

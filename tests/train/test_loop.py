@@ -17,10 +17,13 @@ from llama_jax.config import CheckpointConfig, EvaluateConfig, RunConfig, Warmup
 from llama_jax.data.dataset import open_dataset
 from llama_jax.model import abstract_params
 from llama_jax.observe.writers import read_metrics
+from llama_jax.refusal import is_refusal
+from llama_jax.train.guards import TrainingFailed
 from llama_jax.train.history import documents_seen, samples_seen
+from llama_jax.train.loop import train
 from llama_jax.train.optimizer import make_optimizer
 from llama_jax.train.state import abstract_state
-from tests.train.conftest import PATIENCE_SECONDS
+from tests.train.conftest import PATIENCE_SECONDS, write_corpus
 from tests.train.tiny_run import tiny_config
 
 NUM_STEPS = 40
@@ -245,6 +248,32 @@ def test_a_folder_belongs_to_one_process_and_one_config(llama_jax, config):
     other = llama_jax.run("train", path, "--run-dir", "run", "--optimizer.peak-lr", "0.5", expect=2)
     assert "optimizer.peak_lr: 0.01 -> 0.5" in other.stderr
     assert "train.num_steps: 100000 -> 40" in other.stderr
+
+
+def damage(shard: Path, document_id: str) -> None:
+    """Changes a record, but not its length."""
+    content, name = shard.read_bytes(), document_id.encode()
+    assert content.count(name) == 1
+    shard.write_bytes(content.replace(name, b"?" * len(name)))
+
+
+@pytest.mark.parametrize(("update", "failure"), [(1, ValueError), (6, TrainingFailed)])
+def test_a_request_is_wrong_before_the_first_update_and_later_the_work_fails(
+    tmp_path, one_device, update, failure
+):
+    write_corpus(tmp_path / "data", {"up": 1})
+    config = tiny_config(data__directory=str(tmp_path / "data"), train__num_steps=10)
+    dataset = open_dataset(config.data, vocab_size=64, batch_size=8)
+    before = dataset.documents_of(0, 8 * (update - 1)) if update > 1 else []
+    new = [d for d in dataset.documents_of(8 * (update - 1), 8) if d not in before]
+    # Ids of three digits are the beginning of no other.
+    victim = next(document.id for document in new if int(document.id.split("/")[1]) >= 100)
+    for shard in (tmp_path / "data/up").glob("*train*"):
+        if victim.encode() in shard.read_bytes():
+            damage(shard, victim)
+    with pytest.raises(failure, match="is damaged") as failed:
+        train(config, tmp_path / "run")
+    assert is_refusal(failed.value) == (failure is ValueError)
 
 
 def test_a_run_that_is_not_finite_ends_with_its_step_and_documents(llama_jax, config):
