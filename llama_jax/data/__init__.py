@@ -27,7 +27,7 @@ Public signatures:
     from llama_jax.data.streamed import StreamedDataset, open_stream
         # A Dataset that reads raw documents; also .held_out(source), .left_out(), .close()
     from llama_jax.data.held_out import HeldOut, held_out_batches
-        held_out_batches(directory, source, *, seq_len, batch_size, vocab_size, max_batches=0,
+        held_out_batches(directory, source, *, seq_len, batch_size, vocab_size, max_rows=0,
                          rows: range | None = None) -> HeldOut | None
             # iterable of Batch; .num_batches .num_documents .text_bytes .scored_tokens
     from llama_jax.data.shards import list_sources

@@ -56,16 +56,18 @@ class Data:
             return f"stream={self.config.stream.name!r}"
         return f"data.directory={self.config.data.directory!r}"
 
-    def held_out(self, *, rows: range) -> dict[str, HeldOut]:
+    def held_out(self, *, rows: range, batch_size: int | None = None) -> dict[str, HeldOut]:
         """Documents to score, of the sources that have any.
 
         Args:
             rows: Which rows of each batch this process reads.
+            batch_size: Rows of a batch, which do not decide what is scored; the run's by default.
 
         Raises:
             ValueError: If the shards are not what they should be, or no document fits.
         """
-        found = {source: self._held_out(source, rows) for source in self.dataset.sources}
+        size = batch_size or self.config.train.batch_size
+        found = {source: self._held_out(source, rows, size) for source in self.dataset.sources}
         return {source: held_out for source, held_out in found.items() if held_out is not None}
 
     def left_out(self) -> list[str]:
@@ -78,8 +80,9 @@ class Data:
             if reasons
         ]
 
-    def _held_out(self, source: str, rows: range) -> HeldOut | None:
+    def _held_out(self, source: str, rows: range, batch_size: int) -> HeldOut | None:
         config = self.config
+        max_rows = config.evaluate.num_batches * config.train.batch_size
         if isinstance(self.dataset, StreamedDataset):
             documents = self.dataset.held_out(source)
             if not len(documents.num_tokens_of):
@@ -87,17 +90,17 @@ class Data:
             return HeldOut(
                 documents,
                 seq_len=config.data.seq_len,
-                batch_size=config.train.batch_size,
-                max_batches=config.evaluate.num_batches,
+                batch_size=batch_size,
+                max_rows=max_rows,
                 rows=rows,
             )
         return held_out_batches(
             config.data.directory,
             source,
             seq_len=config.data.seq_len,
-            batch_size=config.train.batch_size,
+            batch_size=batch_size,
             vocab_size=config.model.vocab_size,
-            max_batches=config.evaluate.num_batches,
+            max_rows=max_rows,
             rows=rows,
         )
 
