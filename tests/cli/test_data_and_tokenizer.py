@@ -49,8 +49,8 @@ def test_inspect_shows_counts_documents_and_steps(built, capsys):
     number = int(shown["id"].removesuffix(".txt"))
     assert shown["text"] == TEXT.format(i=number) * (1 + number % 5)
     assert len(shown["pieces"]) == len(shown["tokens"])
-    step = json_of(capsys, ["data", "inspect", str(out), "--step", "2", "--batch-size", "3"])
-    assert step["first_sample"] == 6
+    step = json_of(capsys, ["data", "inspect", str(out), "--step", "3", "--batch-size", "3"])
+    assert (step["step"], step["first_sample"]) == (3, 6)  # the third update begins after two
     assert len(step["rows"]) == 3
     assert step["documents"][0]["id"].endswith(".txt")
     for arguments in ([], ["--document", "3"], ["--step", "2"]):
