@@ -12,6 +12,7 @@ from jaxtyping import Int64
 from llama_jax.checksum import file_sha256
 from llama_jax.config import DataConfig
 from llama_jax.data.batch import Batch
+from llama_jax.data.documents import are_within, refuse_outside
 from llama_jax.data.identity import Identity, identify
 from llama_jax.data.order import Mixture
 from llama_jax.data.packing import pack_rows
@@ -199,11 +200,12 @@ class Dataset:
             packed = pack_rows(stream.tokens, stream.starts, stream.num_tokens, rows, self._seq_len)
             parts.append((where, packed))
         batch = _merge(parts, len(samples), self._seq_len)
-        if (highest := int(batch.inputs.max(initial=0))) >= self._vocab_size:
-            raise ValueError(
-                f"data: samples {first_sample} to {first_sample + self.batch_size - 1} have token "
-                f"{highest}, outside model.vocab_size={self._vocab_size}; build the data anew."
-            )
+        if not are_within(self._vocab_size, batch):
+            ids = np.concatenate([np.asarray(batch.inputs), np.asarray(batch.targets)], axis=1)
+            outside = ((ids < 0) | (ids >= self._vocab_size)).any(axis=1)
+            for _, (stream, _, (row,)) in self._pieces(samples[outside][:1]):
+                documents = stream.documents(int(row), self._seq_len).tolist()
+                refuse_outside(stream.reader, documents, self._vocab_size)
         return batch
 
     def batches(self, first_sample: int, *, num_threads: int = 2, prefetch: int = 4) -> "Batches":

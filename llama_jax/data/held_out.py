@@ -7,7 +7,7 @@ import numpy as np
 
 from llama_jax.data.batch import Batch
 from llama_jax.data.dataset import open_manifests
-from llama_jax.data.documents import DocumentReader
+from llama_jax.data.documents import DocumentReader, are_within, refuse_outside
 from llama_jax.data.packing import count_rows, pack_rows
 from llama_jax.data.shards import SplitReader
 
@@ -32,10 +32,12 @@ class HeldOut:
         *,
         seq_len: int,
         batch_size: int,
+        vocab_size: int,
         max_rows: int,
         rows: range,
     ):
         self._reader, self._seq_len, self._batch_size = reader, seq_len, batch_size
+        self._vocab_size = vocab_size
         self._rows = np.asarray(rows, np.int64)
         lengths = np.asarray(reader.num_tokens_of, np.int64)
         chosen = np.arange(len(lengths))
@@ -75,7 +77,10 @@ class HeldOut:
             cut = tokens[max(-start, 0) : max(len(stream) - start, 0)]
             stream[max(start, 0) : max(start, 0) + len(cut)] = cut
         starts = self._starts[lo:hi] - low
-        return pack_rows(stream, starts, int(self._ends[-1]) - low, rows - rows.min(), T)
+        packed = pack_rows(stream, starts, int(self._ends[-1]) - low, rows - rows.min(), T)
+        if not are_within(self._vocab_size, packed):
+            refuse_outside(self._reader, place_of, self._vocab_size)
+        return packed
 
 
 def held_out_batches(
@@ -115,6 +120,7 @@ def held_out_batches(
         SplitReader(Path(directory) / source, manifest, "heldout"),
         seq_len=seq_len,
         batch_size=batch_size,
+        vocab_size=vocab_size,
         max_rows=max_rows,
         rows=range(batch_size) if rows is None else rows,
     )

@@ -91,6 +91,7 @@ class Data:
                 documents,
                 seq_len=config.data.seq_len,
                 batch_size=batch_size,
+                vocab_size=config.model.vocab_size,
                 max_rows=max_rows,
                 rows=rows,
             )
