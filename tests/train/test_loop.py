@@ -225,6 +225,8 @@ def test_a_branch_is_the_straight_run_with_another_end(llama_jax, config, one_de
     seen = llama_jax.run("data", "seen", folder).stdout.splitlines()
     documents = list(documents_seen(folder))
     assert [line.split("\t")[2] for line in seen] == [document.id for document in documents]
+    told = json.loads(llama_jax.run("data", "seen", folder, "--json").stdout)
+    assert told["documents"] == [document._asdict() for document in documents]
     assert "there are 40" in llama_jax.run("data", "seen", folder, "--step", "7", expect=2).stderr
 
     # Where it came from is kept: another origin is refused, and so is a step that is not there.
