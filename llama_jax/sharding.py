@@ -46,7 +46,7 @@ class ShardingRules:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """Device mesh of the four axes; XLA places what we leave unsaid.
+    """Device mesh of the five axes; XLA places what we leave unsaid.
 
     Args:
         config: Sizes; an axis of -1 takes the devices that the others leave.
