@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import re
 import shutil
 import signal
 import time
@@ -144,6 +145,23 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_its_updates_are_made_again
     aside = newest.with_name(f"{NUM_STEPS}.damaged")
     assert (aside / victim.relative_to(newest)).read_bytes() == remains
     assert_same_run(whole, run, config, NUM_STEPS)
+
+
+def test_a_full_disk_ends_a_run_that_names_its_last_good_step_and_goes_on(
+    llama_jax, config, small_disk
+):
+    path, run = llama_jax.recipe(config), small_disk / "run"
+    filling = ("--checkpoint.every-steps", "1", "--checkpoint.keep-last", "1000")
+    failed = llama_jax.run("train", path, "--run-dir", run, *filling, expect=1)
+    assert "llama-jax train: failed: Checkpoint " in failed.stderr
+    assert "Traceback" not in failed.stderr
+    (named,) = re.findall(r"Step (\d+) is the last good one", failed.stderr)
+    saved = Checkpointer(run / "checkpoints", read_only=True)
+    assert int(named) == saved.latest_good_step(deep=True) < NUM_STEPS
+    for step in saved.steps()[:-1]:  # room again
+        shutil.rmtree(run / f"checkpoints/{step}")
+    done = llama_jax.run("train", path, "--run-dir", run, "--checkpoint.every-steps", "1000")
+    assert f"resumed at step {named}" in done.stderr
 
 
 def test_a_batch_that_grows_survives_kills_before_and_after_it_does(llama_jax, config, one_device):
