@@ -37,12 +37,10 @@ class Identity:
     Attributes:
         tokenizer: SHA-256 of its file.
         sources: By name; none of a stream, which compares its raw files itself.
-        stream: SHA-256 of the recipe of a stream; empty for shards.
     """
 
     tokenizer: str
     sources: dict[str, SourceIdentity]
-    stream: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As JSON that `from_json` reads."""
@@ -86,8 +84,6 @@ def differences(old: Identity, new: Identity) -> list[str]:
         before, now = old.sources.get(name), new.sources.get(name)
         if before != now:
             lines.append(f"source {name!r}: {before or '(absent)'} -> {now or '(absent)'}")
-    if old.stream != new.stream:
-        lines.append(f"stream: {_short(old.stream)} -> {_short(new.stream)}")
     # The order decides which samples each of them has.
     if not lines and [*old.sources] != [*new.sources]:
         lines.append(f"order of sources: {', '.join(old.sources)} -> {', '.join(new.sources)}")
@@ -95,4 +91,4 @@ def differences(old: Identity, new: Identity) -> list[str]:
 
 
 def _short(sha256: str) -> str:
-    return sha256[:12] or "(none)"
+    return sha256[:12]

@@ -2,7 +2,6 @@
 
 import bisect
 import functools
-import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from llama_jax import recipe
 from llama_jax.config import BuildConfig, DataConfig
 from llama_jax.data.dataset import (
     DEFAULT_CACHE_BYTES,
@@ -278,11 +276,7 @@ def open_stream(
     return StreamedDataset(
         sources,
         Mixture(tuple(weight for _, weight in mixture), config.shuffle_seed),
-        identity=Identity(
-            tokenizer=tokenizer.sha256,
-            sources={},
-            stream=hashlib.sha256(recipe.to_json(stream).encode()).hexdigest(),
-        ),
+        identity=Identity(tokenizer=tokenizer.sha256, sources={}),
         seq_len=config.seq_len,
         vocab_size=vocab_size,
         rows=range(batch_size) if rows is None else rows,

@@ -9,8 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llama_jax import recipe
 from llama_jax.atomic import write_atomically
+from llama_jax.checkpoint import Checkpointer
 from llama_jax.checksum import file_sha256
+from llama_jax.config import BuildConfig
 from llama_jax.data.identity import Identity, differences
 from llama_jax.data.tokenizer import find_tokenizer
 from llama_jax.train.beginning import Beginning, Origin
@@ -76,8 +79,10 @@ def _check_branch(origin: Origin, theirs: Identity, data: Data) -> None:
         for name, source in ours.sources.items()
         if name not in theirs.sources or source.sha256 != theirs.sources[name].sha256
     ]
-    if ours.stream != theirs.stream:
-        lines.append(f"stream: {theirs.stream[:12] or '(none)'} -> {ours.stream[:12] or '(none)'}")
+    stream, here = _stream_of(origin), data.config.stream
+    if stream != here:
+        names = (each.name if each else "(none)" for each in (stream, here))
+        lines.append(f"stream: {' -> '.join(names)}")
     if lines:
         raise ValueError(
             f"{came_from}: that run read other data (there -> here):\n  "
@@ -85,6 +90,12 @@ def _check_branch(origin: Origin, theirs: Identity, data: Data) -> None:
             + "\nIts place in the data means nothing in these: give --data-from-start to read them "
             "from their beginning, or the data of that run."
         )
+
+
+def _stream_of(origin: Origin) -> BuildConfig | None:
+    checkpoints = Checkpointer(Path(origin.run_dir) / "checkpoints", read_only=True)
+    stream = checkpoints.meta(origin.step)["config"].get("stream")
+    return recipe.from_json(json.dumps(stream), BuildConfig) if stream else None
 
 
 def check_still_the_data(meta: Mapping[str, Any], data: Data) -> None:
