@@ -126,7 +126,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise ValueError(f"data: {folder} lacks {MANIFEST}; write it with `llama-jax data build`.")
-    data = json.loads(path.read_text())
+    data = _read_json(path)
     if (version := data.pop("format", None)) != FORMAT:
         raise ValueError(f"data: {path} has format {version}, this version reads {FORMAT}.")
     splits = {name: split_from_json(split) for name, split in data.pop("splits").items()}
@@ -160,7 +160,7 @@ def list_sources(directory: str | Path) -> list[str]:
     """
     names = {path.parent.name for path in Path(directory).glob(f"*/{MANIFEST}")}
     if (build := Path(directory) / BUILD).is_file():
-        names |= set(json.loads(build.read_text())["sources"])
+        names |= set(_read_json(build)["sources"])
     if not names:
         raise ValueError(
             f"data.directory={str(directory)!r} holds no source of token shards; write it with "
@@ -174,8 +174,17 @@ def built_mixture(directory: str | Path) -> tuple[tuple[str, float], ...]:
     path = Path(directory) / BUILD
     if not path.is_file():
         return ()
-    stated = json.loads(path.read_text()).get("config", {}).get("mixture", [])
+    stated = _read_json(path).get("config", {}).get("mixture", [])
     return tuple((name, float(weight)) for name, weight in stated)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"data: {path} cannot be read ({error}); copy it again, or build the data anew."
+        ) from error
 
 
 def encode_record(document_id: str, tokens: Integer[np.ndarray, " tokens"]) -> bytes:

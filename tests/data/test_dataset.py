@@ -203,6 +203,13 @@ def test_a_folder_without_shards_is_refused(tmp_path, content):
         opened(tmp_path)
 
 
+def test_a_manifest_that_was_cut_off_is_refused(two_sources):
+    path = two_sources / "code" / "source.json"
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(ValueError, match=r"source\.json cannot be read .*; copy it again"):
+        opened(two_sources)
+
+
 def test_a_source_without_documents_in_the_split_is_refused(write_dataset, numbered_documents):
     directory = write_dataset({"books": numbered_documents([9])})
     with pytest.raises(ValueError, match=r"source 'books' of .* has no heldout documents"):
