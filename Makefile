@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := demo_run
 INPUT ?=
+# Those that compare with others, need no argument and are done in minutes. Who is not installed is
+# left out with a word. docs/design.md lists the others.
+BENCHMARKS := train_step loader checkpoint convert encode text_rules minhash wikitext html_text
 
 .PHONY: demo test test-slow test-long test-beam test-tpu test-gpu lint bench lock clean
 
@@ -44,7 +47,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/basedpyright
 
 bench: .venv/parity
-	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+	for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 # Versions alone, for every Python and platform: no hashes, no address of an index.
 lock:

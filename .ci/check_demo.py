@@ -17,6 +17,7 @@ from llama_jax.checkpoint import Checkpointer
 from llama_jax.config import RunConfig
 from llama_jax.data.tokenizer import load_tokenizer
 from llama_jax.flops import count_params
+from llama_jax.observe.goodput import NAME, read_goodput
 from llama_jax.observe.writers import read_metrics
 from llama_jax.recipe import load_recipe
 
@@ -52,6 +53,7 @@ def check_run(folder: Path) -> RunConfig:
     print(
         f"run: loss {losses[0]:.2f} -> {losses[-1]:.2f} nats/token, held out {bits:.3f} bits/byte"
     )
+    print(f"training, in wall time of all starts: {read_goodput(folder / NAME)}")
     return config
 
 

@@ -28,7 +28,7 @@ from llama_jax.observe.goodput import GoodputLog, WallTime, WorkClock
 from llama_jax.observe.run_directory import RunDirectory
 from llama_jax.recipe import load_recipe
 from llama_jax.sharding import make_mesh, use_layout
-from llama_jax.train.guards import NonFiniteGuard, StopRequest
+from llama_jax.train.guards import StopRequest
 from llama_jax.train.hosts import Hosts, HostTimes, Pace
 from llama_jax.train.ledger import Ledger
 from llama_jax.train.loop import _Run
@@ -137,8 +137,7 @@ def bare(
     run: Any = _Run(parts, StopRequest(), _NoWatchdog())  # pyright: ignore
     run.clock = _NoClock()
     run.seconds_to_first_step = 1.0  # nobody waits for the first update, nor says so
-    guards = [NonFiniteGuard(10, parts.documents_of)]
-    run.ledger = Ledger(guards, config.log.every_steps, run.journal.report, run.clock)
+    run.ledger = Ledger([run.non_finite], config.log.every_steps, run._report, run.clock)
     run.journal._goodput, run.journal._pace = _NoGoodput(), _NoPace()
     return run, state
 
@@ -166,7 +165,7 @@ def main(options: Options) -> None:
                 if block:  # the first one compiles
                     wall[kind].append((time.perf_counter() - started) / options.updates)
                     cpu[kind].append((time.thread_time() - began) / options.updates)
-        skipped = runs["guarded"][0].ledger.skipped
+        skipped = runs["guarded"][0].non_finite.skipped
         assert not skipped, f"{skipped} updates were passed over, and were to be none"
     tell(options, wall, cpu)
 

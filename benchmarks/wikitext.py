@@ -18,6 +18,7 @@ import tyro
 
 from data_pipelines.document import Dropped
 from data_pipelines.sources import open_source, read_all, wikipedia
+from data_pipelines.sources.folder import open_decompressed
 from data_pipelines.sources.wikitext import to_text
 from llama_jax.config import WikipediaSource
 
@@ -39,11 +40,13 @@ class Options:
 
 def read(path: Path) -> list[str]:
     """Wikitext of the articles of a dump."""
-    reader, texts = wikipedia._DumpReader(), []
-    with wikipedia._open(path) as file:
-        while chunk := file.read1(1 << 18):
-            pages = reader.feed(chunk)
-            texts += [p.wikitext for p in pages if not wikipedia._why_not(p, reader.namespaces)]
+    texts = []
+    for file in open_source(WikipediaSource(path=str(path))).files():
+        reader = wikipedia._DumpReader()
+        with open_decompressed(file) as dump:
+            while chunk := dump.read1(1 << 18):
+                pages = reader.feed(chunk)
+                texts += [p.wikitext for p in pages if not wikipedia._why_not(p, reader.namespaces)]
     return texts
 
 

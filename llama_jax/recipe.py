@@ -1,17 +1,22 @@
 """Recipes: found by name or path, saved as JSON that is a recipe too, compared field by field."""
 
+import contextlib
 import dataclasses
 import difflib
 import json
+import re
 import runpy
+import traceback
 import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from llama_jax import config
 from llama_jax.config import BuildConfig, RunConfig
 from llama_jax.config.pod import PodSettings
+from llama_jax.refusal import is_refusal
 
 # A checkout keeps recipes beside the package; a wheel carries them inside it.
 _FOLDERS = (
@@ -49,22 +54,63 @@ def load_recipe(reference: str, kind: type = RunConfig) -> Any:
         kind: `RunConfig` or `BuildConfig`.
 
     Raises:
-        ValueError: If there is no such recipe, or it does not give a `kind`.
+        ValueError: If there is no such recipe, its code is wrong, or it does not give a `kind`
+            whose fields have their types.
     """
     path = _find(reference, kind)
     if path.suffix == ".json":
-        value = from_json(path.read_text(), kind)
-    else:
+        return from_json(path.read_text(), kind)
+    with _told_with_its_line(reference, path):
         namespace = runpy.run_path(str(path))
-        if "config" not in namespace:
-            raise ValueError(f"RECIPE={reference!r} must define `def config() -> {kind.__name__}`.")
-        value = namespace["config"]()
+        value = namespace["config"]() if "config" in namespace else None
+    if "config" not in namespace:
+        raise ValueError(f"RECIPE={reference!r} must define `def config() -> {kind.__name__}`.")
     if not isinstance(value, kind):
         raise ValueError(
             f"RECIPE={reference!r} gives a {type(value).__name__}; this command needs a "
             f"{kind.__name__}."
         )
-    return value
+    # Python takes any value for any field; what comes back here can be saved and read again.
+    return _decode(_encode(value, kind), kind, "config")
+
+
+@contextlib.contextmanager
+def _told_with_its_line(reference: str, path: Path) -> Iterator[None]:
+    """Says in words, and where, what is wrong with a recipe's own code."""
+    try:
+        yield
+    except Exception as error:
+        if is_refusal(error):
+            raise
+        lines = [
+            frame.lineno
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename == str(path)
+        ]
+        if isinstance(error, SyntaxError) and error.filename == str(path):
+            lines.append(error.lineno)
+        raise ValueError(
+            f"RECIPE={reference!r}, line {lines[-1]}: {_wrong_field(error) or _in_words(error)}"
+        ) from error
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {getattr(error, 'msg', None) or error}."
+
+
+def _wrong_field(error: Exception) -> str:
+    """The field that a class of the config was given wrongly; empty if it was something else."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        owner = frame.f_locals.get("self")
+        if type(owner).__module__.startswith(config.__name__) and dataclasses.is_dataclass(owner):
+            with contextlib.suppress(TypeError, AttributeError):
+                try:
+                    _decode(_encode(owner, type(owner)), type(owner), type(owner).__name__)
+                except ValueError as wrong:
+                    return str(wrong)
+    named = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    kind = getattr(config, named[1], None) if named else None
+    return _no_such_field(named[2], named[1], kind) if named and kind else ""
 
 
 def load_pods(reference: str) -> dict[str, PodSettings]:
@@ -74,7 +120,10 @@ def load_pods(reference: str) -> dict[str, PodSettings]:
         ValueError: If there is no such recipe.
     """
     path = _find(reference, RunConfig)
-    return {} if path.suffix == ".json" else runpy.run_path(str(path)).get("PODS", {})
+    if path.suffix == ".json":
+        return {}
+    with _told_with_its_line(reference, path):
+        return runpy.run_path(str(path)).get("PODS", {})
 
 
 def _find(reference: str, kind: type) -> Path:
@@ -141,7 +190,7 @@ def _encode(value: Any, hint: Any) -> Any:
         tag = {"type": type(value).__name__} if _is_union(hint) else {}
         fields = (field.name for field in dataclasses.fields(value))
         return tag | {name: _encode(getattr(value, name), hints[name]) for name in fields}
-    if isinstance(value, tuple):
+    if isinstance(value, (tuple, list)):  # which a recipe may give
         item = (typing.get_args(hint) or (None,))[0]
         return [_encode(element, item) for element in value]
     return value
@@ -187,9 +236,7 @@ def _decode_dataclass(data: Any, kind: type, where: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for name in data:
         if name not in fields:
-            close = difflib.get_close_matches(name, fields, n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
-            raise ValueError(f"{where}.{name} is no field of {kind.__name__}.{hint}")
+            raise ValueError(_no_such_field(name, where, kind))
     missing = [
         name
         for name, field in fields.items()
@@ -201,6 +248,12 @@ def _decode_dataclass(data: Any, kind: type, where: str) -> Any:
         raise ValueError(f"{where} lacks {', '.join(missing)}, which {kind.__name__} needs.")
     hints = typing.get_type_hints(kind)
     return kind(**{name: _decode(data[name], hints[name], f"{where}.{name}") for name in data})
+
+
+def _no_such_field(name: str, where: str, kind: type) -> str:
+    close = difflib.get_close_matches(name, [field.name for field in dataclasses.fields(kind)], n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return f"{where}.{name} is no field of {kind.__name__}.{hint}"
 
 
 __all__ = [

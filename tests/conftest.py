@@ -6,9 +6,15 @@ from pathlib import Path
 
 import jax
 import pytest
+from jaxtyping import install_import_hook
 
-from llama_jax.config import MeshConfig
-from llama_jax.sharding import make_mesh, use_layout
+import tests.shapes
+
+install_import_hook(tests.shapes.PACKAGES, "tests.shapes.enforce")
+
+# Shapes are enforced in what is imported from here on.
+from llama_jax.config import MeshConfig  # noqa: E402
+from llama_jax.sharding import make_mesh, use_layout  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 

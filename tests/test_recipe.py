@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+from typing import NamedTuple
 
 import pytest
 
-from llama_jax.config import BuildConfig, Linear, LinearRope, Muon, RunConfig
+from llama_jax.config import AdamW, BuildConfig, Cosine, Linear, LinearRope, Muon, RunConfig
 from llama_jax.flops import count_params
 from llama_jax.recipe import differences, from_json, list_recipes, load_recipe, to_json
+from llama_jax.refusal import is_refusal
 
 # Model cards and papers; the rungs of the ladder and the demo: counted by hand.
 PUBLISHED_PARAMS = {
@@ -27,16 +29,48 @@ PUBLISHED_PARAMS = {
     "llama3_2_1b": 1.24e9,
     "llama3_2_3b": 3.21e9,
 }
-PUBLISHED_TOKENS = {
-    "llama1_7b": 1.0e12,
-    "llama1_13b": 1.0e12,
-    "llama1_33b": 1.4e12,
-    "llama1_65b": 1.4e12,
-    "llama2_7b": 2.0e12,
-    "llama2_13b": 2.0e12,
-    "llama2_34b": 2.0e12,
-    "llama2_70b": 2.0e12,
-    "llama3_1_405b": 15.6e12,
+M = 1 << 20
+
+
+class Training(NamedTuple):
+    """As papers and model cards have it; what they leave open is LLaMA-2's, as recipes say."""
+
+    tokens: float
+    peak_lr: float
+    warmup_steps: int = 2_000
+    final_fraction: float = 0.1
+    batch_tokens: tuple[int, ...] = (4 * M,)
+    eps: float = 1e-5
+
+
+PUBLISHED_TRAINING = {
+    # Touvron et al. 2023, arXiv:2302.13971, section 2.3; the paper has no epsilon.
+    "llama1_7b": Training(1.0e12, 3e-4, eps=1e-8),
+    "llama1_13b": Training(1.0e12, 3e-4, eps=1e-8),
+    "llama1_33b": Training(1.4e12, 1.5e-4, eps=1e-8),
+    "llama1_65b": Training(1.4e12, 1.5e-4, eps=1e-8),
+    # Touvron et al. 2023, arXiv:2307.09288, section 2.2.
+    "llama2_7b": Training(2.0e12, 3e-4),
+    "llama2_13b": Training(2.0e12, 3e-4),
+    "llama2_34b": Training(2.0e12, 1.5e-4),
+    "llama2_70b": Training(2.0e12, 1.5e-4),
+    # Model cards, and Llama Team 2024, arXiv:2407.21783, section 3.4.1.
+    "llama3_8b": Training(15e12, 3e-4),
+    "llama3_70b": Training(15e12, 1.5e-4),
+    "llama3_1_8b": Training(15e12, 3e-4),
+    "llama3_1_70b": Training(15e12, 1.5e-4),
+    "llama3_1_405b": Training(15.6e12, 8e-5, 8_000, 0.01, (4 * M, 8 * M, 16 * M)),
+    "llama3_2_1b": Training(9e12, 3e-4),
+    "llama3_2_3b": Training(9e12, 3e-4),
+}
+LLAMA1_MIXTURE = {
+    "common_crawl": 0.67,
+    "c4": 0.15,
+    "github": 0.045,
+    "wikipedia": 0.045,
+    "books": 0.045,
+    "arxiv": 0.025,
+    "stack_exchange": 0.02,
 }
 
 
@@ -46,10 +80,28 @@ def test_a_recipe_has_the_published_number_of_parameters(name, published):
     assert count_params(load_recipe(name).model).total == pytest.approx(published, rel=6e-3)
 
 
-@pytest.mark.parametrize(("name", "published"), PUBLISHED_TOKENS.items())
-def test_a_recipe_trains_on_the_published_number_of_tokens(name, published):
+@pytest.mark.parametrize(("name", "published"), PUBLISHED_TRAINING.items())
+def test_a_recipe_trains_as_published(name, published):
     run = load_recipe(name)
-    assert run.tokens_before(run.train.num_steps) == pytest.approx(published, rel=1e-5)
+    assert run.tokens_before(run.train.num_steps) == pytest.approx(published.tokens, rel=1e-5)
+    assert tuple(rows * run.data.seq_len for _, rows in run.train.stages) == published.batch_tokens
+    assert run.optimizer == AdamW(
+        peak_lr=published.peak_lr,
+        beta1=0.9,
+        beta2=0.95,
+        eps=published.eps,
+        weight_decay=0.1,
+        clip_norm=1.0,
+    )
+    assert run.schedule == Cosine(
+        warmup_steps=published.warmup_steps, final_fraction=published.final_fraction
+    )
+    assert dict(run.data.mixture) == (LLAMA1_MIXTURE if name.startswith("llama1") else {})
+
+
+def test_every_published_model_has_a_recipe_and_a_row_here():
+    published = {name for name in list_recipes() if name.startswith("llama")}
+    assert PUBLISHED_TRAINING.keys() == PUBLISHED_PARAMS.keys() == published
 
 
 def test_the_largest_recipe_grows_its_batch_as_published():
@@ -136,6 +188,74 @@ def test_a_file_that_gives_no_run_is_refused(tmp_path):
     (wrong := tmp_path / "wrong.py").write_text("def config():\n    return 1\n")
     with pytest.raises(ValueError, match=r"gives a int; this command needs a RunConfig"):
         load_recipe(str(wrong))
+
+
+MINE = """
+import dataclasses
+from llama_jax.config import *
+from llama_jax.recipe import load_recipe
+
+def config():
+    run = load_recipe("demo")
+    change = dataclasses.replace
+    {change}
+    return run
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        pytest.param(
+            "run = change(run, train=change(run.train, num_stepz=3))",
+            r"mine\.py', line 9: TrainConfig\.num_stepz is no field of TrainConfig\. "
+            r"Did you mean num_steps\?",
+            id="a misspelt field",
+        ),
+        pytest.param(
+            "run = change(run, train=change(run.train, num_steps='3'))",
+            r"line 9: TrainConfig\.num_steps='3' must be of type int",
+            id="text for a number",
+        ),
+        pytest.param(
+            "run = change(run, data='tokens/')",
+            r"line 9: RunConfig\.data must be an object with the fields of DataConfig",
+            id="text for a part",
+        ),
+        pytest.param(
+            "run = change(run, model=change(run.model, embed_dim=128.5))",
+            r"config\.model\.embed_dim=128\.5 must be of type int",
+            id="a number that is not whole",
+        ),
+        pytest.param(
+            "run = change(run, optimizer=run.schedule)",
+            r"config\.optimizer\.type='\w+' must be one of AdamW, Muon",
+            id="another class",
+        ),
+        pytest.param(
+            "run = change(run, model=change(run.model, num_kv_heads=3))",
+            r"^model\.num_kv_heads=3 must divide",
+            id="a rule of the config",
+        ),
+        pytest.param("run = run.modl", r"line 9: AttributeError: .*modl", id="a wrong name"),
+        pytest.param("run = int('x')", r"line 9: ValueError: invalid literal", id="a bug"),
+        pytest.param("run = (", r"line 9: SyntaxError: '\(' was never closed", id="no Python"),
+        pytest.param("import lama_jax", r"line 9: ModuleNotFoundError: No module", id="an import"),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_told_in_a_line(tmp_path, change, complaint):
+    (mine := tmp_path / "mine.py").write_text(MINE.format(change=change))
+    with pytest.raises(ValueError, match=complaint) as refusal:
+        load_recipe(str(mine))
+    assert is_refusal(refusal.value)
+
+
+def test_a_recipe_may_give_whole_numbers_and_lists_as_json_does(tmp_path):
+    change = "run = change(run, data=change(run.data, mixture=[('a', 1), ('b', 2)]))"
+    (mine := tmp_path / "mine.py").write_text(MINE.format(change=change))
+    run = load_recipe(str(mine))
+    assert run.data.mixture == (("a", 1.0), ("b", 2.0))
+    assert from_json(to_json(run)) == run
 
 
 def test_torn_json_is_refused():

@@ -1,6 +1,8 @@
 """Score a checkpoint on held-out documents, source by source."""
 
 import dataclasses
+import io
+import itertools
 import json
 import sys
 import time
@@ -16,6 +18,8 @@ from llama_jax.remote.objects import shown
 from llama_jax.remote.run_files import read_only_copy
 
 if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
     from llama_jax.train.evaluate import Score
 
 _DESCRIPTION = """Scores a checkpoint on the held-out documents of its dataset, source by source.
@@ -39,7 +43,7 @@ class Options:
             run's config by default.
         data_directory: Dataset to score on; the run's own by default. It must have the same
             tokenizer.
-        mesh: Devices along each axis.
+        mesh: Devices along each axis; by default as the run has them, if there are as many.
         json: Whether to print the scores as JSON on stdout.
     """
 
@@ -56,6 +60,7 @@ def main(argv: list[str]) -> int:
     options = tyro.cli(Options, prog="llama-jax eval", description=_DESCRIPTION, args=argv)
     asked = options.run_dir
     options = dataclasses.replace(options, run_dir=read_only_copy(asked))
+    mesh = options.mesh if any(argument.startswith("--mesh") for argument in argv) else None
     config = _resolve(read_config(options.run_dir), options)
     started = time.monotonic()
     from llama_jax.train import processes
@@ -63,7 +68,7 @@ def main(argv: list[str]) -> int:
     processes.join()
     with processes.failing_alone():
         processes.meet()
-        step, scores = _evaluate(options, config)
+        step, scores = _evaluate(options, config, mesh)
     if not processes.is_first():
         return 0
     document = {
@@ -90,30 +95,62 @@ def _resolve(config: RunConfig, options: Options) -> RunConfig:
         # Other data has other sources: all of them are scored.
         data = dataclasses.replace(data, directory=options.data_directory, mixture=())
         config = dataclasses.replace(config, stream=None)
-    return dataclasses.replace(config, evaluate=evaluate, data=data, mesh=options.mesh)
+    return dataclasses.replace(config, evaluate=evaluate, data=data)
 
 
-def _evaluate(options: Options, config: RunConfig) -> tuple[int, dict[str, "Score"]]:
+def _evaluate(
+    options: Options, config: RunConfig, asked: MeshConfig | None
+) -> tuple[int, dict[str, "Score"]]:
     from llama_jax.cli.compilation_cache import enable_compilation_cache
 
     enable_compilation_cache()
     from llama_jax.cli.pipelines import open_raw
-    from llama_jax.sharding import make_mesh, use_layout
+    from llama_jax.observe.progress import Progress
+    from llama_jax.sharding import num_shards, use_layout
+    from llama_jax.train import processes
     from llama_jax.train.data import open_data
     from llama_jax.train.evaluate import Evaluator
     from llama_jax.train.feed import local_rows, make_to_devices
+    from llama_jax.train.same_data import check_tokenizer
 
     with (
-        use_layout(mesh := make_mesh(config.mesh)),
+        use_layout(mesh := _make_mesh(config.mesh, asked)),
         open_data(config, options.run_dir, open_raw, write=False) as data,
     ):
-        batch_size = config.train.batch_size
+        check_tokenizer(options.run_dir, data)
+        # Rows that are added are padding: they change nothing, and any mesh can split them.
+        shards = num_shards("batch")
+        batch_size = -(-config.train.batch_size // shards) * shards
+        train = dataclasses.replace(
+            config.train, batch_size=batch_size, batch_ramp=(), accumulation_steps=1
+        )
+        config = dataclasses.replace(config, train=train)
         rows = local_rows(config, mesh, batch_size)
         model = read_model(options.run_dir, config, options.step)
         evaluator = Evaluator(
             model.graphdef,
             config,
-            data.held_out(rows=rows),
+            data.held_out(rows=rows, batch_size=batch_size),
             to_devices=make_to_devices(config, mesh, rows, batch_size),
         )
-        return model.step, evaluator(model.params)
+        file = sys.stderr if processes.is_first() else io.StringIO()
+        done = itertools.count(1)
+        with Progress("eval", total=evaluator.num_batches, unit="batches", file=file) as progress:
+            return model.step, evaluator(model.params, lambda: progress.advance(next(done)))
+
+
+def _make_mesh(of_run: MeshConfig, asked: MeshConfig | None) -> "Mesh":
+    """The mesh that was asked for, or the run's, or all devices if that does not fit them."""
+    from llama_jax.sharding import make_mesh
+
+    if asked is not None:
+        return make_mesh(asked)
+    try:
+        return make_mesh(of_run)
+    except ValueError as misfit:
+        from llama_jax.train import processes
+
+        if processes.is_first():
+            print(f"the run's mesh is not used: {misfit}", file=sys.stderr)
+            print("all devices split parameters and batch; --mesh lays them out", file=sys.stderr)
+        return make_mesh(MeshConfig())

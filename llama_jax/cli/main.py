@@ -5,6 +5,7 @@ import importlib
 import sys
 
 from llama_jax import __version__
+from llama_jax.refusal import is_refusal
 
 # Written here and not read from the modules, so that `--help` imports none of them.
 COMMANDS = {
@@ -29,6 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         0 done, 1 the work failed, 2 the request was wrong, 75 stopped early after saving, 130
         interrupted.
+
+    Raises:
+        Exception: What nobody foresaw, which Python shows with its traceback before it ends with 1.
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
@@ -44,8 +48,10 @@ def main(argv: list[str] | None = None) -> int:
         return _refuse(f"COMMAND={command!r} is no command. {hint}")
     try:
         return importlib.import_module(f"llama_jax.cli.{command}").main(argv[1:])
-    except ValueError as refusal:
-        return _refuse(str(refusal))
+    except ValueError as error:
+        if not is_refusal(error):
+            raise
+        return _refuse(str(error))
     except BrokenPipeError:
         # The reader of our output has gone (`| head`): nothing is left to say to it.
         sys.stderr.close()

@@ -1,6 +1,7 @@
 """Have a run go back to before an update that is not trusted."""
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from llama_jax.remote.objects import shown
 from llama_jax.remote.run_files import read_only_copy
 
 USAGE = """usage: llama-jax taint RUN_DIR --since STEP [--pass-over UPDATES] [--reason TEXT]
+           [--json]
 
 Notes that nothing after update STEP is trusted. The next start of the run goes back to its last
 good checkpoint of STEP or before; later ones are kept aside as STEP.tainted and never used. With
@@ -26,6 +28,8 @@ class _Options:
     """Updates after it whose data are passed over."""
     reason: str = "said by hand"
     """For people."""
+    json: bool = False
+    """Print what was noted as one JSON document on stdout."""
 
 
 def main(argv: list[str]) -> int:
@@ -59,4 +63,6 @@ def main(argv: list[str]) -> int:
     with RunDirectory(run_dir) as folder:  # not under the feet of a run that is going on
         add_taint(folder.path, taint)
     print(f"{shown(run_dir)}: {taint}; start the run again to go back", file=sys.stderr)
+    if options.json:
+        print(json.dumps({"run_dir": shown(run_dir)} | dataclasses.asdict(taint)))
     return 0

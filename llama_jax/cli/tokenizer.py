@@ -70,6 +70,12 @@ def _train(argv: list[str]) -> int:
     options = tyro.cli(
         _TrainOptions, prog="llama-jax tokenizer train", description=_USAGE, args=argv
     )
+    named = options.input
+    if named != "python" and "://" not in named and not Path(named).exists():
+        raise ValueError(
+            f"--input={named}: there is no such file or folder; give texts, a folder of them, or "
+            "python for those of this machine's Python."
+        )
     training = TokenizerTraining(vocab_size=options.vocab_size, sample_bytes=options.sample_bytes)
     if options.out.exists():
         raise ValueError(f"--out={options.out} exists; name a new file, or delete that one.")

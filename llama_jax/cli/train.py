@@ -40,6 +40,8 @@ class Options:
             runs/NAME by default, NAME being the recipe's.
         init_from: RUN or RUN@STEP: begin a new run from another's checkpoint, with its
             parameters, optimizer state, step and place in the data.
+        data_from_start: With --init-from: data are read from their beginning, as other data than
+            that run's have to be.
         stream: Data recipe whose raw documents are read, filtered and tokenised on the fly, in
             place of shards.
         pod: CHIP:GRID, or CHIP:GRID*SLICES: mesh, remat and pieces of a batch as the recipe's
@@ -51,6 +53,7 @@ class Options:
 
     run_dir: Path | None = None
     init_from: str = ""
+    data_from_start: bool = False
     stream: str = ""
     pod: str = ""
     input: str = ""
@@ -78,7 +81,9 @@ def main(argv: list[str]) -> int:
     from llama_jax.train.guards import TrainingFailed
     from llama_jax.train.loop import train
 
-    origin = parse_origin(options.init_from) if options.init_from else None
+    origin = None
+    if options.init_from:
+        origin = parse_origin(options.init_from, data_from_start=options.data_from_start)
     try:
         with processes.failing_alone():
             outcome = train(config, run_dir, origin=origin, open_raw=open_raw, began=began)
@@ -106,6 +111,8 @@ def parse(argv: list[str], prog: str = "llama-jax train") -> tuple[RunConfig, Op
         SystemExit: As `parse_recipe`.
     """
     config, options = parse_recipe(argv, prog=prog, description=_DESCRIPTION, extra=Options)
+    if options.data_from_start and not options.init_from:
+        raise ValueError("--data-from-start is of --init-from: a new run reads them so anyway.")
     return _with_stream(config, options), options
 
 

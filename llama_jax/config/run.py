@@ -34,7 +34,8 @@ class ComputeConfig:
             each block from its input, "attention" saves attention outputs, "qkv" the queries,
             keys and values too, "gate" the MLP's gates instead, "dots" saves matmul outputs,
             "offload" keeps matmul outputs in host memory.
-        attention: Kernel; "auto" is splash attention on TPU, cuDNN on GPU and XLA on CPU.
+        attention: Kernel; "auto" is splash attention on TPU, cuDNN on GPU and XLA on CPU, and on
+            GPU where activations are float32, which cuDNN does not take.
         tiles: Of splash attention.
         context: How attention crosses the shards of a row where `mesh.context` splits it: "gather"
             makes keys and values whole on each device, "all_to_all" exchanges rows for heads,

@@ -21,10 +21,13 @@ Public signatures:
         dataset.documents_of(first_sample, num_samples) -> list[Document]  # .source .number .id
         dataset.epochs(samples) -> dict[str, float]
         dataset.sources -> tuple[str, ...]; .weights; .tokens_per_epoch -> dict[str, int]
+        dataset.identity -> Identity                             # what tells it from others
+    from llama_jax.data.identity import Identity, differences
+        differences(old, new) -> list[str]                       # none: the same samples
     from llama_jax.data.streamed import StreamedDataset, open_stream
         # A Dataset that reads raw documents; also .held_out(source), .left_out(), .close()
     from llama_jax.data.held_out import HeldOut, held_out_batches
-        held_out_batches(directory, source, *, seq_len, batch_size, vocab_size, max_batches=0,
+        held_out_batches(directory, source, *, seq_len, batch_size, vocab_size, max_rows=0,
                          rows: range | None = None) -> HeldOut | None
             # iterable of Batch; .num_batches .num_documents .text_bytes .scored_tokens
     from llama_jax.data.shards import list_sources

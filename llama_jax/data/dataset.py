@@ -12,6 +12,8 @@ from jaxtyping import Int64
 from llama_jax.checksum import file_sha256
 from llama_jax.config import DataConfig
 from llama_jax.data.batch import Batch
+from llama_jax.data.documents import are_within, refuse_outside
+from llama_jax.data.identity import Identity, identify
 from llama_jax.data.order import Mixture
 from llama_jax.data.packing import pack_rows
 from llama_jax.data.shards import (
@@ -84,9 +86,12 @@ def open_dataset(
         )
         for name, _ in mixture
     ]
+    dealt = Mixture(tuple(weight for _, weight in mixture), config.shuffle_seed)
+    names = (name for name, _ in mixture)
     return Dataset(
         sources,
-        Mixture(tuple(weight for _, weight in mixture), config.shuffle_seed),
+        dealt,
+        identity=identify(manifests, dict(zip(names, dealt.weights, strict=True))),
         seq_len=config.seq_len,
         vocab_size=vocab_size,
         rows=range(batch_size) if rows is None else rows,
@@ -141,6 +146,7 @@ class Dataset:
     Attributes:
         sources: Names, in the order of the mixture.
         weights: Share of samples that each source has, as dealt.
+        identity: What tells it from others.
         batch_size: Rows of a step, over all processes.
     """
 
@@ -149,6 +155,7 @@ class Dataset:
         sources: Sequence[Source],
         mixture: Mixture,
         *,
+        identity: Identity,
         seq_len: int,
         vocab_size: int,
         rows: range,
@@ -161,7 +168,7 @@ class Dataset:
         self._streams = StreamCache(cache_bytes)
         self.batch_size = batch_size
         self.sources = tuple(source.name for source in sources)
-        self.weights = tuple((mixture.counts / mixture.counts.sum()).tolist())
+        self.weights, self.identity = mixture.weights, identity
 
     @property
     def tokens_per_epoch(self) -> dict[str, int]:
@@ -193,11 +200,12 @@ class Dataset:
             packed = pack_rows(stream.tokens, stream.starts, stream.num_tokens, rows, self._seq_len)
             parts.append((where, packed))
         batch = _merge(parts, len(samples), self._seq_len)
-        if (highest := int(batch.inputs.max(initial=0))) >= self._vocab_size:
-            raise ValueError(
-                f"data: samples {first_sample} to {first_sample + self.batch_size - 1} have token "
-                f"{highest}, outside model.vocab_size={self._vocab_size}; build the data anew."
-            )
+        if not are_within(self._vocab_size, batch):
+            ids = np.concatenate([np.asarray(batch.inputs), np.asarray(batch.targets)], axis=1)
+            outside = ((ids < 0) | (ids >= self._vocab_size)).any(axis=1)
+            for _, (stream, _, (row,)) in self._pieces(samples[outside][:1]):
+                documents = stream.documents(int(row), self._seq_len).tolist()
+                refuse_outside(stream.reader, documents, self._vocab_size)
         return batch
 
     def batches(self, first_sample: int, *, num_threads: int = 2, prefetch: int = 4) -> "Batches":

@@ -1,10 +1,12 @@
 """Tokens of documents by their numbers, wherever they are kept."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 from jaxtyping import Integer
+
+from llama_jax.data.batch import Batch
 
 
 class DocumentReader(Protocol):
@@ -31,6 +33,35 @@ class DocumentReader(Protocol):
     def document_id(self, document: int) -> str:
         """The id under which the document was collected."""
         ...
+
+
+def are_within(vocab_size: int, batch: Batch) -> bool:
+    """Whether all inputs and targets are in [0, vocab_size)."""
+    # The targets of a row but the last are inputs of it too. Read without a sign, a negative id is
+    # above all others.
+    ids = (np.asarray(each).view(np.uint32) for each in (batch.inputs, batch.targets[:, -1]))
+    return all(int(each.max(initial=0)) < vocab_size for each in ids)
+
+
+def refuse_outside(reader: DocumentReader, documents: Iterable[int], vocab_size: int) -> NoReturn:
+    """Names the document that has an id outside the vocabulary.
+
+    Args:
+        reader: Of the documents.
+        documents: Among which it is.
+        vocab_size: Of the model.
+
+    Raises:
+        ValueError: Always.
+    """
+    for document, tokens in reader.read_tokens(documents):
+        outside = tokens[(tokens < 0) | (tokens >= vocab_size)]
+        if len(outside):
+            raise ValueError(
+                f"data: document {reader.document_id(document)!r} of {reader.name} has token "
+                f"{outside[0]}, outside model.vocab_size={vocab_size}; build the data anew."
+            )
+    raise AssertionError("an id came from no document")
 
 
 class DocumentsInMemory:

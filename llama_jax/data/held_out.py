@@ -7,7 +7,7 @@ import numpy as np
 
 from llama_jax.data.batch import Batch
 from llama_jax.data.dataset import open_manifests
-from llama_jax.data.documents import DocumentReader
+from llama_jax.data.documents import DocumentReader, are_within, refuse_outside
 from llama_jax.data.packing import count_rows, pack_rows
 from llama_jax.data.shards import SplitReader
 
@@ -15,7 +15,7 @@ from llama_jax.data.shards import SplitReader
 class HeldOut:
     """Batches of whole documents: each token that continues one is scored exactly once.
 
-    No document is cut off by the limit on batches, so `text_bytes` is exactly the text that the
+    No document is cut off by the limit on rows, so `text_bytes` is exactly the text that the
     scored tokens stand for (the end-of-document token is scored too, and stands for none).
     Summed loss in nats / ln 2 / `text_bytes` is bits per byte.
 
@@ -32,21 +32,23 @@ class HeldOut:
         *,
         seq_len: int,
         batch_size: int,
-        max_batches: int,
+        vocab_size: int,
+        max_rows: int,
         rows: range,
     ):
         self._reader, self._seq_len, self._batch_size = reader, seq_len, batch_size
+        self._vocab_size = vocab_size
         self._rows = np.asarray(rows, np.int64)
         lengths = np.asarray(reader.num_tokens_of, np.int64)
         chosen = np.arange(len(lengths))
-        if max_batches:
-            room = max_batches * batch_size * seq_len + 1
+        if max_rows:
+            room = max_rows * seq_len + 1
             chosen = chosen[lengths <= room]
             chosen = chosen[np.cumsum(lengths[chosen]) <= room]
         if not len(chosen):
             raise ValueError(
-                f"evaluate.num_batches={max_batches}: no held-out document of {reader.name!r} "
-                f"fits into so few rows of data.seq_len={seq_len}; score more batches."
+                f"evaluate.num_batches: no held-out document of {reader.name!r} fits into its "
+                f"{max_rows} rows of data.seq_len={seq_len}; score more batches."
             )
         self._documents = chosen
         self._ends = np.cumsum(lengths[chosen])
@@ -75,7 +77,10 @@ class HeldOut:
             cut = tokens[max(-start, 0) : max(len(stream) - start, 0)]
             stream[max(start, 0) : max(start, 0) + len(cut)] = cut
         starts = self._starts[lo:hi] - low
-        return pack_rows(stream, starts, int(self._ends[-1]) - low, rows - rows.min(), T)
+        packed = pack_rows(stream, starts, int(self._ends[-1]) - low, rows - rows.min(), T)
+        if not are_within(self._vocab_size, packed):
+            refuse_outside(self._reader, place_of, self._vocab_size)
+        return packed
 
 
 def held_out_batches(
@@ -85,7 +90,7 @@ def held_out_batches(
     seq_len: int,
     batch_size: int,
     vocab_size: int,
-    max_batches: int = 0,
+    max_rows: int = 0,
     rows: range | None = None,
 ) -> HeldOut | None:
     """The held-out documents of one source, or None where it has none.
@@ -96,8 +101,8 @@ def held_out_batches(
         seq_len: Tokens of a row.
         batch_size: Rows of a batch, over all processes.
         vocab_size: Of the model; every token must be below it.
-        max_batches: Documents are taken in order while they fit into so many batches; those too
-            long for all of them together are passed over. 0 takes every document.
+        max_rows: Documents are taken in order while they fit into so many rows; those too long for
+            all of them together are passed over. 0 takes every document.
         rows: Which rows of each batch this process reads; all of them by default.
 
     Raises:
@@ -115,6 +120,7 @@ def held_out_batches(
         SplitReader(Path(directory) / source, manifest, "heldout"),
         seq_len=seq_len,
         batch_size=batch_size,
-        max_batches=max_batches,
+        vocab_size=vocab_size,
+        max_rows=max_rows,
         rows=range(batch_size) if rows is None else rows,
     )

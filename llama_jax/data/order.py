@@ -32,10 +32,15 @@ class Mixture:
         weights: Share of each source, in order; normalised here. A source has at least one sample
             of every block.
         seed: Of the order inside blocks.
+
+    Attributes:
+        counts: Samples of each source in every block.
+        weights: Share of samples that each source has, as dealt.
     """
 
     def __init__(self, weights: tuple[float, ...], seed: int):
         self.counts = _apportion(weights, MIXTURE_BLOCK)
+        self.weights: tuple[float, ...] = tuple((self.counts / MIXTURE_BLOCK).tolist())
         self._seed = seed
         self._deal = np.repeat(np.arange(len(weights)), self.counts)
         self._block = functools.lru_cache(maxsize=8)(self._make_block)

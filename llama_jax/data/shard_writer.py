@@ -1,6 +1,7 @@
 """Writes the shard format; TensorFlow Datasets is imported here and nowhere at training time."""
 
 import dataclasses
+import hashlib
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,6 +45,7 @@ class SplitWriter:
         self._writer: Any = None
         self._tokens_in_shard = 0
         self._shard_ends: list[int] = []
+        self._shard_hashes: list[Any] = []
         self._documents = array("I")
         self._windows = [(0, 0)]
         self._num_tokens = 0
@@ -64,7 +66,9 @@ class SplitWriter:
                 f"{self._vocab_size}."
             )
         self._writer = self._writer or self._open_shard()
-        self._writer.write(encode_record(document_id, tokens.astype(self._dtype)))
+        record = encode_record(document_id, tokens.astype(self._dtype))
+        self._writer.write(record)
+        self._shard_hashes[-1].update(record)
         self._documents.extend((len(tokens), text_bytes))
         self._num_tokens += len(tokens)
         self._tokens_in_shard += len(tokens)
@@ -85,11 +89,18 @@ class SplitWriter:
         np.save(self._folder / f"{self._split}.documents.npy", documents)
         np.save(self._folder / f"{self._split}.windows.npy", np.array(self._windows, np.int64))
         shards, start = [], 0
-        for index, end in enumerate(self._shard_ends):
+        ends_and_hashes = zip(self._shard_ends, self._shard_hashes, strict=True)
+        for index, (end, digest) in enumerate(ends_and_hashes):
             name = shard_name(self._source, self._split, index, len(self._shard_ends))
             path = self._partial(index).rename(self._folder / name)
-            size = path.stat().st_size
-            shards.append(Shard(file=name, num_bytes=size, num_documents=end - start))
+            shards.append(
+                Shard(
+                    file=name,
+                    num_bytes=path.stat().st_size,
+                    num_documents=end - start,
+                    sha256=digest.hexdigest(),
+                )
+            )
             start = end
         return Split(
             shards=tuple(shards),
@@ -106,6 +117,7 @@ class SplitWriter:
 
         path = self._partial(len(self._shard_ends))
         self._tokens_in_shard = 0
+        self._shard_hashes.append(hashlib.sha256())
         return ArrayRecordWriter(str(path), WRITER_OPTIONS)
 
     def _close_shard(self) -> None:

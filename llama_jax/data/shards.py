@@ -7,6 +7,7 @@ shards lie indices of fixed-width numbers that are mapped, not loaded.
 
 import bisect
 import dataclasses
+import hashlib
 import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,11 +48,13 @@ class Shard:
         file: Its name.
         num_bytes: Its size.
         num_documents: Records in it.
+        sha256: Of its records, one after the other; empty if an older version wrote it.
     """
 
     file: str
     num_bytes: int
     num_documents: int
+    sha256: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +94,17 @@ class Manifest:
         """As JSON that `read_manifest` reads."""
         return json.dumps({"format": FORMAT} | dataclasses.asdict(self), indent=2) + "\n"
 
+    @property
+    def sha256(self) -> str:
+        """Of what tells its documents and their order from others, and of no more than that."""
+        told = {
+            name: [split.num_documents, split.num_tokens, split.text_bytes]
+            + [[shard.num_bytes, shard.num_documents, shard.sha256] for shard in split.shards]
+            for name, split in self.splits.items()
+        }
+        content = json.dumps([self.tokenizer_sha256, self.vocab_size, told], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
 
 def split_to_json(split: Split) -> dict[str, Any]:
     """As JSON that `split_from_json` reads."""
@@ -112,7 +126,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise ValueError(f"data: {folder} lacks {MANIFEST}; write it with `llama-jax data build`.")
-    data = json.loads(path.read_text())
+    data = _read_json(path)
     if (version := data.pop("format", None)) != FORMAT:
         raise ValueError(f"data: {path} has format {version}, this version reads {FORMAT}.")
     splits = {name: split_from_json(split) for name, split in data.pop("splits").items()}
@@ -146,7 +160,7 @@ def list_sources(directory: str | Path) -> list[str]:
     """
     names = {path.parent.name for path in Path(directory).glob(f"*/{MANIFEST}")}
     if (build := Path(directory) / BUILD).is_file():
-        names |= set(json.loads(build.read_text())["sources"])
+        names |= set(_read_json(build)["sources"])
     if not names:
         raise ValueError(
             f"data.directory={str(directory)!r} holds no source of token shards; write it with "
@@ -160,8 +174,17 @@ def built_mixture(directory: str | Path) -> tuple[tuple[str, float], ...]:
     path = Path(directory) / BUILD
     if not path.is_file():
         return ()
-    stated = json.loads(path.read_text()).get("config", {}).get("mixture", [])
+    stated = _read_json(path).get("config", {}).get("mixture", [])
     return tuple((name, float(weight)) for name, weight in stated)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"data: {path} cannot be read ({error}); copy it again, or build the data anew."
+        ) from error
 
 
 def encode_record(document_id: str, tokens: Integer[np.ndarray, " tokens"]) -> bytes:

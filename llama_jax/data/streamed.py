@@ -17,6 +17,7 @@ from llama_jax.data.dataset import (
     check_vocabulary,
 )
 from llama_jax.data.documents import DocumentsInMemory
+from llama_jax.data.identity import Identity
 from llama_jax.data.order import Mixture, permutation
 from llama_jax.data.packing import count_rows
 from llama_jax.data.raw import Filled, RawSource, WindowReader, file_order
@@ -275,6 +276,7 @@ def open_stream(
     return StreamedDataset(
         sources,
         Mixture(tuple(weight for _, weight in mixture), config.shuffle_seed),
+        identity=Identity(tokenizer=tokenizer.sha256, sources={}),
         seq_len=config.seq_len,
         vocab_size=vocab_size,
         rows=range(batch_size) if rows is None else rows,

@@ -22,6 +22,9 @@ class Stream:
         documents: Numbers of the window's documents, in order.
         seq_len: Tokens of a row.
         first_number: What document 0 of the reader is numbered in the source.
+
+    Attributes:
+        reader: Of the documents.
     """
 
     def __init__(
@@ -32,7 +35,7 @@ class Stream:
         first_number: int = 0,
     ):
         self.first_number = first_number
-        self._reader, self._documents = reader, documents
+        self.reader, self._documents = reader, documents
         lengths = reader.num_tokens_of[documents].astype(np.int64)
         ends = np.cumsum(lengths)
         self.starts = ends - lengths
@@ -51,7 +54,7 @@ class Stream:
 
     def document_id(self, document: int) -> str:
         """The id of one of `documents`."""
-        return self._reader.document_id(document)
+        return self.reader.document_id(document)
 
     def load(self, rows: Int64[np.ndarray, " B"], seq_len: int) -> None:
         """Reads what rows need and is not there yet."""
@@ -61,7 +64,7 @@ class Stream:
         with self._lock:
             missing = np.unique(needed[~self._loaded[needed]])
             place_of = dict(zip(self._documents[missing].tolist(), missing.tolist(), strict=True))
-            for document, tokens in self._reader.read_tokens(place_of):
+            for document, tokens in self.reader.read_tokens(place_of):
                 start = self.starts[place_of[document]]
                 self.tokens[start : start + len(tokens)] = tokens
             self._loaded[missing] = True

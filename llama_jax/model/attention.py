@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from llama_jax.config import ComputeConfig, ModelConfig
 from llama_jax.model.initializers import new_param, residual_stddev
@@ -118,8 +118,8 @@ class Attention(nnx.Module):
 
 
 def write(
-    slots: Float[Array, "B S *item"], positions: Int[Array, "B T"], new: Float[Array, "B T *item"]
-) -> Float[Array, "B S *item"]:
+    slots: Num[Array, "B S *item"], positions: Int[Array, "B T"], new: Num[Array, "B T *item"]
+) -> Num[Array, "B S *item"]:
     """Puts each row's new items into the slots of their positions; negative ones are dropped."""
     rows = jnp.arange(slots.shape[0])[:, None]
     target = jnp.where(positions < 0, slots.shape[1], positions)

@@ -1,13 +1,15 @@
 """The folder of a run: one process at a time, one config, and where each thing lies.
 
     with RunDirectory(path) as run:                      # locked until the block ends
-        changed = run.adopt(config, resume_step=step)    # lines of permitted differences
+        changed = run.check(config, resume_step=step)    # lines of permitted differences
+        run.adopt(config)                                # from here on the folder is this run's
         run.checkpoints, run.metrics, run.tensorboard    # paths
 
 What may change when a run is continued: how it is computed, saved and watched (`compute`, `mesh`,
 `checkpoint`, `evaluate`, `log`, `guards`, and the fields of `MAY_CHANGE`), for none of it changes
 what is computed beyond rounding. While a `WarmupStableDecay` schedule has not begun its cooldown,
-the length of the run and of the cooldown may change too. Everything else is refused by name.
+the length of the run and of the cooldown may change too; and the data may lie elsewhere, where it
+is known which data they are. Everything else is refused by name.
 """
 
 import fcntl
@@ -84,13 +86,16 @@ class RunDirectory:
         if self._files:
             self._files.push()
 
-    def adopt(self, config: RunConfig, *, resume_step: int | None) -> list[str]:
-        """Makes `config` the folder's own, if it continues the run that is there.
+    def check(
+        self, config: RunConfig, *, resume_step: int | None, data_is_known: bool = False
+    ) -> list[str]:
+        """Refuses a config that does not continue the run that is there; changes nothing.
 
         Args:
             config: What is about to run.
             resume_step: Updates done by the checkpoint that it continues; None where there is
                 no checkpoint yet.
+            data_is_known: Whether the caller knows which data the run has read, and compares.
 
         Returns:
             Lines such as `log.every_steps: 10 -> 20`, one for each permitted difference.
@@ -98,14 +103,8 @@ class RunDirectory:
         Raises:
             ValueError: If the folder belongs to a run of another config; names each difference.
         """
-        changed: list[str] = []
-        if self.config.exists():
-            changed = self._compare(config, resume_step)
-        if self.primary and (changed or not self.config.exists()):
-            write_atomically(self.config, recipe.to_json(config))
-        return changed
-
-    def _compare(self, config: RunConfig, resume_step: int | None) -> list[str]:
+        if not self.config.exists():
+            return []
         try:
             old: RunConfig = recipe.from_json(self.config.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -114,7 +113,11 @@ class RunDirectory:
                 "checkpoint's meta.json, or name another folder."
             ) from error
         lines = recipe.differences(old, config)
-        may_change = MAY_CHANGE + (_LENGTH if _length_is_open(old, config, resume_step) else ())
+        may_change = MAY_CHANGE
+        if _length_is_open(old, config, resume_step):
+            may_change += _LENGTH
+        if data_is_known:
+            may_change += ("data.directory",)
         refused = [line for line in lines if not line.startswith(may_change)]
         if refused:
             raise ValueError(
@@ -124,6 +127,14 @@ class RunDirectory:
                 f"`llama-jax train {self.config}`."
             )
         return lines
+
+    def adopt(self, config: RunConfig) -> None:
+        """Makes `config`, which was checked, the folder's own; only the first process writes."""
+        text = recipe.to_json(config)
+        if self.primary and not (
+            self.config.exists() and self.config.read_text(encoding="utf-8") == text
+        ):
+            write_atomically(self.config, text)
 
     def close(self) -> None:
         """Lets the next process in."""

@@ -15,11 +15,11 @@ from llama_jax.sharding import platform
 class Rotation(NamedTuple):
     """Cosine and sine of each token's angle in each plane; computed once, used by every layer."""
 
-    cos: Float[Array, "B T H/2"]
-    sin: Float[Array, "B T H/2"]
+    cos: Float[Array, "B T half"]
+    sin: Float[Array, "B T half"]
 
 
-def rope_frequencies(rope: Rope, head_dim: int) -> Float[np.ndarray, "H/2"]:
+def rope_frequencies(rope: Rope, head_dim: int) -> Float[np.ndarray, "half"]:
     """Radians by which each plane of a head turns from one position to the next, in float32.
 
     Sources: Su et al. 2021 (arXiv:2104.09864), section 3.2.2; linear stretch, Chen et al. 2023
@@ -38,7 +38,7 @@ def rope_frequencies(rope: Rope, head_dim: int) -> Float[np.ndarray, "H/2"]:
     return frequencies.astype(np.float32)
 
 
-def rotation(positions: Int[Array, "B T"], frequencies: Float[np.ndarray, "H/2"]) -> Rotation:
+def rotation(positions: Int[Array, "B T"], frequencies: Float[np.ndarray, "half"]) -> Rotation:
     """Angles of tokens at `positions`, counted from the start of their document."""
 
     def turn(positions: Int[Array, " T"]) -> Rotation:
@@ -75,8 +75,8 @@ def _swap_halves(x: Float[Array, "B T N H"]) -> Float[Array, "B T N H"]:
 
 
 def _stretch_long_wavelengths(
-    frequencies: Float[np.ndarray, "H/2"], rope: Llama3Rope
-) -> Float[np.ndarray, "H/2"]:
+    frequencies: Float[np.ndarray, "half"], rope: Llama3Rope
+) -> Float[np.ndarray, "half"]:
     wavelengths = 2 * math.pi / frequencies
     turns = rope.original_seq_len / wavelengths  # in the original context
     span = rope.high_freq_factor - rope.low_freq_factor

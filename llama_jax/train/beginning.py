@@ -11,6 +11,7 @@ from llama_jax.atomic import write_atomically
 from llama_jax.checkpoint import Checkpointer, CheckpointError
 from llama_jax.checkpoint.damage import find_newest_good
 from llama_jax.config import RunConfig
+from llama_jax.data.identity import Identity
 from llama_jax.remote.objects import Url, located
 from llama_jax.train.taint import Taint, passed_rows, read_taints
 
@@ -22,10 +23,16 @@ class Origin:
     Attributes:
         run_dir: Folder of that run.
         step: Of the checkpoint.
+        data_from_start: Whether data are read from their beginning, and not from where that run
+            stood in them.
     """
 
     run_dir: str
     step: int
+    data_from_start: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.run_dir}@{self.step}" + ", data from the start" * self.data_from_start
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +52,7 @@ class Beginning:
             the first to know of it.
         passed: Rows that are passed over, by the number of updates made before.
         guards: What the checkpoint says of the guards.
+        data: What the checkpoint says of the data; None where it says nothing.
     """
 
     step: int = 0
@@ -58,6 +66,7 @@ class Beginning:
     tainted: tuple[Taint, ...] = ()
     passed: Mapping[int, int] = dataclasses.field(default_factory=dict)
     guards: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    data: Identity | None = None
 
     @property
     def trusted_step(self) -> int | None:
@@ -82,8 +91,12 @@ class Beginning:
         return self.tokens + config.tokens_before(step) - config.tokens_before(self.step)
 
 
-def parse_origin(reference: str) -> Origin:
+def parse_origin(reference: str, *, data_from_start: bool = False) -> Origin:
     """Reads `RUN` or `RUN@STEP`; without a step, the newest checkpoint that is good.
+
+    Args:
+        reference: For people.
+        data_from_start: Whether the branch reads data from their beginning.
 
     Raises:
         ValueError: If there is no such run or checkpoint.
@@ -102,7 +115,7 @@ def parse_origin(reference: str) -> Origin:
             f"init_from={reference!r}: {folder} has no good checkpoint of that step; "
             f"there are: {there_are}."
         )
-    return Origin(run_dir=str(located(folder)), step=step)
+    return Origin(run_dir=str(located(folder)), step=step, data_from_start=data_from_start)
 
 
 def find_beginning(run_dir: Path, config: RunConfig, origin: Origin | None) -> Beginning:
@@ -126,9 +139,8 @@ def find_beginning(run_dir: Path, config: RunConfig, origin: Origin | None) -> B
     own = Checkpointer(run_dir / "checkpoints", config.checkpoint, read_only=True)
     step, damaged = find_newest_good(own.directory, at_most=begin.trusted_step)
     if origin is not None and origin != (known if known or step is not None else origin):
-        began = f"{known.run_dir}@{known.step}" if known else "its seed"
         raise ValueError(
-            f"init_from={origin.run_dir}@{origin.step}: the run in {run_dir} began from {began}. "
+            f"init_from={origin}: the run in {run_dir} began from {known or 'its seed'}. "
             "Name another folder with --run-dir, or leave --init-from out to continue it."
         )
     origin = origin or known
@@ -153,7 +165,8 @@ def find_beginning(run_dir: Path, config: RunConfig, origin: Origin | None) -> B
     meta = theirs.meta(origin.step)
     # The counter counts rows: of another length, it stands at as many rows as hold the same tokens.
     seq_len = meta["config"]["data"]["seq_len"]
-    meta["samples"] = -(-meta["samples"] * seq_len // config.data.seq_len)
+    stood_at = 0 if origin.data_from_start else meta["samples"]
+    meta["samples"] = -(-stood_at * seq_len // config.data.seq_len)
     return _from_meta(begin, meta, origin, theirs.directory, resumed=False)
 
 
@@ -176,6 +189,7 @@ def _from_meta(
         origin=origin,
         # A branch may have another batch, whose losses are others.
         guards=meta.get("guards", {}) if resumed else {},
+        data=Identity.from_json(meta["data"]) if meta.get("data") else None,
     )
 
 

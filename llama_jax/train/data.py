@@ -11,6 +11,7 @@ from llama_jax import recipe
 from llama_jax.config import BuildConfig, RunConfig, TokenizerFile
 from llama_jax.data.dataset import Dataset, open_dataset
 from llama_jax.data.held_out import HeldOut, held_out_batches
+from llama_jax.data.identity import Identity
 from llama_jax.data.raw import RawSource
 from llama_jax.data.streamed import StreamedDataset, open_stream
 from llama_jax.data.tokenizer import (
@@ -43,16 +44,30 @@ class Data:
     tokenizer: Path
     tokenizer_name: str
 
-    def held_out(self, *, rows: range) -> dict[str, HeldOut]:
+    @property
+    def identity(self) -> Identity:
+        """What tells them from others."""
+        return self.dataset.identity
+
+    @property
+    def where(self) -> str:
+        """Where they are, as a field of the config."""
+        if self.config.stream is not None:
+            return f"stream={self.config.stream.name!r}"
+        return f"data.directory={self.config.data.directory!r}"
+
+    def held_out(self, *, rows: range, batch_size: int | None = None) -> dict[str, HeldOut]:
         """Documents to score, of the sources that have any.
 
         Args:
             rows: Which rows of each batch this process reads.
+            batch_size: Rows of a batch, which do not decide what is scored; the run's by default.
 
         Raises:
             ValueError: If the shards are not what they should be, or no document fits.
         """
-        found = {source: self._held_out(source, rows) for source in self.dataset.sources}
+        size = batch_size or self.config.train.batch_size
+        found = {source: self._held_out(source, rows, size) for source in self.dataset.sources}
         return {source: held_out for source, held_out in found.items() if held_out is not None}
 
     def left_out(self) -> list[str]:
@@ -65,8 +80,9 @@ class Data:
             if reasons
         ]
 
-    def _held_out(self, source: str, rows: range) -> HeldOut | None:
+    def _held_out(self, source: str, rows: range, batch_size: int) -> HeldOut | None:
         config = self.config
+        max_rows = config.evaluate.num_batches * config.train.batch_size
         if isinstance(self.dataset, StreamedDataset):
             documents = self.dataset.held_out(source)
             if not len(documents.num_tokens_of):
@@ -74,17 +90,18 @@ class Data:
             return HeldOut(
                 documents,
                 seq_len=config.data.seq_len,
-                batch_size=config.train.batch_size,
-                max_batches=config.evaluate.num_batches,
+                batch_size=batch_size,
+                vocab_size=config.model.vocab_size,
+                max_rows=max_rows,
                 rows=rows,
             )
         return held_out_batches(
             config.data.directory,
             source,
             seq_len=config.data.seq_len,
-            batch_size=config.train.batch_size,
+            batch_size=batch_size,
             vocab_size=config.model.vocab_size,
-            max_batches=config.evaluate.num_batches,
+            max_rows=max_rows,
             rows=rows,
         )
 
@@ -124,6 +141,9 @@ def open_data(
             "with `llama-jax train`, or give open_raw=data_pipelines.stream.open_raw."
         )
     assert isinstance(config.stream.tokenizer, TokenizerFile), "the config has checked it"
+    if write and not (run_dir / "config.json").is_file():
+        # Of a start that was refused: what it noted binds nobody.
+        shutil.rmtree(run_dir / STREAM_FOLDER, ignore_errors=True)
     if write and origin is not None:
         _take_over(config, Path(origin.run_dir), run_dir / STREAM_FOLDER)
     tokenizer = load_tokenizer(config.stream.tokenizer.path)

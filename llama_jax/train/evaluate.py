@@ -1,5 +1,6 @@
 """Held-out loss of every source, per token and per byte of text."""
 
+import collections
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
@@ -12,6 +13,9 @@ from llama_jax.config import RunConfig
 from llama_jax.data.batch import Batch
 from llama_jax.data.held_out import HeldOut
 from llama_jax.train.step import make_loss_sums
+
+# While the host reads a loss, the devices have the next batch to work on.
+_BATCHES_AHEAD = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,15 +83,34 @@ class Evaluator:
         self._to_devices = to_devices
         self._loss_sums = jax.jit(make_loss_sums(graphdef, config.compute))
 
-    def __call__(self, params: Any) -> dict[str, Score]:
-        """Scores of each source."""
-        return {source: self._score(params, held) for source, held in self._held_out.items()}
+    @property
+    def num_batches(self) -> int:
+        """Of all sources."""
+        return sum(held_out.num_batches for held_out in self._held_out.values())
 
-    def _score(self, params: Any, held_out: HeldOut) -> Score:
-        sums = [self._loss_sums(params, self._to_devices(batch)) for batch in held_out]
+    def __call__(
+        self, params: Any, on_batch: Callable[[], None] = lambda: None
+    ) -> dict[str, Score]:
+        """Scores of each source; `on_batch` is called after each batch."""
+        return {
+            source: self._score(params, held, on_batch) for source, held in self._held_out.items()
+        }
+
+    def _score(self, params: Any, held_out: HeldOut, on_batch: Callable[[], None]) -> Score:
+        nats, pending = 0.0, collections.deque[Any]()
+
+        def read() -> float:
+            on_batch()
+            return float(pending.popleft())
+
+        for batch in held_out:
+            pending.append(self._loss_sums(params, self._to_devices(batch)).nats)
+            if len(pending) > _BATCHES_AHEAD:
+                nats += read()
+        while pending:
+            nats += read()
         return Score(
-            # Summed on the host, in float64.
-            nats=sum(float(part.nats) for part in sums),
+            nats=nats,  # summed on the host, in float64
             tokens=held_out.scored_tokens,
             text_bytes=held_out.text_bytes,
             documents=held_out.num_documents,

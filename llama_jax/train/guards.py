@@ -3,7 +3,7 @@
 import contextlib
 import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 
 import jax
@@ -24,12 +24,28 @@ class NonFiniteGuard:
     Args:
         max_in_a_row: Skipped updates in a row that end the run.
         documents_of: Source documents of an update, for the message.
+        before: What `seen` was when the checkpoint was saved from which the run goes on.
     """
 
-    def __init__(self, max_in_a_row: int, documents_of: Callable[[int], list[Document]]):
-        self._in_a_row = 0
+    def __init__(
+        self,
+        max_in_a_row: int,
+        documents_of: Callable[[int], list[Document]],
+        before: Mapping[str, int] = {},
+    ):
+        self._in_a_row, self._skipped = before.get("in_a_row", 0), before.get("skipped", 0)
         self._max_in_a_row = max_in_a_row
         self._documents_of = documents_of
+
+    @property
+    def skipped(self) -> int:
+        """Updates of the run that were not made."""
+        return self._skipped
+
+    @property
+    def seen(self) -> dict[str, int]:
+        """What a run that goes on from here has to know, to end where it would have ended."""
+        return {"in_a_row": self._in_a_row, "skipped": self._skipped}
 
     def see(self, step: int, metrics: dict[str, float]) -> None:
         """Takes note of one update.
@@ -44,6 +60,7 @@ class NonFiniteGuard:
         if not metrics["skipped"]:
             self._in_a_row = 0
             return
+        self._skipped += 1
         self._in_a_row += 1
         if self._in_a_row >= self._max_in_a_row:
             raise TrainingFailed(self._explain(step, metrics))

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from llama_jax import recipe
 from llama_jax.checkpoint import Checkpointer
 from llama_jax.config import RunConfig
 from llama_jax.data.dataset import Document
 from llama_jax.train.beginning import Beginning
-from llama_jax.train.data import OpenRaw, open_data
+from llama_jax.train.data import Data, OpenRaw, open_data
+from llama_jax.train.same_data import check_still_the_data
 from llama_jax.train.taint import passed_rows, read_taints
 
 _SAMPLES_AT_ONCE = 1024
@@ -27,6 +29,20 @@ def samples_seen(run_dir: Path, step: int | None = None) -> list[range]:
         ValueError: If the run has no checkpoint, or none of that step.
         CheckpointError: If it is damaged.
     """
+    meta = _meta(run_dir, step)
+    config: RunConfig = recipe.from_json((run_dir / "config.json").read_text())
+    stood = Beginning(
+        step=meta["step"], samples=meta["samples"], passed=dict(meta.get("passed", ()))
+    )
+    spans, first = [], meta["first_sample"]
+    for after, rows in sorted(stood.passed.items()):
+        stop = stood.samples_at(after, config)
+        spans.append(range(first, stop))
+        first = stop + rows
+    return [*spans, range(first, meta["samples"])]
+
+
+def _meta(run_dir: Path, step: int | None) -> dict[str, Any]:
     checkpoints = Checkpointer(run_dir / "checkpoints", read_only=True)
     step = checkpoints.latest_step() if step is None else step
     if step is None:
@@ -36,15 +52,7 @@ def samples_seen(run_dir: Path, step: int | None = None) -> list[range]:
             f"step={step} of {str(run_dir)!r}: there is no such checkpoint; there are "
             f"{', '.join(map(str, steps)) or 'none'}."
         )
-    meta = checkpoints.meta(step)
-    config: RunConfig = recipe.from_json((run_dir / "config.json").read_text())
-    stood = Beginning(step=step, samples=meta["samples"], passed=dict(meta.get("passed", ())))
-    spans, first = [], meta["first_sample"]
-    for after, rows in sorted(stood.passed.items()):
-        stop = stood.samples_at(after, config)
-        spans.append(range(first, stop))
-        first = stop + rows
-    return [*spans, range(first, meta["samples"])]
+    return checkpoints.meta(step)
 
 
 def documents_seen(
@@ -58,26 +66,28 @@ def documents_seen(
         open_raw: Opens raw documents; only a stream needs it, which is read and tokenised again.
 
     Raises:
-        ValueError: As `samples_seen` and `open_data`.
+        ValueError: As `samples_seen` and `open_data`, or if the data are others by now.
     """
     config: RunConfig = recipe.from_json((run_dir / "config.json").read_text())
     spans = samples_seen(run_dir, step)
     with open_data(config, run_dir, open_raw, write=False) as data:
+        check_still_the_data(_meta(run_dir, step), data)
         for seen in spans:
             for first in range(seen.start, seen.stop, _SAMPLES_AT_ONCE):
                 count = min(_SAMPLES_AT_ONCE, seen.stop - first)
                 yield from data.dataset.documents_of(first, count)
 
 
-def samples_at_step(run_dir: Path, step: int) -> range:
+def samples_at_step(run_dir: Path, step: int, data: Data | None = None) -> range:
     """Samples of the global order that one update read, or will read.
 
     Args:
         run_dir: Folder of the run.
         step: Of the update, counted from 1.
+        data: In which the samples will be looked up.
 
     Raises:
-        ValueError: If the run has no such update of its own.
+        ValueError: If the run has no such update of its own, or read other data.
         CheckpointError: If its newest checkpoint cannot be read.
     """
     config: RunConfig = recipe.from_json((run_dir / "config.json").read_text())
@@ -86,6 +96,8 @@ def samples_at_step(run_dir: Path, step: int) -> range:
     meta = {"step": 0, "samples": 0, "first_sample": 0}
     if newest is not None:
         meta = checkpoints.meta(newest)
+    if data is not None:
+        check_still_the_data(meta, data)
     stood = Beginning(
         step=meta["step"], samples=meta["samples"], passed=passed_rows(read_taints(run_dir))
     )

@@ -180,5 +180,6 @@ def plan_lines(config: RunConfig, dataset: Dataset, beginning: Beginning) -> lis
         lines.append(f"resumed at step {beginning.step:,}, sample {beginning.samples:,}")
     elif beginning.origin:
         where = f"{beginning.origin.run_dir} at step {beginning.origin.step:,}"
-        lines.append(f"branched off {where}, sample {beginning.samples:,}")
+        anew = "; data are read from their beginning" if beginning.origin.data_from_start else ""
+        lines.append(f"branched off {where}, sample {beginning.samples:,}{anew}")
     return lines

@@ -25,7 +25,7 @@ class Ledger:
 
     Args:
         watchers: See each update.
-        every_steps: Updates between two reports.
+        every_steps: Updates between two reports; the last one may come after fewer.
         report: Takes the updates made so far, metrics over the interval, updates and seconds in
             it, evaluations left out. Losses are means over its tokens; norms and learning rate
             are the last update's.
@@ -41,14 +41,10 @@ class Ledger:
     ):
         self._watchers, self._every_steps, self._report = watchers, every_steps, report
         self._pending: collections.deque[tuple[int, Metrics]] = collections.deque()
+        self._newest: tuple[int, dict[str, float]] = (0, {})
         self._nats = self._tokens = 0.0
-        self._updates = self._skipped = 0
+        self._updates = 0
         self._clock, self._since = clock, clock.training
-
-    @property
-    def skipped(self) -> int:
-        """Updates of this process that were skipped for being not finite."""
-        return self._skipped
 
     @property
     def idle(self) -> bool:
@@ -81,24 +77,34 @@ class Ledger:
             self._read(*self._pending.popleft())
         self._clock.lap("steps")
 
+    def end(self) -> None:
+        """Reads all updates, and reports those after the last report.
+
+        Raises:
+            TrainingFailed: From a watcher.
+        """
+        self.flush()
+        if self._updates:
+            self._report_interval(*self._newest)
+
     def _read(self, step: int, on_devices: Metrics) -> None:
         self._clock.lap("steps")
         metrics = {name: float(value) for name, value in jax.device_get(on_devices).items()}
         self._clock.device_seconds += self._clock.lap("steps")
         self._updates += 1
-        self._skipped += int(metrics["skipped"])
         if not metrics["skipped"]:
             self._nats += metrics["loss_nats_per_token"] * metrics["tokens"]
             self._tokens += metrics["tokens"]
         for watcher in self._watchers:
             watcher.see(step, metrics)
+        self._newest = step, metrics
         if step % self._every_steps == 0:
-            mean = self._nats / self._tokens if self._tokens else float("nan")
-            numbers = metrics | {
-                "loss_nats_per_token": mean,
-                "skipped_updates": float(self._skipped),
-            }
-            del numbers["skipped"], numbers["tokens"]
-            self._report(step, numbers, self._updates, self._clock.training - self._since)
-            self._nats, self._tokens, self._updates = 0.0, 0.0, 0
-            self._since = self._clock.training
+            self._report_interval(step, metrics)
+
+    def _report_interval(self, step: int, metrics: dict[str, float]) -> None:
+        mean = self._nats / self._tokens if self._tokens else float("nan")
+        numbers = metrics | {"loss_nats_per_token": mean}
+        del numbers["skipped"], numbers["tokens"]
+        self._report(step, numbers, self._updates, self._clock.training - self._since)
+        self._nats, self._tokens, self._updates = 0.0, 0.0, 0
+        self._since = self._clock.training

@@ -9,11 +9,12 @@ import numpy as np
 from llama_jax.config import RunConfig
 from llama_jax.observe.goodput import WallTime, WorkClock
 from llama_jax.observe.run_directory import RunDirectory
+from llama_jax.refusal import is_refusal
 from llama_jax.sharding import make_mesh, use_layout
 from llama_jax.train.beginning import Origin
 from llama_jax.train.data import OpenRaw
 from llama_jax.train.evaluate import Score
-from llama_jax.train.guards import NonFiniteGuard, StopRequest, stop_request
+from llama_jax.train.guards import NonFiniteGuard, StopRequest, TrainingFailed, stop_request
 from llama_jax.train.hosts import Hosts
 from llama_jax.train.ledger import Ledger
 from llama_jax.train.parts import Parts, open_parts
@@ -34,7 +35,7 @@ class Outcome:
         step: Updates made.
         samples: Global sample counter: rows consumed.
         tokens: Tokens of those rows, padding included.
-        skipped_updates: Of this process, for being not finite.
+        skipped_updates: Of the run, for being not finite or, where the guards say so, spikes.
         stopped_by: Signal that stopped it early after saving; empty where it is complete.
         held_out: Scores of each source at the end of a complete run.
         loss_nats_per_token: Mean over the last interval of the log; NaN where there was none.
@@ -74,7 +75,8 @@ def train(
 
     Raises:
         ValueError: If the request is wrong; nothing was computed.
-        TrainingFailed: If too many updates in a row were not finite, or too many spiked.
+        TrainingFailed: If too many updates in a row were not finite, or too many spiked, or the
+            data turn out to be damaged on the way.
         CheckpointError: If a checkpoint could not be written or read.
     """
     hosts, clock = Hosts(), WorkClock(began)
@@ -89,9 +91,16 @@ def train(
             opened = open_parts(
                 config, folder, mesh, clock, hosts, origin=origin, open_raw=open_raw
             )
+            run: _Run | None = None
             try:
                 with opened as (parts, state):
-                    return _Run(parts, stop, watchdog).to_the_end(state)
+                    run = _Run(parts, stop, watchdog)
+                    return run.to_the_end(state)
+            except ValueError as error:
+                # Once updates are made the request was right: a shard is damaged, say.
+                if run is None or not run.seconds_to_first_step or not is_refusal(error):
+                    raise
+                raise TrainingFailed(str(error)) from error
             except Rewind as rewind:
                 note_rewind(folder, config, rewind)
                 clock = WorkClock()
@@ -110,10 +119,13 @@ class _Run:
         self.learning_rate = make_schedule(
             parts.config.schedule, peak_lr=parts.config.optimizer.peak_lr, num_steps=train.num_steps
         )
-        config, before = parts.config.guards, parts.beginning.guards.get("spikes", {})
+        config, before = parts.config.guards, parts.beginning.guards
         spikes = SpikeSkip if config.on_spike == "skip" else SpikeGuard
-        self.spikes = spikes(config, self.journal.incident, before)
-        guards = [NonFiniteGuard(train.max_skipped_updates, parts.documents_of), self.spikes]
+        self.spikes = spikes(config, self.journal.incident, before.get("spikes", {}))
+        self.non_finite = NonFiniteGuard(
+            train.max_skipped_updates, parts.documents_of, before.get("non_finite", {})
+        )
+        guards = [self.non_finite, self.spikes]
         self.ledger = Ledger(guards, parts.config.log.every_steps, self._report, self.clock)
 
     def to_the_end(self, state: TrainState) -> Outcome:
@@ -125,6 +137,8 @@ class _Run:
             done += 1
             stopping = self.stop.at(done)
             last = done == num_steps
+            if stopping or last:
+                self.ledger.end()
             if evaluate_every and done % evaluate_every == 0 and not (stopping or last):
                 self.journal.score(done, self._evaluate(done, state))
             if stopping or last or done % self.config.checkpoint.every_steps == 0:
@@ -160,7 +174,8 @@ class _Run:
         return state
 
     def _report(self, step: int, metrics: dict[str, float], updates: int, seconds: float) -> None:
-        self.journal.report(step, metrics | dict(self.spikes.metrics), updates, seconds)
+        told = {"skipped_updates": float(self.non_finite.skipped)} | dict(self.spikes.metrics)
+        self.journal.report(step, metrics | told, updates, seconds)
 
     def _evaluate(self, done: int, state: TrainState) -> dict[str, Score]:
         self.ledger.flush()
@@ -172,7 +187,7 @@ class _Run:
     def _save(self, done: int, state: TrainState) -> None:
         self.ledger.flush()
         self.watchdog.expect(done, f"checkpoint {done:,}", long=True)
-        guards = {"spikes": self.spikes.window}
+        guards = {"spikes": self.spikes.window, "non_finite": self.non_finite.seen}
         self.parts.checkpointer.save(done, state, self.parts.meta(done, guards))
         self.clock.lap("checkpoint")
         self.parts.goodput.note(done)
@@ -194,7 +209,7 @@ class _Run:
             step=done,
             samples=beginning.samples_at(done, self.config),
             tokens=beginning.tokens_at(done, self.config),
-            skipped_updates=self.ledger.skipped,
+            skipped_updates=self.non_finite.skipped,
             stopped_by=self.stop.name if stopping else "",
             held_out=held_out,
             loss_nats_per_token=self.journal.loss_nats_per_token,

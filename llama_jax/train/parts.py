@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from llama_jax import recipe
 from llama_jax.checkpoint import Checkpointer
 from llama_jax.checkpoint.damage import saved_steps, set_aside
+from llama_jax.checksum import file_sha256
 from llama_jax.config import RunConfig
 from llama_jax.data.batch import Batch
 from llama_jax.data.dataset import Document
@@ -31,6 +32,7 @@ from llama_jax.train.feed import feed, local_rows, make_to_devices
 from llama_jax.train.hosts import Hosts, Pace
 from llama_jax.train.journal import Journal
 from llama_jax.train.program import Program, begin_compiling
+from llama_jax.train.same_data import check_same_data, keep_identity, known_identity
 from llama_jax.train.state import TrainState
 from llama_jax.train.taint import mark_applied
 
@@ -91,6 +93,7 @@ class Parts:
             "origin": dataclasses.asdict(origin) if origin else None,
             "passed": sorted(p for p in self.beginning.passed.items() if p[0] < done),
             "guards": guards,
+            "data": self.data.identity.to_json(),
             "config": json.loads(recipe.to_json(self.config)),
             "versions": {name: version(name) for name in _LIBRARIES},
         }
@@ -118,10 +121,12 @@ def open_parts(
         hosts.meet(patience)
         beginning = find_beginning(folder.path, config, origin)
         resume_step = beginning.step if beginning.resumed else None
-        changed = folder.adopt(config, resume_step=resume_step)
+        known = known_identity(folder.path, beginning)
+        changed = folder.check(config, resume_step=resume_step, data_is_known=known is not None)
         data = stack.enter_context(
             open_data(config, folder.path, open_raw, write=folder.primary, origin=beginning.origin)
         )
+        check_same_data(folder.path, beginning, data)
         batches = feed(
             config,
             mesh,
@@ -136,9 +141,6 @@ def open_parts(
         to_devices = make_to_devices(config, mesh, rows, config.train.batch_size)
         held_out = data.held_out(rows=rows)
         # While the step compiles: the files of the run.
-        if folder.primary:
-            keep_origin(folder.path, beginning.origin)
-            _keep_tokenizer(data, folder.path)
         hosts.meet(patience)
         checkpointer = stack.enter_context(
             Checkpointer(folder.checkpoints, config.checkpoint, before_commit=folder.push)
@@ -167,6 +169,12 @@ def open_parts(
         clock.lap("start_up")
         if left:
             program.step_after(beginning.step)  # what waits for it is not training
+        # All that could be refused was not: from here on the folder is this run's.
+        folder.adopt(config)
+        if folder.primary:
+            keep_origin(folder.path, beginning.origin)
+            keep_identity(folder.path, data)
+            _keep_tokenizer(data, folder.path)
         hosts.meet(patience)
         clock.lap("compile")
         parts = Parts(
@@ -221,7 +229,7 @@ def _open_progress(config: RunConfig, beginning: Beginning, primary: bool) -> Pr
 def _keep_tokenizer(data: Data, run_dir: Path) -> None:
     """Copies the tokenizer beside the checkpoints, which are of no use without it."""
     ours = run_dir / data.tokenizer_name
-    if not ours.is_file():
+    if not ours.is_file() or file_sha256(ours) != data.identity.tokenizer:
         partial = ours.with_name(f"{ours.name}.partial")
         shutil.copyfile(data.tokenizer, partial)
         partial.replace(ours)

@@ -20,6 +20,8 @@ import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from llama_jax.refusal import is_refusal
+
 _OURS = ("LLAMA_JAX_COORDINATOR", "LLAMA_JAX_NUM_PROCESSES", "LLAMA_JAX_PROCESS_ID")
 _PARTING_SECONDS = 5.0
 
@@ -97,7 +99,7 @@ def failing_alone() -> Iterator[None]:
     except Exception as failure:
         if jax.process_count() == 1:
             raise
-        if isinstance(failure, ValueError):
+        if refused := is_refusal(failure):
             print(f"llama-jax: error: {failure}", file=sys.stderr)
         elif isinstance(failure, TrainingFailed):
             print(f"llama-jax train: failed: {failure}", file=sys.stderr)
@@ -105,7 +107,6 @@ def failing_alone() -> Iterator[None]:
             traceback.print_exception(failure)
         sys.stdout.flush()
         sys.stderr.flush()
-        refused = isinstance(failure, ValueError)
         if refused:
             with contextlib.suppress(jax.errors.JaxRuntimeError):
                 _hear_the_others_refuse()

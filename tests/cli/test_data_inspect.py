@@ -142,6 +142,10 @@ def test_the_report_says_what_was_dropped_and_where_the_page_is(built, capsys):
     [
         (["--token", "9999999"], "--token=9999999: files train has 0 to "),
         (["--token", "-1"], "--token=-1: files train has 0 to "),
+        (["--step", "-3"], "--step=-3 must be 1 or more"),
+        (["--step", "0"], "--step=0 must be 1 or more; updates are counted from 1"),
+        (["--step", "1", "--batch-size", "0"], "--batch-size=0 must be 1 or more"),
+        (["--step", "1", "--seq-len", "0"], "--seq-len=0 must be 1 or more"),
         (["--token", "1", "--report"], "--token and --report are shown one at a time"),
     ],
 )

@@ -19,12 +19,14 @@ def pages(tmp_path):
     return tmp_path
 
 
-def test_the_sites_above_the_rate_are_written_for_any_number_of_workers(pages, monkeypatch):
+def test_the_sites_above_the_rate_are_written_for_any_number_of_workers(pages, monkeypatch, capsys):
     monkeypatch.setattr("data_pipelines.plan._PART_BYTES", 10)
     for workers in ("1", "2"):
         out = pages / "out" / f"{workers}.txt"
         command = ["data", "sites", "demo", "--input", str(pages), "--out", str(out)]
-        assert main([*command, "--min-documents", "3", "--workers", workers]) == 0
+        assert main([*command, "--min-documents", "3", "--workers", workers, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told == {"out": str(out), "sites": ["forum.org"]}
         assert out.read_text() == "forum.org\n"
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from llama_jax.cli.main import COMMANDS, main
+from llama_jax.cli.main import main
 
 
 def test_an_unknown_command_is_refused_with_a_hint(capsys):
@@ -22,17 +22,21 @@ def test_an_interrupted_command_leaves_no_traceback(monkeypatch, capsys):
     assert capsys.readouterr().err == "llama-jax data: stopped.\n"
 
 
+def test_a_bug_is_no_refusal(monkeypatch, capsys):
+    """What a library raises, or Python, ends with its traceback and 1: not with 2, in a line."""
+
+    class Command:
+        main = staticmethod(lambda argv: int("many"))
+
+    monkeypatch.setattr("importlib.import_module", lambda name: Command)
+    with pytest.raises(ValueError, match="invalid literal"):
+        main(["eval", "run"])
+    assert not capsys.readouterr().err
+
+
 def test_no_command_shows_help_and_is_wrong(capsys):
     assert main([]) == 2
     assert "usage: llama-jax COMMAND" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_with_an_example(command, capsys):
-    with pytest.raises(SystemExit) as stop:
-        raise SystemExit(main([command, "--help"]))
-    assert stop.value.code == 0
-    assert f"llama-jax {command}" in capsys.readouterr().out
 
 
 def test_help_imports_neither_jax_nor_tyro():

@@ -156,7 +156,10 @@ def test_a_report_of_a_ladder_predicts_what_was_held_out(capsys, tmp_path):
 def test_a_report_is_one_page_with_everything_in_it(capsys, runs, tmp_path):
     page = tmp_path / "pages" / "report.html"
     command = ["scaling", "report", str(runs), "--out", str(page), "--drop-highest", "2"]
-    assert main([*command, "--resamples", "50"]) == 0
+    assert main([*command, "--resamples", "50", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["page"] == str(page) and len(told["left_out"]) == 2
+    assert told["law"].keys() == {"A", "B", "E", "alpha", "beta"}
     text = page.read_text()
     assert text.count("data:image/png;base64,") >= 1
     assert "http" not in text

@@ -9,6 +9,8 @@ import pytest
 from llama_jax.config import DataConfig
 from llama_jax.data.batch import Batch
 from llama_jax.data.dataset import open_dataset
+from llama_jax.data.held_out import held_out_batches
+from llama_jax.data.shards import SplitReader
 
 T = 16
 
@@ -167,17 +169,30 @@ def test_a_model_with_fewer_ids_than_the_tokenizer_is_refused(two_sources):
         )
 
 
+@pytest.mark.parametrize("token", [-5, 200_000, 1 << 30])
+@pytest.mark.parametrize("place", [3, -1])  # an input, and what is a target alone
 def test_a_token_outside_the_vocabulary_is_refused_with_its_document(
-    write_dataset, numbered_documents
+    write_dataset, numbered_documents, monkeypatch, token, place
 ):
-    directory = write_dataset({"books": numbered_documents([9, 9, 9])}, vocab_size=50_000)
-    manifest = directory / "books" / "source.json"
-    manifest.write_text(manifest.read_text().replace("50000", "20"))
-    dataset = open_dataset(
-        DataConfig(directory=str(directory), seq_len=T), vocab_size=20, batch_size=2
-    )
-    with pytest.raises(ValueError, match=r"token 2\d, outside model\.vocab_size=20"):
+    body = numbered_documents([T + 1])
+    directory = write_dataset({"books": body}, {"books": body}, vocab_size=100_000)
+    really = SplitReader.read_tokens
+
+    def read_tokens(self, wanted):
+        for number, tokens in really(self, wanted):
+            changed = tokens.copy()
+            changed[place] = token
+            yield number, changed
+
+    monkeypatch.setattr(SplitReader, "read_tokens", read_tokens)
+    complaint = f"document 'books/{{}}/0' of books has token {token}, outside model"
+    where = {"vocab_size": 100_000, "batch_size": 1}
+    dataset = open_dataset(DataConfig(directory=str(directory), seq_len=T), **where)
+    with pytest.raises(ValueError, match=complaint.format("train")):
         dataset.batch(0)
+    held_out = held_out_batches(str(directory), "books", seq_len=T, **where)
+    with pytest.raises(ValueError, match=complaint.format("heldout")):
+        list(held_out)
 
 
 @pytest.mark.parametrize("content", [None, "empty"])
@@ -186,6 +201,13 @@ def test_a_folder_without_shards_is_refused(tmp_path, content):
         (tmp_path / "books").mkdir()
     with pytest.raises(ValueError, match=r"holds no source of token shards; write it with"):
         opened(tmp_path)
+
+
+def test_a_manifest_that_was_cut_off_is_refused(two_sources):
+    path = two_sources / "code" / "source.json"
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(ValueError, match=r"source\.json cannot be read .*; copy it again"):
+        opened(two_sources)
 
 
 def test_a_source_without_documents_in_the_split_is_refused(write_dataset, numbered_documents):

@@ -38,7 +38,7 @@ def scored_tokens(batches):
 def test_scored_tokens_are_those_of_the_documents_whose_bytes_are_counted(
     directory, documents, max_batches
 ):
-    found = held_out(directory, max_batches=max_batches)
+    found = held_out(directory, max_rows=max_batches * B)
     batches = list(found)
     assert len(batches) == found.num_batches <= (max_batches or 100)
     whole = [body for body in documents if len(body) <= max_batches * B * T + 1 or not max_batches]
@@ -79,15 +79,17 @@ def test_the_last_batch_is_padded_with_rows_that_count_for_nothing(directory):
 
 def test_a_source_without_held_out_documents_gives_none(directory):
     found = held_out_batches(
-        str(directory), "none", seq_len=T, batch_size=B, vocab_size=50_000, max_batches=1
+        str(directory), "none", seq_len=T, batch_size=B, vocab_size=50_000, max_rows=B
     )
     assert found is None
 
 
 def test_too_few_batches_for_any_document_are_refused(write_dataset, documents):
     directory = write_dataset({"books": documents}, {"books": [documents[5]]})
-    with pytest.raises(ValueError, match=r"evaluate\.num_batches=1: no held-out document"):
-        held_out(directory, max_batches=1)
+    with pytest.raises(
+        ValueError, match=r"evaluate\.num_batches: no held-out document of .* 3 rows"
+    ):
+        held_out(directory, max_rows=B)
 
 
 def test_an_unknown_source_is_refused(directory):

@@ -226,7 +226,9 @@ def test_held_out_documents_are_the_same_after_a_restart(open_it, tmp_path, monk
         dataset = open_it()
         documents = dataset.held_out("two")
         dataset.close()
-        scored = HeldOut(documents, seq_len=SEQ_LEN, batch_size=2, max_batches=0, rows=range(2))
+        scored = HeldOut(
+            documents, seq_len=SEQ_LEN, batch_size=2, vocab_size=1000, max_rows=0, rows=range(2)
+        )
         return list(scored)
 
     first = held_out()

@@ -226,7 +226,7 @@ def test_a_config_that_would_leave_out_every_file_is_refused(field):
         GitHubSource(path="x", **{field: ()})
 
 
-@pytest.mark.skipif(not SAMPLE.is_dir(), reason="no corpora beside the project")
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="needs ../shared/corpora/github")
 def test_real_files_come_with_their_repository_and_licence():
     path = SAMPLE / "code-00001-of-00003.parquet"
     documents, dropped = collect(path)

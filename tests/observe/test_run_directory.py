@@ -66,17 +66,18 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
 
 def test_the_saved_config_is_a_recipe(tmp_path):
     with RunDirectory(tmp_path) as run:
-        assert run.adopt(BASE, resume_step=None) == []
+        assert run.check(BASE, resume_step=None) == [] and not run.config.exists()
+        run.adopt(BASE)
     assert recipe.load_recipe(str(run.config)) == BASE
 
 
 def test_another_config_is_refused_with_every_difference(tmp_path):
     with RunDirectory(tmp_path) as run:
-        run.adopt(BASE, resume_step=None)
+        run.adopt(BASE)
         before = run.config.read_bytes()
         other = change(BASE, train={"batch_size": 32, "seed": 7}, log=LogConfig(every_steps=1))
         with pytest.raises(ValueError) as refusal:
-            run.adopt(other, resume_step=100)
+            run.check(other, resume_step=100)
         assert "train.batch_size: 16 -> 32\n  train.seed: 0 -> 7\n" in str(refusal.value)
         assert "log.every_steps" not in str(refusal.value)
         assert run.config.read_bytes() == before
@@ -93,12 +94,23 @@ def test_how_a_run_is_computed_and_watched_may_change(tmp_path):
         evaluate={"every_steps": 7},
     )
     with RunDirectory(tmp_path) as run:
-        run.adopt(BASE, resume_step=None)
-        lines = run.adopt(other, resume_step=100)
+        run.adopt(BASE)
+        lines = run.check(other, resume_step=100)
         assert "mesh.fsdp: -1 -> 4" in lines
         assert len(lines) == 6
+        run.adopt(other)
         assert recipe.load_recipe(str(run.config)) == other
-        assert run.adopt(other, resume_step=100) == []
+        assert run.check(other, resume_step=100) == []
+
+
+def test_data_may_lie_elsewhere_where_it_is_known_which_they_are(tmp_path):
+    moved = change(BASE, data={"directory": "elsewhere"})
+    with RunDirectory(tmp_path) as run:
+        run.adopt(BASE)
+        with pytest.raises(ValueError, match=r"data\.directory: .* -> elsewhere"):
+            run.check(moved, resume_step=100)
+        (line,) = run.check(moved, resume_step=100, data_is_known=True)
+        assert line.startswith("data.directory: ")
 
 
 LONGER = change(BASE, train={"num_steps": 4000})  # BASE cools down from step 300 to 400
@@ -137,19 +149,19 @@ LONGER = change(BASE, train={"num_steps": 4000})  # BASE cools down from step 30
 )
 def test_the_length_may_change_only_before_the_cooldown(tmp_path, old, new, step, allowed):
     with RunDirectory(tmp_path) as run:
-        run.adopt(old, resume_step=None)
+        run.adopt(old)
         if allowed:
-            assert any("train.num_steps" in line for line in run.adopt(new, resume_step=step))
+            assert any("train.num_steps" in line for line in run.check(new, resume_step=step))
         else:
             with pytest.raises(ValueError, match=r"train\.num_steps|schedule\.warmup_steps"):
-                run.adopt(new, resume_step=step)
+                run.check(new, resume_step=step)
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"name": "x"}'])
 def test_an_unreadable_config_is_refused_not_replaced(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with RunDirectory(tmp_path) as run, pytest.raises(ValueError, match=r"config\.json cannot be"):
-        run.adopt(BASE, resume_step=None)
+        run.check(BASE, resume_step=None)
     assert (tmp_path / "config.json").read_text() == text
 
 
@@ -161,7 +173,7 @@ def test_a_file_is_no_run_folder(tmp_path):
 
 def test_other_processes_of_a_run_share_the_folder(tmp_path):
     with RunDirectory(tmp_path) as first, RunDirectory(tmp_path, lock=False) as second:
-        second.adopt(BASE, resume_step=None)
+        second.adopt(BASE)
         assert not second.config.exists()
-        first.adopt(BASE, resume_step=None)
-        assert second.adopt(BASE, resume_step=None) == []
+        first.adopt(BASE)
+        assert second.check(BASE, resume_step=None) == []

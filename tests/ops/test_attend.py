@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from llama_jax.config import KernelTiles, MeshConfig
-from llama_jax.ops.attention import attend, splash
+from llama_jax.ops.attention import KERNELS, attend, splash
 from llama_jax.ops.attention.cudnn import attend_cudnn
 from llama_jax.ops.attention.splash import attend_splash
 from llama_jax.ops.attention.xla import attend_xla
@@ -234,6 +234,21 @@ def test_cudnn_attention_equals_xla_on_packed_rows():
         for backend in ("cudnn", "xla")
     }
     np.testing.assert_allclose(*(x.astype(jnp.float32) for x in mixed.values()), atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kernel"),
+    [(jnp.float32, "xla"), (jnp.bfloat16, "cudnn"), (jnp.float16, "cudnn")],
+)
+def test_on_a_gpu_auto_takes_the_kernel_that_takes_the_dtype(monkeypatch, dtype, kernel):
+    monkeypatch.setattr("llama_jax.ops.attention.platform", lambda: "gpu")
+    for name in ("xla", "cudnn"):
+        monkeypatch.setitem(KERNELS, name, lambda q, *_, name=name: used.append(name) or q)
+    used = []
+    q, k, v = (jnp.asarray(x, dtype) for x in heads(7))
+    segments = np.ones((B, T), np.int32)
+    attend(q, k, v, q_segments=segments, kv_segments=segments)
+    assert used == [kernel]
 
 
 @pytest.mark.parametrize(

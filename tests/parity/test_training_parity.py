@@ -8,14 +8,21 @@ import numpy as np
 import pytest
 
 from llama_jax.checkpoint.names import named_arrays
-from llama_jax.config import RunConfig
+from llama_jax.config import Llama3Rope, RunConfig
 from llama_jax.convert.mapping import tensors_of, to_theirs
 from llama_jax.model import abstract_params
 from llama_jax.train.optimizer import make_optimizer
 from llama_jax.train.schedule import make_schedule
 from llama_jax.train.state import abstract_state, init_state
 from llama_jax.train.step import make_train_step
-from tests.parity.updates import GROUPED, NUM_STEPS, T, make_batches, run_config
+from tests.parity.updates import (
+    GROUPED,
+    NUM_STEPS,
+    T,
+    make_batches,
+    rope_parameters,
+    run_config,
+)
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: make test-slow")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -48,7 +55,7 @@ def their_losses(config: RunConfig, weights, rates: list[float]) -> tuple[list[f
             vocab_size=model.vocab_size,
             max_position_embeddings=T,
             rms_norm_eps=model.norm_eps,
-            rope_theta=model.rope.theta,
+            rope_parameters=rope_parameters(model),
             tie_word_embeddings=model.tie_embeddings,
         )
     ).float()
@@ -94,6 +101,12 @@ def their_losses(config: RunConfig, weights, rates: list[float]) -> tuple[list[f
         pytest.param(GROUPED, 2, id="in two pieces"),
         pytest.param(dataclasses.replace(GROUPED, num_kv_heads=8), 1, id="multi-head"),
         pytest.param(dataclasses.replace(GROUPED, tie_embeddings=True), 1, id="tied"),
+        # Of the four wavelengths one is left as it was, one stretched in part, two in full.
+        pytest.param(
+            dataclasses.replace(GROUPED, rope=Llama3Rope(theta=100.0, original_seq_len=32)),
+            1,
+            id="llama3 rope",
+        ),
     ],
 )
 def test_twenty_updates_give_the_same_losses(model, accumulation_steps):

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from llama_jax.config import LinearRope, Llama3Rope, ModelConfig, PlainRope
+from llama_jax.config import LinearRope, Llama3Rope, ModelConfig
 from llama_jax.ops.cross_entropy import cross_entropy
 from tests.model.tiny_model import logits, new_params, pack
+from tests.parity.updates import rope_parameters
 
 torch = pytest.importorskip("torch", reason="needs the extra `parity`: PyTorch")
 transformers = pytest.importorskip("transformers", reason="needs the extra `parity`: transformers")
@@ -38,23 +39,6 @@ VARIANTS = {
 TOKENS = np.random.default_rng(0).integers(0, BASE.vocab_size, (2, 96))
 # Larger than at initialisation: attention is sharp, norms matter, and errors show.
 GAIN = 5.0
-
-
-def rope_parameters(config: ModelConfig) -> dict[str, object]:
-    match config.rope:
-        case PlainRope(theta=theta):
-            return {"rope_type": "default", "rope_theta": theta}
-        case LinearRope(theta=theta, factor=factor):
-            return {"rope_type": "linear", "rope_theta": theta, "factor": factor}
-        case Llama3Rope() as rope:
-            return {
-                "rope_type": "llama3",
-                "rope_theta": rope.theta,
-                "factor": rope.factor,
-                "low_freq_factor": rope.low_freq_factor,
-                "high_freq_factor": rope.high_freq_factor,
-                "original_max_position_embeddings": rope.original_seq_len,
-            }
 
 
 def reference(config: ModelConfig):

@@ -7,7 +7,10 @@ from llama_jax.config import (
     ComputeConfig,
     Cosine,
     DataConfig,
+    LinearRope,
+    Llama3Rope,
     ModelConfig,
+    PlainRope,
     RunConfig,
     TrainConfig,
 )
@@ -24,6 +27,24 @@ GROUPED = ModelConfig(
     vocab_size=256,
     max_seq_len=T,
 )
+
+
+def rope_parameters(config: ModelConfig) -> dict[str, object]:
+    """As transformers has them."""
+    match config.rope:
+        case PlainRope(theta=theta):
+            return {"rope_type": "default", "rope_theta": theta}
+        case LinearRope(theta=theta, factor=factor):
+            return {"rope_type": "linear", "rope_theta": theta, "factor": factor}
+        case Llama3Rope() as rope:
+            return {
+                "rope_type": "llama3",
+                "rope_theta": rope.theta,
+                "factor": rope.factor,
+                "low_freq_factor": rope.low_freq_factor,
+                "high_freq_factor": rope.high_freq_factor,
+                "original_max_position_embeddings": rope.original_seq_len,
+            }
 
 
 def run_config(model: ModelConfig, accumulation_steps: int) -> RunConfig:

@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -19,7 +20,7 @@ from llama_jax.atomic import write_atomically
 from llama_jax.config import RunConfig
 from llama_jax.data.sentencepiece import train_sentencepiece
 from llama_jax.data.shard_writer import SplitWriter, write_manifest
-from llama_jax.data.shards import Manifest
+from llama_jax.data.shards import BUILD, Manifest
 from tests.train.tiny_run import COMPILE_QUICKLY
 
 VOCAB_SIZE = 64
@@ -61,14 +62,29 @@ def compile_cache(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("xla")
 
 
-@pytest.fixture(scope="session")
-def corpus(tmp_path_factory) -> Path:
-    """Two sources of documents that count up or down, so that there is something to learn."""
-    directory = tmp_path_factory.mktemp("corpus")
-    tokenizer = b"stands for a tokenizer"
+def write_corpus(
+    directory: Path,
+    sources: Mapping[str, int],
+    *,
+    tokenizer: bytes = b"stands for a tokenizer",
+    mixture: tuple[tuple[str, float], ...] = (),
+) -> None:
+    """Writes documents that count up or down, so that there is something to learn.
+
+    Args:
+        directory: Is made.
+        sources: By name, what their documents count by. Documents of two sources or corpora are
+            as many and as long.
+        tokenizer: Contents of its file.
+        mixture: That the corpus says it was built for.
+    """
+    directory.mkdir(exist_ok=True)
     (directory / "tokenizer.model").write_bytes(tokenizer)
+    if mixture:
+        built = {"sources": dict.fromkeys(sources), "config": {"mixture": mixture}}
+        (directory / BUILD).write_text(json.dumps(built))
     rng = np.random.default_rng(0)
-    for source, step in (("up", 1), ("down", -1)):
+    for source, step in sources.items():
         folder = directory / source
         folder.mkdir()
         splits = {}
@@ -87,6 +103,13 @@ def corpus(tmp_path_factory) -> Path:
             splits=splits,
         )
         write_manifest(folder, manifest)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """Two sources of documents."""
+    directory = tmp_path_factory.mktemp("corpus")
+    write_corpus(directory, {"up": 1, "down": -1})
     return directory
 
 

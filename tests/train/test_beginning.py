@@ -138,4 +138,5 @@ def test_the_origin_is_readable_by_people(run_of):
     assert json.loads((folder / "origin.json").read_text()) == {
         "run_dir": "/runs/trunk",
         "step": 7,
+        "data_from_start": False,
     }

@@ -1,5 +1,7 @@
 """Held-out scores: what they are sums of, and what they are divided by."""
 
+import dataclasses
+import json
 import math
 
 import jax
@@ -7,11 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llama_jax.config import EvaluateConfig
+from llama_jax.cli.main import main
+from llama_jax.config import EvaluateConfig, MeshConfig
 from llama_jax.model import abstract_params
+from llama_jax.recipe import to_json
 from llama_jax.train.data import open_data
 from llama_jax.train.evaluate import Evaluator, Score, held_out_metrics, total
 from llama_jax.train.feed import local_rows, make_to_devices
+from llama_jax.train.loop import train
 from tests.train.tiny_run import fill, tiny_config
 
 
@@ -51,6 +56,50 @@ def test_all_sources_together_weigh_by_their_tokens(evaluator):
     metrics = held_out_metrics(scores)
     assert metrics["heldout/loss_nats_per_token"] == both.loss_nats_per_token
     assert metrics["heldout/down/bits_per_byte"] == down.bits_per_byte
+
+
+@pytest.fixture
+def scored_run(corpus, tmp_path, one_device):
+    config = tiny_config(
+        data__directory=str(corpus),
+        train__num_steps=6,
+        train__batch_size=12,
+        train__accumulation_steps=3,
+        mesh=MeshConfig(fsdp=2, tensor=2, context=2),
+        evaluate=EvaluateConfig(num_batches=1),
+    )
+    outcome = train(config, tmp_path / "run")
+    return tmp_path / "run", config, outcome.held_out
+
+
+def test_eval_scores_the_same_on_the_mesh_of_the_run_and_on_any_other(scored_run, capsys):
+    folder, config, expected = scored_run
+
+    def scores(*flags):
+        assert main(["eval", str(folder), "--json", *flags]) == 0
+        out, err = capsys.readouterr()
+        return json.loads(out)["held_out"], err
+
+    def assert_same(got):
+        for source, score in expected.items():
+            assert got[source].keys() == score.to_json().keys()
+            for name, value in score.to_json().items():
+                assert got[source][name] == pytest.approx(value, rel=1e-5), (source, name)
+
+    got, err = scores()
+    assert got == {source: score.to_json() for source, score in expected.items()}
+    assert "eval 2/2 batches" in err
+    # Twelve rows do not go into eight parts: rows of padding are added.
+    got, err = scores("--mesh.fsdp", "8")
+    assert_same(got)
+    assert "is not used" not in err
+
+    other = dataclasses.replace(config, mesh=MeshConfig(fsdp=16))
+    (folder / "config.json").write_text(to_json(other))
+    got, err = scores()
+    assert_same(got)
+    assert "the run's mesh is not used: " in err and "mesh.fsdp=16" in err
+    assert main(["eval", str(folder), "--mesh.tensor", "3"]) == 2
 
 
 def test_nothing_to_score_is_no_score():

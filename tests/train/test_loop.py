@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import re
 import shutil
 import signal
 import time
@@ -17,10 +18,13 @@ from llama_jax.config import CheckpointConfig, EvaluateConfig, RunConfig, Warmup
 from llama_jax.data.dataset import open_dataset
 from llama_jax.model import abstract_params
 from llama_jax.observe.writers import read_metrics
+from llama_jax.refusal import is_refusal
+from llama_jax.train.guards import TrainingFailed
 from llama_jax.train.history import documents_seen, samples_seen
+from llama_jax.train.loop import train
 from llama_jax.train.optimizer import make_optimizer
 from llama_jax.train.state import abstract_state
-from tests.train.conftest import PATIENCE_SECONDS
+from tests.train.conftest import PATIENCE_SECONDS, write_corpus
 from tests.train.tiny_run import tiny_config
 
 NUM_STEPS = 40
@@ -143,6 +147,23 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_its_updates_are_made_again
     assert_same_run(whole, run, config, NUM_STEPS)
 
 
+def test_a_full_disk_ends_a_run_that_names_its_last_good_step_and_goes_on(
+    llama_jax, config, small_disk
+):
+    path, run = llama_jax.recipe(config), small_disk / "run"
+    filling = ("--checkpoint.every-steps", "1", "--checkpoint.keep-last", "1000")
+    failed = llama_jax.run("train", path, "--run-dir", run, *filling, expect=1)
+    assert "llama-jax train: failed: Checkpoint " in failed.stderr
+    assert "Traceback" not in failed.stderr
+    (named,) = re.findall(r"Step (\d+) is the last good one", failed.stderr)
+    saved = Checkpointer(run / "checkpoints", read_only=True)
+    assert int(named) == saved.latest_good_step(deep=True) < NUM_STEPS
+    for step in saved.steps()[:-1]:  # room again
+        shutil.rmtree(run / f"checkpoints/{step}")
+    done = llama_jax.run("train", path, "--run-dir", run, "--checkpoint.every-steps", "1000")
+    assert f"resumed at step {named}" in done.stderr
+
+
 def test_a_batch_that_grows_survives_kills_before_and_after_it_does(llama_jax, config, one_device):
     train = dataclasses.replace(config.train, num_steps=30, batch_ramp=((12, 16), (20, 24)))
     config = dataclasses.replace(config, train=train)
@@ -222,6 +243,8 @@ def test_a_branch_is_the_straight_run_with_another_end(llama_jax, config, one_de
     seen = llama_jax.run("data", "seen", folder).stdout.splitlines()
     documents = list(documents_seen(folder))
     assert [line.split("\t")[2] for line in seen] == [document.id for document in documents]
+    told = json.loads(llama_jax.run("data", "seen", folder, "--json").stdout)
+    assert told["documents"] == [document._asdict() for document in documents]
     assert "there are 40" in llama_jax.run("data", "seen", folder, "--step", "7", expect=2).stderr
 
     # Where it came from is kept: another origin is refused, and so is a step that is not there.
@@ -245,6 +268,32 @@ def test_a_folder_belongs_to_one_process_and_one_config(llama_jax, config):
     other = llama_jax.run("train", path, "--run-dir", "run", "--optimizer.peak-lr", "0.5", expect=2)
     assert "optimizer.peak_lr: 0.01 -> 0.5" in other.stderr
     assert "train.num_steps: 100000 -> 40" in other.stderr
+
+
+def damage(shard: Path, document_id: str) -> None:
+    """Changes a record, but not its length."""
+    content, name = shard.read_bytes(), document_id.encode()
+    assert content.count(name) == 1
+    shard.write_bytes(content.replace(name, b"?" * len(name)))
+
+
+@pytest.mark.parametrize(("update", "failure"), [(1, ValueError), (6, TrainingFailed)])
+def test_a_request_is_wrong_before_the_first_update_and_later_the_work_fails(
+    tmp_path, one_device, update, failure
+):
+    write_corpus(tmp_path / "data", {"up": 1})
+    config = tiny_config(data__directory=str(tmp_path / "data"), train__num_steps=10)
+    dataset = open_dataset(config.data, vocab_size=64, batch_size=8)
+    before = dataset.documents_of(0, 8 * (update - 1)) if update > 1 else []
+    new = [d for d in dataset.documents_of(8 * (update - 1), 8) if d not in before]
+    # Ids of three digits are the beginning of no other.
+    victim = next(document.id for document in new if int(document.id.split("/")[1]) >= 100)
+    for shard in (tmp_path / "data/up").glob("*train*"):
+        if victim.encode() in shard.read_bytes():
+            damage(shard, victim)
+    with pytest.raises(failure, match="is damaged") as failed:
+        train(config, tmp_path / "run")
+    assert is_refusal(failed.value) == (failure is ValueError)
 
 
 def test_a_run_that_is_not_finite_ends_with_its_step_and_documents(llama_jax, config):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_a_branch_knows_the_stream_from_the_run_that_it_left(
     config = dataclasses.replace(config, stream=built)
     theirs, at = tmp_path / "theirs", 2000
     with RunDirectory(theirs) as folder:
-        folder.adopt(config, resume_step=None)
+        folder.adopt(config)
     with open_data(config, theirs, open_raw, write=True) as data:
         expected = data.dataset.batch(at)
     read, documents = [], RawDocuments.documents
@@ -112,6 +113,30 @@ def test_a_branch_knows_the_stream_from_the_run_that_it_left(
             got = data.dataset.batch(at)
         assert np.array_equal(expected.inputs, got.inputs) == (seed == 0)
         assert (len(read) <= 12) == (seed == 0)
+
+
+def test_what_a_refused_start_noted_of_a_stream_binds_nobody(raw_texts, config, tmp_path):
+    files = tmp_path / "raw"
+    shutil.copytree(raw_texts / "raw", files)
+    built = BuildConfig(
+        name="numbers",
+        sources=(FilesSource(path=str(files)),),
+        tokenizer=TokenizerFile(path=str(raw_texts / "small.model")),
+    )
+    config = dataclasses.replace(config, stream=built)
+    with open_data(config, tmp_path / "run", open_raw, write=True):
+        pass
+    (files / "0.jsonl").write_text('{"text": "other words"}\n')
+    with open_data(config, tmp_path / "run", open_raw, write=True):
+        pass
+    with RunDirectory(tmp_path / "run") as folder:
+        folder.adopt(config)
+    (files / "0.jsonl").write_text('{"text": "other words again"}\n')
+    with (
+        pytest.raises(ValueError, match=r"0\.jsonl changed since this run began"),
+        open_data(config, tmp_path / "run", open_raw, write=True),
+    ):
+        pass
 
 
 def test_what_a_stream_cannot_do_is_refused_with_what_to_do(raw_texts, config):

@@ -1,6 +1,7 @@
 """A run goes back to where it is trusted, and passes over the data it was told to."""
 
 import dataclasses
+import json
 import shutil
 
 import pytest
@@ -44,7 +45,9 @@ def spike_once(monkeypatch):
     monkeypatch.setattr(SpikeGuard, "see", see)
 
 
-def test_a_rewind_is_the_run_that_a_person_had_go_back(config, tmp_path, spike_once, one_device):
+def test_a_rewind_is_the_run_that_a_person_had_go_back(
+    config, tmp_path, spike_once, one_device, capsys
+):
     itself, told = tmp_path / "itself", tmp_path / "told"
     outcome = train(config, itself)
     # Over the rows of updates 11 and 12, and as many updates as without them.
@@ -60,7 +63,10 @@ def test_a_rewind_is_the_run_that_a_person_had_go_back(config, tmp_path, spike_o
     train(config, told)  # does not spike: that was once
     whole = saved_arrays(told, config, 20)
     assert main(["taint", str(told), "--since", "13", "--pass-over", "9"]) == 2
-    assert main(["taint", str(told), "--since", "10", "--pass-over", "2"]) == 0
+    capsys.readouterr()
+    assert main(["taint", str(told), "--since", "10", "--pass-over", "2", "--json"]) == 0
+    noted = json.loads(capsys.readouterr().out)
+    assert (noted["run_dir"], noted["since_step"], noted["passed_rows"]) == (str(told), 10, 16)
     shutil.copytree(told / "checkpoints/10", told / "kept")
     train(config, told)
     assert samples_seen(told) == passed

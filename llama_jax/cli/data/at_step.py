@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
                 "sample": sample,
                 "documents": [d._asdict() for d in data.dataset.documents_of(sample, 1)],
             }
-            for sample in samples_at_step(run_dir, step)
+            for sample in samples_at_step(run_dir, step, data)
         ]
         if options.replay:
             _replay(run_dir, step, data, rows)

@@ -38,7 +38,7 @@ class _Options:
     token: int | None = None
     """Show the document that holds this token of the split, and the text around it."""
     step: int | None = None
-    """Show the rows of this training step."""
+    """Show the rows of this update, counted from 1, as `data at-step` does."""
     batch_size: int = 4
     """Rows of the step shown."""
     seq_len: int = 256
@@ -333,6 +333,14 @@ def _print_token(found: dict[str, Any], directory: Path) -> None:
 
 
 def _step(directory: Path, options: _Options) -> dict[str, Any]:
+    asked = {
+        "--step": options.step,
+        "--batch-size": options.batch_size,
+        "--seq-len": options.seq_len,
+    }
+    for flag, value in asked.items():
+        if value is None or value < 1:
+            raise ValueError(f"{flag}={value} must be 1 or more; updates are counted from 1.")
     import numpy as np
 
     from llama_jax.config import DataConfig
@@ -349,7 +357,7 @@ def _step(directory: Path, options: _Options) -> dict[str, Any]:
         batch_size=options.batch_size,
     )
     assert options.step is not None
-    first = options.step * options.batch_size
+    first = (options.step - 1) * options.batch_size
     batch = dataset.batch(first)
     rows = []
     for row, (inputs, segments) in enumerate(zip(batch.inputs, batch.segments, strict=True)):

@@ -3,7 +3,12 @@
 import dataclasses
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llama_jax.data.dataset import Document
 
 USAGE = """usage: llama-jax data seen RUN_DIR [--step N] [--json]
 
@@ -22,7 +27,7 @@ class _Options:
     step: int | None = None
     """Checkpoint up to which documents are listed; the newest by default."""
     json: bool = False
-    """Print each document as one JSON object a line."""
+    """Print one JSON document, with a line for each document that was seen."""
 
 
 def main(argv: list[str]) -> int:
@@ -36,13 +41,28 @@ def main(argv: list[str]) -> int:
     from llama_jax.cli.pipelines import open_raw
     from llama_jax.train.history import documents_seen
 
+    prog, description = f"llama-jax data seen {argv[0]}", USAGE.partition("\n\n")[2]
+    options = tyro.cli(_Options, prog=prog, description=description, args=argv[1:])
     run_dir = Path(argv[0])
     if not (run_dir / "config.json").is_file():
         raise ValueError(
             f"RUN_DIR={argv[0]!r} has no config.json: give the folder that `llama-jax train "
             "--run-dir` wrote."
         )
-    options = tyro.cli(_Options, prog="llama-jax data seen RUN_DIR", args=argv[1:])
-    for document in documents_seen(run_dir, options.step, open_raw=open_raw):
-        print(json.dumps(document._asdict()) if options.json else "\t".join(map(str, document)))
+    seen = documents_seen(run_dir, options.step, open_raw=open_raw)
+    if options.json:
+        _print_json(run_dir, seen)
+    else:
+        for document in seen:
+            print("\t".join(map(str, document)))
     return 0
+
+
+def _print_json(run_dir: Path, seen: "Iterator[Document]") -> None:
+    """One JSON document of any length, of which no more than a line is held."""
+    lines = (json.dumps(document._asdict()) for document in seen)
+    first = next(lines, "")  # what is refused is refused before anything is printed
+    print(f'{{"run_dir": {json.dumps(str(run_dir))}, "documents": [\n{first}', end="")
+    for line in lines:
+        print(f",\n{line}", end="")
+    print("\n]}")

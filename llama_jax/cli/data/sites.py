@@ -1,6 +1,7 @@
 """Find the web sites with much personal data."""
 
 import dataclasses
+import json
 import os
 import sys
 from pathlib import Path
@@ -29,6 +30,8 @@ class _Options:
     """Processes; 0 is one for each CPU."""
     work: Path | None = None
     """Folder for the counts of parts, kept, so that a pass that was killed goes on."""
+    json: bool = False
+    """Print one JSON document on stdout: the sites, and the file."""
 
 
 def main(argv: list[str]) -> int:
@@ -67,4 +70,6 @@ def main(argv: list[str]) -> int:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(options.out, "".join(f"{site}\n" for site in sites))
     print(f"{options.out}: {len(sites):,} sites", file=sys.stderr)
+    if options.json:
+        print(json.dumps({"out": str(options.out), "sites": list(sites)}))
     return 0

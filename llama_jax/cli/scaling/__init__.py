@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 USAGE = """usage: llama-jax scaling fit RUNS.csv [--form FORM] [--drop-highest N] [--out LAW.json]
            [--picture FILE] [--json]
        llama-jax scaling ladder LADDER.py --out DIR [--data DIR] [--json]
-       llama-jax scaling report RUNS.csv --out PAGE.html
+       llama-jax scaling report RUNS.csv --out PAGE.html [--json]
        llama-jax scaling coordinate-check RECIPE --widths N N ... [--picture FILE] [--json]
 
 Fits a scaling law to runs, with bootstrap intervals. RUNS.csv has a header and one run a row:

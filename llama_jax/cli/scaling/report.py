@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import html
+import json
 import math
 import sys
 import tempfile
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from llama_jax.scaling.runs import Runs
 
 USAGE = """usage: llama-jax scaling report RUNS.csv --out PAGE.html [--drop-highest N]
-           [--loss-column NAME]
+           [--loss-column NAME] [--json]
 
 Writes one self-contained HTML page: the fitted law with its intervals, pictures, the best size for
 larger computes, what was left out, and every run with its residual.
@@ -45,6 +46,8 @@ class _Options:
     """Bootstrap resamples."""
     seed: int = 0
     """Of the resamples."""
+    json: bool = False
+    """Print the fitted constants and the page's name as one JSON document on stdout."""
 
 
 def main(argv: list[str]) -> int:
@@ -74,6 +77,16 @@ def main(argv: list[str]) -> int:
     with options.out.open("x") as file:
         file.write(page)
     print(f"written: {options.out}", file=sys.stderr)
+    if options.json:
+        constants = {name: getattr(fit.law, name) for name in ("A", "B", "E", "alpha", "beta")}
+        answer = {
+            "page": str(options.out),
+            "runs": len(runs),
+            "left_out": list(runs.dropped),
+            "law": constants,
+            "objective": fit.objective,
+        }
+        print(json.dumps(answer))
     return 0
 
 

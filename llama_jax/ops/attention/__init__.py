@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from llama_jax.config import KernelTiles
 from llama_jax.ops.attention.all_to_all import Attend, attend_all_to_all
-from llama_jax.ops.attention.cudnn import attend_cudnn
+from llama_jax.ops.attention.cudnn import DTYPES, attend_cudnn
 from llama_jax.ops.attention.ring import attend_ring
 from llama_jax.ops.attention.splash import attend_splash
 from llama_jax.ops.attention.xla import attend_xla
@@ -47,8 +47,8 @@ def attend(
         kv_segments: Document of each key within its row.
         q_indices: Place of each query among the keys; None where queries and keys are the same
             tokens. Only the XLA backend takes them: the kernels need a mask known in advance.
-        backend: Kernel; "auto" is splash attention on TPU, cuDNN on GPU, and XLA elsewhere or
-            where `q_indices` are given.
+        backend: Kernel; "auto" is splash attention on TPU, cuDNN on GPU for 16 bits, and XLA
+            elsewhere or where `q_indices` are given.
         tiles: Of splash attention.
         context: How queries meet all the keys before them where devices split a row: "gather"
             makes keys and values whole along it, "all_to_all" exchanges rows for heads, "ring"
@@ -62,7 +62,8 @@ def attend(
     """
     if backend == "auto":
         backend = BACKEND_OF_PLATFORM.get(platform(), "xla")
-        backend = "xla" if q_indices is not None else backend
+        if q_indices is not None or (backend == "cudnn" and q.dtype not in DTYPES):
+            backend = "xla"
     if backend != "xla" and q_indices is not None:
         raise ValueError(
             f"compute.attention={backend!r} cannot attend to a cache; use 'auto' or 'xla'."

@@ -9,6 +9,8 @@ from jaxtyping import Array, Float, Int
 
 from llama_jax.sharding import partition_spec, platform
 
+DTYPES = (jnp.bfloat16, jnp.float16)
+
 
 def attend_cudnn(
     q: Float[Array, "B T N H"],
@@ -30,7 +32,7 @@ def attend_cudnn(
         raise ValueError(
             f"compute.attention='cudnn' needs an NVIDIA GPU, not {platform()}; use 'auto'."
         )
-    if q.dtype not in (jnp.bfloat16, jnp.float16):
+    if q.dtype not in DTYPES:
         raise ValueError(
             f"compute.attention='cudnn' needs compute.dtype='bfloat16', not {q.dtype}; "
             "use compute.attention='xla' for float32."
