@@ -10,10 +10,7 @@ what is computed beyond rounding. While a `WarmupStableDecay` schedule has not b
 the length of the run and of the cooldown may change too. Everything else is refused by name.
 """
 
-import fcntl
 import os
-import socket
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,6 +18,7 @@ from typing import Self
 from llama_jax import recipe
 from llama_jax.atomic import write_atomically
 from llama_jax.config import RunConfig, WarmupStableDecay
+from llama_jax.observe.run_lock import take_lock
 from llama_jax.remote.objects import Url, is_remote
 from llama_jax.remote.run_files import RunFiles
 
@@ -56,7 +54,8 @@ class RunDirectory:
         lock: Whether to lock it; among the processes of one run, the first alone does.
 
     Raises:
-        ValueError: If another process holds it, named by pid and host.
+        ValueError: If another process of this machine holds it, named by pid and host.
+        InUseError: If one of another machine does, and does not let go.
         StorageError: If the bucket cannot be read or written.
     """
 
@@ -73,7 +72,7 @@ class RunDirectory:
             raise ValueError(f"run_dir={self.path} is a file; name a folder.")
         self.path.mkdir(parents=True, exist_ok=True)
         if lock and not self._files:
-            self._lock = _take_lock(self.path)
+            self._lock = take_lock(self.path)
 
     def push(self) -> None:
         """Stores what changed, if the run is in a bucket.
@@ -158,24 +157,3 @@ def _length_is_open(old: RunConfig, new: RunConfig, resume_step: int | None) -> 
         for config in (old, new)
         if isinstance(config.schedule, WarmupStableDecay)
     )
-
-
-def _take_lock(folder: Path) -> int:
-    # The kernel drops the lock with its process, however that ends: none is ever stale. The file
-    # stays, for another process may be waiting on the same one.
-    path = folder / "lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
-        os.close(descriptor)
-        raise ValueError(
-            f"run_dir={folder} is in use by {holder}. Wait for it, stop it, or name another folder."
-        ) from None
-    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    os.ftruncate(descriptor, 0)
-    os.pwrite(
-        descriptor, f"pid {os.getpid()} on {socket.gethostname()} since {since}\n".encode(), 0
-    )
-    return descriptor

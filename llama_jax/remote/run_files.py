@@ -34,7 +34,8 @@ class RunFiles:
             push nothing.
 
     Raises:
-        ValueError: If another process holds it.
+        ValueError: If another process of this machine holds it.
+        InUseError: If one of another machine does, and goes on.
         StorageError: If the bucket cannot be read or written.
     """
 

@@ -99,7 +99,7 @@ def failing_alone() -> Iterator[None]:
             raise
         if isinstance(failure, ValueError):
             print(f"llama-jax: error: {failure}", file=sys.stderr)
-        elif isinstance(failure, TrainingFailed):
+        elif isinstance(failure, TrainingFailed | OSError):
             print(f"llama-jax train: failed: {failure}", file=sys.stderr)
         else:
             traceback.print_exception(failure)
