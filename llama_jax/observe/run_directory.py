@@ -83,6 +83,15 @@ class RunDirectory:
         if self._files:
             self._files.push()
 
+    def refresh(self) -> None:
+        """Fetches what the first process stored, if the run is in a bucket and this is another.
+
+        Raises:
+            StorageError: If the bucket cannot be read.
+        """
+        if self._files:
+            self._files.refresh()
+
     def adopt(self, config: RunConfig, *, resume_step: int | None) -> list[str]:
         """Makes `config` the folder's own, if it continues the run that is there.
 

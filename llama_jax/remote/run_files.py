@@ -66,6 +66,15 @@ class RunFiles:
                 self._lease.renew()
                 self._mirror.push(max_bytes=max_bytes)
 
+    def refresh(self) -> None:
+        """Fetches what the holder stored since; the holder itself has it.
+
+        Raises:
+            StorageError: If the bucket cannot be read.
+        """
+        if self._lease is None:
+            self._mirror.pull()
+
     def close(self) -> None:
         """Stores what changed, and lets the next process in.
 

@@ -86,6 +86,7 @@ def train(
     ):
         while True:
             watchdog.expect(0, "the start", long=True)
+            _share_files(folder, hosts, config.guards.other_deadline_seconds)
             opened = open_parts(
                 config, folder, mesh, clock, hosts, origin=origin, open_raw=open_raw
             )
@@ -93,8 +94,15 @@ def train(
                 with opened as (parts, state):
                     return _Run(parts, stop, watchdog).to_the_end(state)
             except Rewind as rewind:
-                note_rewind(folder, config, rewind)
+                note_rewind(folder, config, hosts, rewind)
                 clock = WorkClock()
+
+
+def _share_files(folder: RunDirectory, hosts: Hosts, patience: float) -> None:
+    """Has all processes begin from the same small files, of which a bucket gives each a copy."""
+    folder.push()
+    hosts.meet(patience)
+    folder.refresh()
 
 
 class _Run:

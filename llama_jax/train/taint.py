@@ -11,13 +11,11 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-import jax
-from jax.experimental import multihost_utils
-
 from llama_jax.atomic import write_atomically
 from llama_jax.config import RunConfig
 from llama_jax.observe.run_directory import RunDirectory
 from llama_jax.train.guards import TrainingFailed
+from llama_jax.train.hosts import Hosts
 
 NAME = "taint.json"
 
@@ -102,26 +100,31 @@ def mark_applied(run_dir: Path) -> None:
         _write(run_dir, [dataclasses.replace(taint, applied=True) for taint in taints])
 
 
-def note_rewind(folder: RunDirectory, config: RunConfig, rewind: Rewind) -> None:
+def note_rewind(folder: RunDirectory, config: RunConfig, hosts: Hosts, rewind: Rewind) -> None:
     """Has the next start of a run go back to before a spike, and pass over its data.
 
+    The first process alone reads how often that was done before, for it is the one that writes it.
+
     Raises:
-        TrainingFailed: If the run has gone back too often.
+        TrainingFailed: If the run has gone back too often; in all processes.
     """
-    before = sum(taint.by == "spike" for taint in read_taints(folder.path))
+    before = 0
+    if folder.primary:
+        before = sum(taint.by == "spike" for taint in read_taints(folder.path))
+        if before < config.guards.max_rewinds:
+            rows = rows_between(config, rewind.since_step, rewind.step)
+            taint = Taint(
+                since_step=rewind.since_step, passed_rows=rows, reason=str(rewind), by="spike"
+            )
+            add_taint(folder.path, taint)
+    hosts.tell("rewinds", before)
+    hosts.meet(config.guards.other_deadline_seconds)
+    before = hosts.heard("rewinds").get(0, before)
     if before >= config.guards.max_rewinds:
         raise TrainingFailed(
             f"step {rewind.step}: {rewind}. The run has gone back {before} times "
             f"(guards.max_rewinds={config.guards.max_rewinds})."
         )
-    if folder.primary:
-        rows = rows_between(config, rewind.since_step, rewind.step)
-        taint = Taint(
-            since_step=rewind.since_step, passed_rows=rows, reason=str(rewind), by="spike"
-        )
-        add_taint(folder.path, taint)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"rewind {before}")
 
 
 def rows_between(config: RunConfig, after: int, until: int) -> int:

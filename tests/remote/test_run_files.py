@@ -131,6 +131,10 @@ def test_the_last_lines_are_stored_when_a_run_ends_and_readers_get_them(url, tmp
     (files.folder / "metrics.jsonl").write_text("1\n")
     other = RunFiles(url, holds=False)  # of the same run
     assert other.folder != files.folder
+    (files.folder / "taint.json").write_text("[]")
+    files.push()
+    other.refresh()
+    assert (other.folder / "taint.json").read_text() == "[]"
     other.close()
     files.close()
     assert Objects(url).read(LEASE) is None

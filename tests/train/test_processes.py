@@ -23,12 +23,15 @@ from llama_jax.config import (
     CheckpointConfig,
     EvaluateConfig,
     FilesSource,
+    GuardConfig,
     RunConfig,
     TokenizerFile,
 )
+from llama_jax.observe.goodput import NAME, read_starts
 from llama_jax.observe.writers import read_metrics
 from llama_jax.train.history import documents_seen
 from llama_jax.train.processes import hold_port
+from llama_jax.train.taint import read_taints
 from tests.train.conftest import PATIENCE_SECONDS
 from tests.train.test_loop import saved_arrays, wait_for_step
 from tests.train.tiny_run import COMPILE_QUICKLY, tiny_config
@@ -174,6 +177,51 @@ def test_two_processes_make_the_run_of_one(processes, config, one_device, tmp_pa
     victim.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     processes.run(config, tmp_path / "two", 2)
     assert {path.name for path in checkpoints.iterdir()} == {"10", "12", "12.damaged"}
+    assert_same_run(tmp_path / "one", tmp_path / "two", config)
+
+
+SPIKES = """
+import time
+from pathlib import Path
+
+import jax
+
+from llama_jax.recipe import from_json
+from llama_jax.train import taint
+from llama_jax.train.spikes import SpikeGuard
+
+def config():
+    return from_json(Path({config!r}).read_text())
+
+def see(self, step, metrics, really=SpikeGuard.see):
+    really(self, step, metrics)
+    if step == 7 and not spiked:
+        spiked.append(step)
+        raise taint.Rewind(5, 7, "loss 99")
+
+def late(run_dir, really=taint.read_taints):
+    time.sleep(2 * jax.process_index())
+    return really(run_dir)
+
+if not hasattr(SpikeGuard, "spikes"):  # a recipe may be read twice
+    SpikeGuard.spikes = spiked = []
+    SpikeGuard.see, taint.read_taints = see, late
+"""
+
+
+def test_two_processes_go_back_together_though_one_looks_later_how_often_they_did(
+    processes, config, one_device, tmp_path
+):
+    config = dataclasses.replace(config, guards=GuardConfig(max_rewinds=1))
+    (tmp_path / "config.json").write_text(recipe.to_json(config))
+    path = tmp_path / "spikes.py"
+    path.write_text(SPIKES.format(config=str(tmp_path / "config.json")))
+    finish(processes.start(path, tmp_path / "one", 1))
+    finish(processes.start(path, tmp_path / "two", 2))
+    for run in (tmp_path / "one", tmp_path / "two"):
+        [taint] = read_taints(run)
+        assert taint.applied and (taint.since_step, taint.passed_rows) == (5, 8 + 16)
+        assert [start.step for start in read_starts(run / NAME)] == [0, 5]
     assert_same_run(tmp_path / "one", tmp_path / "two", config)
 
 
