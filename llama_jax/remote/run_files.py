@@ -114,6 +114,18 @@ def read_only_copy(run_dir: Path) -> Path:
     return folder
 
 
+def read_file(run_dir: Path, name: str) -> bytes | None:
+    """Content of a small file of a run, in a folder or in a bucket; None where there is none.
+
+    Raises:
+        StorageError: If the bucket cannot be read.
+    """
+    if is_remote(run_dir):
+        return Objects(Url(run_dir)).read(name)
+    path = run_dir / name
+    return path.read_bytes() if path.is_file() else None
+
+
 def keep(run_dir: Path, file: Path) -> None:
     """Stores a file of `read_only_copy` with the run, if that is in a bucket.
 

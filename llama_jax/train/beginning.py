@@ -12,7 +12,7 @@ from llama_jax.checkpoint import Checkpointer, CheckpointError
 from llama_jax.checkpoint.damage import find_newest_good
 from llama_jax.config import RunConfig
 from llama_jax.remote.objects import Url, located
-from llama_jax.train.taint import Taint, passed_rows, read_taints
+from llama_jax.train.taint import Taint, passed_rows, pending, read_taints
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,15 +92,17 @@ def parse_origin(reference: str) -> Origin:
     assert match, "any text is a path, with or without a step"
     folder = Path(match[1])
     checkpoints = Checkpointer(folder / "checkpoints", read_only=True)
-    steps = checkpoints.steps()
+    steps, taint = checkpoints.steps(), pending(folder)
     if not steps:
         raise ValueError(f"init_from={reference!r}: {folder} has no checkpoint.")
-    step = checkpoints.latest_good_step() if match[2] is None else int(match[2])
-    if step not in steps:
-        there_are = ", ".join(map(str, steps))
+    trusted = [step for step in steps if taint is None or step <= taint.since_step]
+    good = checkpoints.latest_good_step(before=taint and taint.since_step + 1)
+    step = good if match[2] is None else int(match[2])
+    if step not in trusted:
+        there_are = ", ".join(map(str, trusted)) or "none"
         raise ValueError(
             f"init_from={reference!r}: {folder} has no good checkpoint of that step; "
-            f"there are: {there_are}."
+            f"there are: {there_are}{f' ({taint})' if taint else ''}."
         )
     return Origin(run_dir=str(located(folder)), step=step)
 

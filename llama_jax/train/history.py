@@ -9,7 +9,7 @@ from llama_jax.config import RunConfig
 from llama_jax.data.dataset import Document
 from llama_jax.train.beginning import Beginning
 from llama_jax.train.data import OpenRaw, open_data
-from llama_jax.train.taint import passed_rows, read_taints
+from llama_jax.train.taint import passed_rows, pending, read_taints
 
 _SAMPLES_AT_ONCE = 1024
 
@@ -82,7 +82,10 @@ def samples_at_step(run_dir: Path, step: int) -> range:
     """
     config: RunConfig = recipe.from_json((run_dir / "config.json").read_text())
     checkpoints = Checkpointer(run_dir / "checkpoints", read_only=True)
-    newest = checkpoints.latest_step()
+    # From where the next start will go on, for it passes over what pending taints say.
+    taint = pending(run_dir)
+    trusted = (s for s in checkpoints.steps() if taint is None or s <= taint.since_step)
+    newest = max(trusted, default=None)
     meta = {"step": 0, "samples": 0, "first_sample": 0}
     if newest is not None:
         meta = checkpoints.meta(newest)

@@ -14,6 +14,8 @@ from pathlib import Path
 from llama_jax.atomic import write_atomically
 from llama_jax.config import RunConfig
 from llama_jax.observe.run_directory import RunDirectory
+from llama_jax.remote.objects import shown
+from llama_jax.remote.run_files import read_file
 from llama_jax.train.guards import TrainingFailed
 from llama_jax.train.hosts import Hosts
 
@@ -57,20 +59,32 @@ class Taint:
 
 
 def read_taints(run_dir: Path) -> list[Taint]:
-    """All of a run, oldest first.
+    """All of a run in a folder or in a bucket, oldest first.
 
     Raises:
         ValueError: If the file is not what it should be.
+        StorageError: If the bucket cannot be read.
     """
-    path = run_dir / NAME
-    if not path.is_file():
-        return []
+    content = read_file(run_dir, NAME)
     try:
-        return [Taint(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+        return [Taint(**entry) for entry in json.loads(content or b"[]")]
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{path} cannot be read ({error}); put it right, or move it away."
+            f"{shown(run_dir / NAME)} cannot be read ({error}); put it right, or move it away."
         ) from None
+
+
+def pending(run_dir: Path) -> Taint | None:
+    """The taint of a run that trusts least, of those that its next start will apply.
+
+    Until then the run's folder has checkpoints that are not trusted, which nobody is to read.
+
+    Raises:
+        ValueError: As `read_taints`.
+        StorageError: If the bucket cannot be read.
+    """
+    waiting = (taint for taint in read_taints(run_dir) if not taint.applied)
+    return min(waiting, key=lambda taint: taint.since_step, default=None)
 
 
 def passed_rows(taints: Iterable[Taint]) -> dict[int, int]:

@@ -10,7 +10,7 @@ from llama_jax.remote.holder import InUseError, describe_self
 from llama_jax.remote.lease import Lease
 from llama_jax.remote.mirror import LEASE, Mirror, mirror_folder
 from llama_jax.remote.objects import Objects, StorageError
-from llama_jax.remote.run_files import RunFiles, read_only_copy
+from llama_jax.remote.run_files import RunFiles, read_file, read_only_copy
 from tests.remote.stores import STORES, open_store
 
 
@@ -134,6 +134,7 @@ def test_the_last_lines_are_stored_when_a_run_ends_and_readers_get_them(url, tmp
     (files.folder / "taint.json").write_text("[]")
     files.push()
     other.refresh()
+    assert read_file(url, "taint.json") == b"[]" and read_file(url, "none.json") is None
     assert (other.folder / "taint.json").read_text() == "[]"
     other.close()
     files.close()
