@@ -26,6 +26,8 @@ class GuardConfig:
             `train.max_skipped_updates` in a row.
         rewind_steps: Updates before a spike that are not trusted either.
         max_rewinds: Of one run; one more ends it.
+        max_deaths_at_step: Starts in a row that die after the same update; the next one is refused
+            once, with the documents that come there. 0 never refuses.
         recompute_every_steps: The norm of the gradient is computed twice more before every so
             many updates, and must be bit for bit the same; 0 never does. Costs about two forward
             and backward passes each time, and another compiled program.
@@ -38,6 +40,7 @@ class GuardConfig:
     on_spike: Literal["report", "rewind", "skip"] = "report"
     rewind_steps: int = 0
     max_rewinds: int = 10
+    max_deaths_at_step: int = 3
     recompute_every_steps: int = 0
 
     def __post_init__(self) -> None:
@@ -47,6 +50,7 @@ class GuardConfig:
             other_deadline_seconds=self.other_deadline_seconds,
             rewind_steps=self.rewind_steps,
             max_rewinds=self.max_rewinds,
+            max_deaths_at_step=self.max_deaths_at_step,
             recompute_every_steps=self.recompute_every_steps,
         )
         checks.positive(

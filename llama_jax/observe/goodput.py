@@ -124,7 +124,8 @@ class Start:
         step: Updates made before it.
         down_seconds: Between it and the last note of the start before; 0 for the first, and after
             a run that was complete.
-        end: "complete", "stopped", or empty for one that died or goes on.
+        end: "complete", "stopped", "rewound", "crash loop" for the last one of a loop that somebody
+            was told of, or empty for one that died or goes on.
         last_step: Of its last note.
         last_time: When that was.
     """
@@ -159,7 +160,7 @@ class GoodputLog:
 
         Args:
             step: Updates made so far.
-            end: "complete" or "stopped" where this process is about to end.
+            end: "complete", "stopped" or "rewound" where this start is about to end.
         """
         seconds = {kind: round(s, 4) for kind, s in self._clock.seconds.items() if s}
         record = {"time": round(time.time(), 3), "step": step, "seconds": seconds}
@@ -171,8 +172,16 @@ class GoodputLog:
 
     def _append(self, record: dict[str, Any], *, before: str = "") -> None:
         if self._write:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(f"{before}{json.dumps(record)}\n")
+            _append(self._path, record, before=before)
+
+
+def close_start(path: Path, end: str) -> None:
+    """Notes of the last start, which died, what its end was part of; changes no time."""
+    records = _read(path)
+    if records:
+        last = {**records[-1], "end": end}
+        last.pop("start", None)
+        _append(path, last, before="\n")
 
 
 def read_goodput(path: Path) -> WallTime:
@@ -183,6 +192,11 @@ def read_goodput(path: Path) -> WallTime:
 def read_starts(path: Path) -> list[Start]:
     """All starts of a run, in order."""
     return _add_up(_read(path))[1]
+
+
+def _append(path: Path, record: dict[str, Any], *, before: str = "") -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"{before}{json.dumps(record)}\n")
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

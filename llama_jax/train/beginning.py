@@ -45,6 +45,7 @@ class Beginning:
             the first to know of it.
         passed: Rows that are passed over, by the number of updates made before.
         guards: What the checkpoint says of the guards.
+        token_order: Which tokens those updates read, and in which order; see `token_order.py`.
     """
 
     step: int = 0
@@ -58,6 +59,7 @@ class Beginning:
     tainted: tuple[Taint, ...] = ()
     passed: Mapping[int, int] = dataclasses.field(default_factory=dict)
     guards: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    token_order: int = 0
 
     @property
     def trusted_step(self) -> int | None:
@@ -178,6 +180,7 @@ def _from_meta(
         origin=origin,
         # A branch may have another batch, whose losses are others.
         guards=meta.get("guards", {}) if resumed else {},
+        token_order=meta.get("token_order", 0),
     )
 
 

@@ -47,6 +47,18 @@ def samples_seen(run_dir: Path, step: int | None = None) -> list[range]:
     return [*spans, range(first, meta["samples"])]
 
 
+def token_order(run_dir: Path, step: int) -> int:
+    """Which tokens a run fed to its devices up to a checkpoint, and in which order.
+
+    Two runs have the same number where they fed the same rows in the same order, whatever the
+    sample counter says; see `token_order.py`.
+
+    Raises:
+        CheckpointError: If there is no such checkpoint.
+    """
+    return Checkpointer(run_dir / "checkpoints", read_only=True).meta(step)["token_order"]
+
+
 def documents_seen(
     run_dir: Path, step: int | None = None, *, open_raw: OpenRaw | None = None
 ) -> Iterator[Document]:

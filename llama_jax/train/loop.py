@@ -126,6 +126,14 @@ class _Run:
 
     def to_the_end(self, state: TrainState) -> Outcome:
         """Updates until the last step, or until asked to stop."""
+        try:
+            return self._train(state)
+        except Rewind as rewind:
+            self.clock.lap("steps")
+            self.parts.goodput.note(rewind.step, end="rewound")
+            raise
+
+    def _train(self, state: TrainState) -> Outcome:
         num_steps, evaluate_every = self.config.train.num_steps, self.config.evaluate.every_steps
         done, stopping = self.parts.beginning.step, False
         while done < num_steps and not stopping:
@@ -180,8 +188,9 @@ class _Run:
     def _save(self, done: int, state: TrainState) -> None:
         self.ledger.flush()
         self.watchdog.expect(done, f"checkpoint {done:,}", long=True)
-        guards = {"spikes": self.spikes.window}
-        self.parts.checkpointer.save(done, state, self.parts.meta(done, guards))
+        meta = self.parts.meta(done, {"spikes": self.spikes.window})
+        self.journal.keep_order(done, meta["token_order"])
+        self.parts.checkpointer.save(done, state, meta)
         self.clock.lap("checkpoint")
         self.parts.goodput.note(done)
 

@@ -25,6 +25,7 @@ from llama_jax.observe.progress import Progress
 from llama_jax.observe.run_directory import RunDirectory
 from llama_jax.observe.writers import open_writer
 from llama_jax.train.beginning import Beginning, Origin, find_beginning, keep_origin
+from llama_jax.train.crash_loop import refuse_crash_loop
 from llama_jax.train.data import Data, OpenRaw, open_data
 from llama_jax.train.evaluate import Evaluator
 from llama_jax.train.feed import feed, local_rows, make_to_devices
@@ -33,6 +34,7 @@ from llama_jax.train.journal import Journal
 from llama_jax.train.program import Program, begin_compiling
 from llama_jax.train.state import TrainState
 from llama_jax.train.taint import mark_applied
+from llama_jax.train.token_order import TokenOrder
 
 _LIBRARIES = ("llama-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -48,6 +50,7 @@ class Parts:
         program: What the devices run.
         data: What it reads.
         batches: Of all updates to come.
+        token_order: Of all that were handed out.
         evaluator: Scores held-out documents.
         checkpointer: Saves.
         journal: Tells people and files.
@@ -61,6 +64,7 @@ class Parts:
     program: Program
     data: Data
     batches: Iterator[Batch]
+    token_order: TokenOrder
     evaluator: Evaluator
     checkpointer: Checkpointer
     journal: Journal
@@ -74,6 +78,8 @@ class Parts:
 
     def meta(self, done: int, guards: Mapping[str, Any]) -> dict[str, Any]:
         """What a checkpoint says beside its arrays: enough to go on, and to run again.
+
+        To be asked by all processes.
 
         Args:
             done: Updates made.
@@ -91,6 +97,7 @@ class Parts:
             "origin": dataclasses.asdict(origin) if origin else None,
             "passed": sorted(p for p in self.beginning.passed.items() if p[0] < done),
             "guards": guards,
+            "token_order": self.token_order.total(),
             "config": json.loads(recipe.to_json(self.config)),
             "versions": {name: version(name) for name in _LIBRARIES},
         }
@@ -122,6 +129,8 @@ def open_parts(
         data = stack.enter_context(
             open_data(config, folder.path, open_raw, write=folder.primary, origin=beginning.origin)
         )
+        refuse_crash_loop(config, folder, beginning, data.dataset, hosts)
+        token_order = TokenOrder(config, mesh, hosts, beginning.token_order)
         batches = feed(
             config,
             mesh,
@@ -129,6 +138,7 @@ def open_parts(
             step=beginning.step,
             first_sample=beginning.samples,
             passed=beginning.passed,
+            fed=token_order.add,
         )
         stack.enter_context(contextlib.closing(batches))
         program = begin_compiling(config, mesh, beginning.step)
@@ -176,6 +186,7 @@ def open_parts(
             program=program,
             data=data,
             batches=batches,
+            token_order=token_order,
             evaluator=Evaluator(program.graphdef, config, held_out, to_devices=to_devices),
             checkpointer=checkpointer,
             journal=journal,

@@ -131,9 +131,7 @@ def note_rewind(folder: RunDirectory, config: RunConfig, hosts: Hosts, rewind: R
                 since_step=rewind.since_step, passed_rows=rows, reason=str(rewind), by="spike"
             )
             add_taint(folder.path, taint)
-    hosts.tell("rewinds", before)
-    hosts.meet(config.guards.other_deadline_seconds)
-    before = hosts.heard("rewinds").get(0, before)
+    before = hosts.gather("rewinds", before, config.guards.other_deadline_seconds)[0]
     if before >= config.guards.max_rewinds:
         raise TrainingFailed(
             f"step {rewind.step}: {rewind}. The run has gone back {before} times "

@@ -16,7 +16,7 @@ from llama_jax.cli.launch.state import LaunchState, process_state
 from llama_jax.config import GuardConfig, MeshConfig, RunConfig
 from llama_jax.observe.goodput import NAME, read_goodput, read_starts
 from llama_jax.observe.writers import read_metrics
-from llama_jax.train.history import documents_seen
+from llama_jax.train.history import documents_seen, token_order
 from tests.train.conftest import PATIENCE_SECONDS, Command
 from tests.train.test_loop import assert_same_run, wait_for_step
 
@@ -75,6 +75,7 @@ def test_several_processes_have_the_losses_of_one(
     run = llama_jax.folder / "run"
     np.testing.assert_allclose(losses(run), losses(alone), rtol=1e-5)
     assert list(documents_seen(run, 6)) == list(documents_seen(alone, 6))
+    assert token_order(run, 6) == token_order(alone, 6) > 0
     state = LaunchState.load(run)
     assert (state.phase, state.attempt, len(state.workers)) == ("done", 1, processes)
     assert len(list((run / "logs").glob("process-*.log"))) == processes
@@ -110,6 +111,7 @@ def test_a_run_of_two_processes_goes_on_in_any_number_on_any_mesh(
     assert [start.step for start in read_starts(run / NAME)] == [5]
     np.testing.assert_allclose(losses(run), losses(of_two)[5:], rtol=1e-5)
     assert list(documents_seen(run, 12)) == list(documents_seen(of_two, 12))
+    assert token_order(run, 12) == token_order(of_two, 12) > 0
 
 
 def test_a_launch_that_cannot_work_is_refused_before_anything_starts(llama_jax, config):

@@ -29,7 +29,7 @@ from llama_jax.config import (
 )
 from llama_jax.observe.goodput import NAME, read_starts
 from llama_jax.observe.writers import read_metrics
-from llama_jax.train.history import documents_seen
+from llama_jax.train.history import documents_seen, token_order
 from llama_jax.train.processes import hold_port
 from llama_jax.train.taint import read_taints
 from tests.train.conftest import PATIENCE_SECONDS
@@ -136,6 +136,7 @@ def assert_same_run(one: Path, two: Path, config: RunConfig) -> None:
     step = config.train.num_steps
     seen = [list(documents_seen(run, step, open_raw=open_raw)) for run in (one, two)]
     assert seen[0] == seen[1]
+    assert token_order(one, step) == token_order(two, step) > 0
     rows = [read_metrics(run / "metrics.jsonl") for run in (one, two)]
     assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
     for name in ("loss_nats_per_token", "samples_seen", "heldout/bits_per_byte"):
