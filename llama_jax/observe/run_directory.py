@@ -11,6 +11,7 @@ the length of the run and of the cooldown may change too. Everything else is ref
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -82,6 +83,15 @@ class RunDirectory:
         """
         if self._files:
             self._files.push()
+
+    def store(self, paths: Sequence[Path]) -> None:
+        """Stores files of the folder at once, if the run is in a bucket; any process may.
+
+        Raises:
+            StorageError: If the bucket cannot be written.
+        """
+        if self._files:
+            self._files.store(paths)
 
     def refresh(self) -> None:
         """Fetches what the first process stored, if the run is in a bucket and this is another.

@@ -15,6 +15,7 @@ import os
 import shutil
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from llama_jax.remote.lease import BEAT_SECONDS, Lease
@@ -65,6 +66,16 @@ class RunFiles:
             with self._lock:
                 self._lease.renew()
                 self._mirror.push(max_bytes=max_bytes)
+
+    def store(self, paths: Sequence[Path]) -> None:
+        """Stores files of the folder at once, whoever holds the run.
+
+        Raises:
+            StorageError: If the bucket cannot be written.
+        """
+        names = {path.relative_to(self.folder).as_posix(): path for path in paths}
+        contents = ((name, path.read_bytes()) for name, path in names.items())
+        self._mirror.objects.write_all(contents)
 
     def refresh(self) -> None:
         """Fetches what the holder stored since; the holder itself has it.

@@ -82,7 +82,7 @@ def train(
         RunDirectory(run_dir, lock=jax.process_index() == 0) as folder,
         stop_request() as stop,
         use_layout(mesh := make_mesh(config.mesh)),
-        Watchdog(folder.path, config.guards, hosts) as watchdog,
+        Watchdog(folder.path, config.guards, hosts, folder.store) as watchdog,
     ):
         while True:
             watchdog.expect(0, "the start", long=True)
@@ -144,7 +144,7 @@ class _Run:
             if evaluate_every and done % evaluate_every == 0 and not (stopping or last):
                 self.journal.score(done, self._evaluate(done, state))
             if stopping or last or done % self.config.checkpoint.every_steps == 0:
-                self._save(done, state)
+                self._save(done, state, stopping)
             self.parts.checkpointer.poll()
         return self._end(done, state, stopping)
 
@@ -185,9 +185,12 @@ class _Run:
         self.clock.lap("evaluation")
         return scores
 
-    def _save(self, done: int, state: TrainState) -> None:
+    def _save(self, done: int, state: TrainState, stopping: bool) -> None:
+        if stopping:
+            self.watchdog.expect_last_save(done)
         self.ledger.flush()
-        self.watchdog.expect(done, f"checkpoint {done:,}", long=True)
+        if not stopping:
+            self.watchdog.expect(done, f"checkpoint {done:,}", long=True)
         meta = self.parts.meta(done, {"spikes": self.spikes.window})
         self.journal.keep_order(done, meta["token_order"])
         self.parts.checkpointer.save(done, state, meta)
@@ -200,7 +203,8 @@ class _Run:
         held_out = {} if stopping else self._evaluate(done, state)
         if not stopping and not self.journal.has_scores(done):
             self.journal.score(done, held_out)
-        self.watchdog.expect(done, f"checkpoint {done:,}", long=True)
+        if not stopping:  # of a stop, one deadline is for all
+            self.watchdog.expect(done, f"checkpoint {done:,}", long=True)
         self.parts.checkpointer.wait()
         self.clock.lap("checkpoint")
         self.parts.goodput.note(done, end="stopped" if stopping else "complete")

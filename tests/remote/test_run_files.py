@@ -136,6 +136,10 @@ def test_the_last_lines_are_stored_when_a_run_ends_and_readers_get_them(url, tmp
     other.refresh()
     assert read_file(url, "taint.json") == b"[]" and read_file(url, "none.json") is None
     assert (other.folder / "taint.json").read_text() == "[]"
+    (other.folder / "incidents").mkdir()
+    (other.folder / "incidents/process_1.jsonl").write_text("it hung")
+    other.store([other.folder / "incidents/process_1.jsonl"])
+    assert Objects(url).read("incidents/process_1.jsonl") == b"it hung"
     other.close()
     files.close()
     assert Objects(url).read(LEASE) is None
