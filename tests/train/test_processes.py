@@ -210,13 +210,19 @@ if not hasattr(SpikeGuard, "spikes"):  # a recipe may be read twice
 """
 
 
+def spiking_recipe(config: RunConfig, folder: Path) -> Path:
+    """A recipe whose update 7 spikes once; later processes look later how often that was so."""
+    config = dataclasses.replace(config, guards=GuardConfig(max_rewinds=1))
+    (folder / "config.json").write_text(recipe.to_json(config))
+    path = folder / "spikes.py"
+    path.write_text(SPIKES.format(config=str(folder / "config.json")))
+    return path
+
+
 def test_two_processes_go_back_together_though_one_looks_later_how_often_they_did(
     processes, config, one_device, tmp_path
 ):
-    config = dataclasses.replace(config, guards=GuardConfig(max_rewinds=1))
-    (tmp_path / "config.json").write_text(recipe.to_json(config))
-    path = tmp_path / "spikes.py"
-    path.write_text(SPIKES.format(config=str(tmp_path / "config.json")))
+    path = spiking_recipe(config, tmp_path)
     finish(processes.start(path, tmp_path / "one", 1))
     finish(processes.start(path, tmp_path / "two", 2))
     for run in (tmp_path / "one", tmp_path / "two"):
