@@ -1,19 +1,25 @@
-"""What the guards of a run cost: spikes, watchdog, account of time, pace of hosts.
+"""What the guards of a run cost: spikes, watchdog, account of time, order of tokens, pace of hosts.
 
-Command: python benchmarks/guards.py --blocks 12 --updates 20 --on-spike skip
+Commands: python benchmarks/guards.py --blocks 12 --updates 20 --on-spike skip
+          python benchmarks/guards.py --processes 2
 
-Two real runs in one process, each with a step of its own: blocks of updates of the one with all
-guards and of the one without any take turns, so that both see the same machine. Wall time is
-what counts, and on a busy machine says little; the processor time of the loop's thread and of the
-guards alone say more. With `--on-spike skip` the guarded run's step compares loss and gradient norm
-with ceilings from a full window, and keeps what it had where they are exceeded.
+Two real runs, each with a step of its own: blocks of updates of the one with all guards and of the
+one without any take turns, so that both see the same machine. Wall time is what counts, and on a
+busy machine says little; the processor time of the loop's thread and of the guards alone say more.
+With `--on-spike skip` the guarded run's step compares loss and gradient norm with ceilings from a
+full window, and keeps what it had where they are exceeded. With `--processes` so many processes of
+one device each make both runs; the guarded one agrees at each update on whether to stop, and tells
+the others its pace and that it lives. What is printed is the first process's.
 """
 
 import contextlib
 import dataclasses
 import json
+import os
 import random
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,13 +34,17 @@ from llama_jax.observe.goodput import GoodputLog, WallTime, WorkClock
 from llama_jax.observe.run_directory import RunDirectory
 from llama_jax.recipe import load_recipe
 from llama_jax.sharding import make_mesh, use_layout
+from llama_jax.train import parts as run_parts
+from llama_jax.train import processes
 from llama_jax.train.guards import StopRequest
 from llama_jax.train.hosts import Hosts, HostTimes, Pace
 from llama_jax.train.ledger import Ledger
 from llama_jax.train.loop import _Run
 from llama_jax.train.parts import open_parts
+from llama_jax.train.roll_call import RollCall
 from llama_jax.train.spike_skip import SpikeSkip
 from llama_jax.train.spikes import SpikeGuard
+from llama_jax.train.token_order import TokenOrder
 from llama_jax.train.trial import reduced, write_data
 from llama_jax.train.watchdog import Watchdog
 
@@ -54,6 +64,8 @@ class Options:
     seq_len: int = 256
     on_spike: Literal["report", "skip"] = "report"
     """What the guarded run does about a spike."""
+    processes: int = 1
+    """That make both runs together."""
     json: bool = False
     """Print one JSON document."""
 
@@ -63,6 +75,10 @@ class _NoGoodput:
 
     def total(self) -> WallTime:
         return _NOTHING
+
+
+class _NoTokenOrder(TokenOrder):
+    def add(self, done: int, batch: Any) -> None: ...
 
 
 class _NoPace:
@@ -86,10 +102,14 @@ class _NoWatchdog:
 _NOTHING = WallTime(dict.fromkeys(WorkClock().seconds, 0.0))
 
 
+class _NeverStop(StopRequest):
+    def at(self, step: int) -> bool:
+        return False
+
+
 def small_run(options: Options, data: Path) -> RunConfig:
     """A model whose update takes about as long as ten of the trial's, on the trial's data."""
     config = load_recipe("demo")
-    write_data(data, config)
     total = (options.blocks + 1) * options.updates
     config = reduced(config, data, num_steps=total, save_every=total + 1)
     model = dataclasses.replace(
@@ -114,9 +134,10 @@ def guarded(
     stack: contextlib.ExitStack, config: RunConfig, mesh: jax.sharding.Mesh, path: Path
 ) -> tuple[Any, Any]:
     """A run with all guards and its first state."""
-    folder = stack.enter_context(RunDirectory(path))
-    watchdog = stack.enter_context(Watchdog(folder.path, config.guards, Hosts()))
-    parts, state = stack.enter_context(open_parts(config, folder, mesh, WorkClock(), Hosts()))
+    hosts, clock = Hosts(), WorkClock()
+    folder = stack.enter_context(RunDirectory(path, lock=processes.is_first()))
+    watchdog = stack.enter_context(Watchdog(folder.path, config.guards, hosts))
+    parts, state = stack.enter_context(open_parts(config, folder, mesh, clock, hosts))
     run = _Run(parts, StopRequest(), watchdog)
     if config.guards.on_spike == "skip":  # as after some hundred updates, none of which spikes
         usual = random.Random(0)
@@ -132,9 +153,11 @@ def bare(
 ) -> tuple[Any, Any]:
     """The same without any."""
     config = dataclasses.replace(config, guards=GuardConfig())
-    folder = stack.enter_context(RunDirectory(path))
+    folder = stack.enter_context(RunDirectory(path, lock=processes.is_first()))
+    run_parts.TokenOrder = _NoTokenOrder
     parts, state = stack.enter_context(open_parts(config, folder, mesh, WorkClock(), Hosts()))
-    run: Any = _Run(parts, StopRequest(), _NoWatchdog())  # pyright: ignore
+    run_parts.TokenOrder = TokenOrder
+    run: Any = _Run(parts, _NeverStop(), _NoWatchdog())  # pyright: ignore
     run.clock = _NoClock()
     run.seconds_to_first_step = 1.0  # nobody waits for the first update, nor says so
     run.ledger = Ledger([run.non_finite], config.log.every_steps, run._report, run.clock)
@@ -143,11 +166,51 @@ def bare(
 
 
 def main(options: Options) -> None:
-    """Runs the comparison."""
+    """Runs the comparison, in several processes if it is asked to."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(os.environ.get("GUARDS_SCRATCH", scratch))
+        if processes.find_arguments(os.environ) is None:
+            write_data(folder / "data", load_recipe("demo"))
+            if options.processes > 1:
+                start_all(options.processes, folder)
+                return
+        processes.join()
+        processes.meet()
+        compare(options, folder)
+
+
+def start_all(count: int, folder: Path) -> None:
+    """Has this program run in several processes, and waits for them."""
+    with processes.hold_port() as held:
+        address = f"127.0.0.1:{held.getsockname()[1]}"
+        started = [
+            subprocess.Popen(
+                [sys.executable, __file__, *sys.argv[1:]],
+                env=os.environ
+                | {
+                    "GUARDS_SCRATCH": str(folder),
+                    "LLAMA_JAX_COORDINATOR": address,
+                    "LLAMA_JAX_NUM_PROCESSES": str(count),
+                    "LLAMA_JAX_PROCESS_ID": str(index),
+                    "JAX_PLATFORMS": "cpu",
+                    "JAX_NUM_CPU_DEVICES": "1",
+                    "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
+                },
+                stdout=subprocess.DEVNULL if index else None,
+                stderr=subprocess.DEVNULL,
+            )
+            for index in range(count)
+        ]
+        codes = [process.wait() for process in started]
+    if any(codes):
+        raise SystemExit(f"the processes ended with {codes}")
+
+
+def compare(options: Options, scratch: Path) -> None:
+    """Makes blocks of updates of both runs in turn, and tells."""
     wall: dict[str, list[float]] = {"guarded": [], "bare": []}
     cpu: dict[str, list[float]] = {"guarded": [], "bare": []}
     with contextlib.ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         config = small_run(options, scratch / "data")
         stack.enter_context(use_layout(mesh := make_mesh(config.mesh)))
         runs = {
@@ -160,6 +223,7 @@ def main(options: Options) -> None:
                 started, began = time.perf_counter(), time.thread_time()
                 for done in range(block * options.updates, (block + 1) * options.updates):
                     state = run._update(done, state)
+                    run.stop.at(done + 1)
                 run.ledger.flush()
                 runs[kind] = run, state
                 if block:  # the first one compiles
@@ -167,22 +231,31 @@ def main(options: Options) -> None:
                     cpu[kind].append((time.thread_time() - began) / options.updates)
         skipped = runs["guarded"][0].non_finite.skipped
         assert not skipped, f"{skipped} updates were passed over, and were to be none"
-    tell(options, wall, cpu)
+    if processes.is_first():
+        tell(options, wall, cpu)
+
+
+def least(work: Callable[[int], object], each: int = 500) -> float:
+    """Processor seconds of this thread that some work takes, at their least of five tries."""
+    turns = []
+    for _ in range(5):
+        began = time.thread_time()
+        for turn in range(each):
+            work(turn)
+        turns.append((time.thread_time() - began) / each)
+    return min(turns)
+
+
+def beat_seconds() -> float:
+    """Processor seconds of the thread that tells the others that a process lives, a beat."""
+    with tempfile.TemporaryDirectory() as scratch:
+        roll_call = RollCall(Path(scratch), Hosts())
+        return least(lambda turn: roll_call.beat(turn, "update", 10.0), each=50)
 
 
 def alone(log_every: int, on_spike: str) -> float:
-    """Processor seconds an update that the guards take by themselves, at their least of five."""
+    """Processor seconds an update that the guards take by themselves."""
     rng, each = random.Random(0), 500
-
-    def least(work: Callable[[int], object]) -> float:
-        turns = []
-        for _ in range(5):
-            began = time.thread_time()
-            for turn in range(each):
-                work(turn)
-            turns.append((time.thread_time() - began) / each)
-        return min(turns)
-
     with tempfile.TemporaryDirectory() as scratch:
         folder, clock = Path(scratch), WorkClock()
         if on_spike == "skip":
@@ -235,6 +308,8 @@ def tell(options: Options, wall: dict[str, list[float]], cpu: dict[str, list[flo
         "added_thread_cpu_seconds": extra_cpu,
         "added_thread_cpu_share": extra_cpu / update,
         "guards_alone_cpu_seconds": alone(options.log_every, options.on_spike),
+        "beat_cpu_seconds": beat_seconds(),
+        "processes": options.processes,
         "blocks": options.blocks,
         "updates_a_block": options.updates,
     }

@@ -85,7 +85,11 @@ class LocalFolder:
             if not self._folder(step).is_dir():
                 raise CheckpointError("the first process could not complete it")
             return
-        manifests.write(partial, Manifest(step=step, arrays=table, files=files))
+        manifest = Manifest(step=step, arrays=table, files=files)
+        # As the first process sees them: another may have hashed what is not there for all.
+        if problems := manifests.find_damage(partial, manifest, deep=False):
+            raise CheckpointError(problems[0])
+        manifests.write(partial, manifest)
         for folder in [path for path in partial.rglob("*") if path.is_dir()]:
             flush(folder)
         partial.rename(self._folder(step))

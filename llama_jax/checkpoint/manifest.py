@@ -81,23 +81,25 @@ def scan_together(
 ) -> dict[str, FileEntry] | None:
     """Entries of a folder's files, of which each process hashes its share.
 
-    The folders inside must be final and look the same to all processes; the files directly in
-    `folder` are the first process's own. Shares travel through `folder` itself, which all see.
+    The folders inside must be final; the files directly in `folder` are the first process's own.
+    Shares travel through `folder` itself, which all see. A file server may list a folder to one
+    process as it was a while ago: what only others see, the first process hashes in the end.
 
     Returns:
         All entries in process 0, which collects them; None in the others.
 
     Raises:
-        CheckpointError: If another process does not answer in time.
+        CheckpointError: If another process does not answer in time, or a file that was seen is not
+            there.
     """
-    folders = sorted(path for path in folder.iterdir() if path.is_dir())
-    inner = sorted(path for top in folders for path in top.rglob("*") if path.is_file())
-    mine = inner[part::parts]
+    inner = _inner_files(folder)
+    mine = [folder / name for name in inner[part::parts]]
     if part:
-        write_atomically(folder / f"share_{part}.json", entries_to_json(scan(folder, mine)))
+        share = {"files": entries_to_json(scan(folder, mine)), "seen": inner}
+        write_atomically(folder / f"share_{part}.json", json.dumps(share))
         return None
     mine += [path for path in folder.iterdir() if path.is_file() and path.name[:6] != "share_"]
-    files = scan(folder, mine)
+    files, seen = scan(folder, mine), set(inner)
     deadline = time.monotonic() + timeout_seconds
     for other in range(1, parts):
         share = folder / f"share_{other}.json"
@@ -107,9 +109,19 @@ def scan_together(
                     f"process {other} gave no checksums within {timeout_seconds:.0f} s"
                 )
             time.sleep(0.05)
-        files |= entries_from_json(share.read_text(encoding="utf-8"))
+        content = json.loads(share.read_text(encoding="utf-8"))
+        files |= entries_from_json(content["files"])
+        seen.update(content["seen"])
         share.unlink()
+    seen.update(_inner_files(folder))
+    files |= scan(folder, [folder / name for name in sorted(seen - files.keys())])
     return files
+
+
+def _inner_files(folder: Path) -> list[str]:
+    """Names of the files of the folders inside, sorted."""
+    paths = (path for path in folder.rglob("*") if path.parent != folder and path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
 def wait_until_gone(folder: Path, *, timeout_seconds: float = PATIENCE_SECONDS) -> None:
@@ -126,7 +138,10 @@ def wait_until_gone(folder: Path, *, timeout_seconds: float = PATIENCE_SECONDS) 
 
 
 def _flush_and_enter(path: Path) -> FileEntry:
-    flush(path)
+    try:
+        flush(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path.name} was written and is not there") from None
     return FileEntry(size=path.stat().st_size, crc32=crc32(path))
 
 

@@ -86,21 +86,27 @@ def read_model(
 def choose_step(
     checkpointer: "Checkpointer", run_dir: Path, config: RunConfig, step: int | None
 ) -> int:
-    """The step that was asked for, or the newest.
+    """The step that was asked for, or the newest; of those that are trusted.
 
     Raises:
-        ValueError: If there is no such checkpoint.
+        ValueError: If there is no such checkpoint, or it is not trusted.
     """
+    from llama_jax.train.taint import pending
+
     steps = checkpointer.steps()
     if not steps:
         raise ValueError(
             f"RUN_DIR={str(run_dir)!r} has no checkpoint yet; `llama-jax train` writes the "
             f"first after checkpoint.every_steps={config.checkpoint.every_steps} updates."
         )
+    why = ""
+    if (taint := pending(run_dir)) is not None:
+        steps, why = [there for there in steps if there <= taint.since_step], f", for {taint}"
+        if not steps:
+            raise ValueError(f"RUN_DIR={str(run_dir)!r} has no checkpoint to use{why}.")
     if step is not None and step not in steps:
-        raise ValueError(
-            f"--step={step}: there is no such checkpoint; there are {', '.join(map(str, steps))}."
-        )
+        there_are = ", ".join(map(str, steps))
+        raise ValueError(f"--step={step}: there is no such checkpoint; there are {there_are}{why}.")
     return steps[-1] if step is None else step
 
 

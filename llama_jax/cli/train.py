@@ -5,7 +5,6 @@ import json
 import math
 import os
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from llama_jax.cli import versions
 from llama_jax.cli.data.input import with_input
 from llama_jax.cli.recipe_args import parse_recipe
 from llama_jax.config import BuildConfig, RunConfig, TokenizerFile
+from llama_jax.observe.goodput import process_began
 from llama_jax.recipe import load_recipe
 from llama_jax.remote.objects import shown
 from llama_jax.remote.run_files import keep, read_only_copy
@@ -63,7 +63,7 @@ class Options:
 
 def main(argv: list[str]) -> int:
     """Runs the command; see `--help`."""
-    began = time.monotonic()
+    began = process_began()
     config, options = parse(argv)
     versions.check(os.environ)
     run_dir = options.run_dir or Path("runs") / config.name

@@ -13,6 +13,7 @@ its seconds of each kind so far. What a later start does again was in vain: its 
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -32,6 +33,19 @@ KINDS = {
 # What an update and its checkpoint cost, and is lost where the update is made again.
 _WORK = ("steps", "data_wait", "checkpoint", "evaluation")
 _COMPLETE = "complete"
+# From the beginning of a process to the first line of its program.
+_LONGEST_START_SECONDS = 600.0
+
+
+def process_began() -> float:
+    """When this process began, by `time.monotonic`; where Linux is not there to ask, now."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError, IndexError):
+        age = 0.0
+    # Containers may have another time since the boot than the kernel.
+    return time.monotonic() - (age if 0.0 <= age < _LONGEST_START_SECONDS else 0.0)
 
 
 class WorkClock:
@@ -124,7 +138,8 @@ class Start:
         step: Updates made before it.
         down_seconds: Between it and the last note of the start before; 0 for the first, and after
             a run that was complete.
-        end: "complete", "stopped", or empty for one that died or goes on.
+        end: "complete", "stopped", "rewound", or empty for one that died or goes on; "crash loop"
+            or "given up" where somebody was told that it died.
         last_step: Of its last note.
         last_time: When that was.
     """
@@ -159,7 +174,7 @@ class GoodputLog:
 
         Args:
             step: Updates made so far.
-            end: "complete" or "stopped" where this process is about to end.
+            end: "complete", "stopped" or "rewound" where this start is about to end.
         """
         seconds = {kind: round(s, 4) for kind, s in self._clock.seconds.items() if s}
         record = {"time": round(time.time(), 3), "step": step, "seconds": seconds}
@@ -171,8 +186,16 @@ class GoodputLog:
 
     def _append(self, record: dict[str, Any], *, before: str = "") -> None:
         if self._write:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(f"{before}{json.dumps(record)}\n")
+            _append(self._path, record, before=before)
+
+
+def close_start(path: Path, end: str) -> None:
+    """Notes of the last start, which died, what its end was part of; changes no time."""
+    records = _read(path)
+    if records:
+        last = {**records[-1], "end": end}
+        last.pop("start", None)
+        _append(path, last, before="\n")
 
 
 def read_goodput(path: Path) -> WallTime:
@@ -183,6 +206,11 @@ def read_goodput(path: Path) -> WallTime:
 def read_starts(path: Path) -> list[Start]:
     """All starts of a run, in order."""
     return _add_up(_read(path))[1]
+
+
+def _append(path: Path, record: dict[str, Any], *, before: str = "") -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"{before}{json.dumps(record)}\n")
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """What went wrong in a run: one line each in `incidents.jsonl`, stacks in `incidents/`.
 
-note(run_dir, "spike", step, "loss 7.1, ...")          # appends; any process may
+note(run_dir, "spike", step, "loss 7.1, ...")          # appends
+note(run_dir, "hang", step, "...", process=3)          # to `incidents/process_3.jsonl`
 read_incidents(run_dir) -> list[Incident]
 """
 
@@ -30,20 +31,30 @@ class Incident:
     text: str
 
 
-def note(run_dir: Path, kind: str, step: int, text: str) -> None:
-    """Appends an incident, on a line of its own whatever a death left of the one before."""
+def note(run_dir: Path, kind: str, step: int, text: str, *, process: int = 0) -> Path:
+    """Appends an incident, on a line of its own whatever a death left of the one before.
+
+    Each process has a file of its own: in a bucket, and on some file servers, what two append to
+    is only one's.
+
+    Returns:
+        The file.
+    """
     incident = Incident(round(time.time(), 3), step, kind, text)
-    with (run_dir / NAME).open("a", encoding="utf-8") as file:
+    path = run_dir / FOLDER / f"process_{process}.jsonl" if process else run_dir / NAME
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
         file.write(f"\n{json.dumps(dataclasses.asdict(incident))}\n")
+    return path
 
 
 def read_incidents(run_dir: Path) -> list[Incident]:
     """All of a run, oldest first; lines that are none are skipped."""
-    path = run_dir / NAME
     incidents = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            incidents.append(Incident(**json.loads(line)))
-        except (ValueError, TypeError):
-            continue
-    return incidents
+    for path in (run_dir / NAME, *(run_dir / FOLDER).glob("process_*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+            try:
+                incidents.append(Incident(**json.loads(line)))
+            except (ValueError, TypeError):
+                continue
+    return sorted(incidents, key=lambda incident: incident.time)

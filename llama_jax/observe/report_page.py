@@ -13,6 +13,7 @@ from llama_jax import recipe
 from llama_jax.config import RunConfig
 from llama_jax.flops import count_params
 from llama_jax.observe import goodput, line_charts
+from llama_jax.observe.host_table import HostTable, read_hosts
 from llama_jax.observe.incidents import Incident, read_incidents
 from llama_jax.observe.line_charts import Curve, chart
 from llama_jax.observe.plots import HELD_OUT_KEY, TRAIN_KEY, smooth
@@ -66,6 +67,7 @@ def _page(run_dir: Path, config: RunConfig, records: Records) -> Iterator[str]:
     yield from _curve(records, "grad_norm", "norm of the gradient before clipping", marks, log=True)
     yield from _curve(records, "param_norm", "norm of the parameters")
     yield from _mixture(config, records)
+    yield from _hosts(read_hosts(run_dir))
     yield from _what_went_wrong(starts, incidents)
     everything = json.dumps(json.loads(recipe.to_json(config)), indent=2)
     yield "<h2>Recipe</h2><details><summary>Every setting</summary>"
@@ -181,6 +183,35 @@ def _mixture(config: RunConfig, records: Records) -> Iterator[str]:
             )
         )
     yield folded(("source", "share", "epochs so far", "held-out loss"), rows)
+
+
+def _hosts(table: HostTable | None) -> Iterator[str]:
+    if table is None:
+        return
+    yield f"<h2>Hosts, as they were last heard, {_when(table.time)}</h2>"
+    for told in table.news():
+        yield f'<p class="warn">{text(told)}</p>'
+    # Who makes the others wait comes first.
+    rows = [
+        Row(
+            f"{row.index}: {row.host}",
+            (
+                f"{row.step:,}",
+                _seconds(row.step_seconds),
+                _seconds(row.data_seconds),
+                _seconds(row.busy_seconds),
+                f"{row.silent_seconds:,.0f} s ago",
+            ),
+            (),
+        )
+        for row in sorted(table.rows, key=lambda row: -(row.busy_seconds or 0.0))
+    ]
+    head = ("process", "updates", "an update", "waiting for data", "before it waits", "heard")
+    yield folded(head, rows)
+
+
+def _seconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.3g} s"
 
 
 def _what_went_wrong(

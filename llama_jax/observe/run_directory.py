@@ -12,10 +12,8 @@ the length of the run and of the cooldown may change too; and the data may lie e
 is known which data they are. Everything else is refused by name.
 """
 
-import fcntl
 import os
-import socket
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,6 +21,7 @@ from typing import Self
 from llama_jax import recipe
 from llama_jax.atomic import write_atomically
 from llama_jax.config import RunConfig, WarmupStableDecay
+from llama_jax.observe.run_lock import take_lock
 from llama_jax.remote.objects import Url, is_remote
 from llama_jax.remote.run_files import RunFiles
 
@@ -58,7 +57,8 @@ class RunDirectory:
         lock: Whether to lock it; among the processes of one run, the first alone does.
 
     Raises:
-        ValueError: If another process holds it, named by pid and host.
+        ValueError: If another process of this machine holds it, named by pid and host.
+        InUseError: If one of another machine does, and does not let go.
         StorageError: If the bucket cannot be read or written.
     """
 
@@ -75,7 +75,7 @@ class RunDirectory:
             raise ValueError(f"run_dir={self.path} is a file; name a folder.")
         self.path.mkdir(parents=True, exist_ok=True)
         if lock and not self._files:
-            self._lock = _take_lock(self.path)
+            self._lock = take_lock(self.path)
 
     def push(self) -> None:
         """Stores what changed, if the run is in a bucket.
@@ -85,6 +85,24 @@ class RunDirectory:
         """
         if self._files:
             self._files.push()
+
+    def store(self, paths: Sequence[Path]) -> None:
+        """Stores files of the folder at once, if the run is in a bucket; any process may.
+
+        Raises:
+            StorageError: If the bucket cannot be written.
+        """
+        if self._files:
+            self._files.store(paths)
+
+    def refresh(self) -> None:
+        """Fetches what the first process stored, if the run is in a bucket and this is another.
+
+        Raises:
+            StorageError: If the bucket cannot be read.
+        """
+        if self._files:
+            self._files.refresh()
 
     def check(
         self, config: RunConfig, *, resume_step: int | None, data_is_known: bool = False
@@ -169,24 +187,3 @@ def _length_is_open(old: RunConfig, new: RunConfig, resume_step: int | None) -> 
         for config in (old, new)
         if isinstance(config.schedule, WarmupStableDecay)
     )
-
-
-def _take_lock(folder: Path) -> int:
-    # The kernel drops the lock with its process, however that ends: none is ever stale. The file
-    # stays, for another process may be waiting on the same one.
-    path = folder / "lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
-        os.close(descriptor)
-        raise ValueError(
-            f"run_dir={folder} is in use by {holder}. Wait for it, stop it, or name another folder."
-        ) from None
-    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    os.ftruncate(descriptor, 0)
-    os.pwrite(
-        descriptor, f"pid {os.getpid()} on {socket.gethostname()} since {since}\n".encode(), 0
-    )
-    return descriptor

@@ -3,7 +3,8 @@
 The holder writes an object on the condition that there is none, and writes it again every
 `BEAT_SECONDS`, on the condition that it is still its own. A holder that is killed leaves it behind:
 the next one takes it over at once if the holder was on this machine and is gone, and otherwise
-when it has watched it for `PATIENCE_SECONDS` without a change. No clock is compared with another.
+when it has watched it for `SILENCE_SECONDS` without a change. One that beats on another machine may
+be saving before it ends, and is waited for too. No clock is compared with another.
 
 Amazon and Google keep such conditions. A store that does not (some emulators and old gateways) has
 the last writer win: then each reads what it wrote again, and most races are found, not all.
@@ -11,16 +12,24 @@ the last writer win: then each reads what it wrote again, and most races are fou
 
 import json
 import os
-import socket
+import sys
 import time
 import uuid
-from typing import Any
 
+from llama_jax.remote.holder import (
+    PATIENCE_SECONDS,
+    InUseError,
+    describe_self,
+    lives_here,
+    name_of,
+    parse,
+)
 from llama_jax.remote.mirror import LEASE
 from llama_jax.remote.objects import Objects, StorageError
 
 BEAT_SECONDS = 20.0
-PATIENCE_SECONDS = 90.0
+SILENCE_SECONDS = 90.0
+_LOOK_SECONDS = 5.0
 
 
 class Lease:
@@ -28,19 +37,18 @@ class Lease:
 
     Args:
         objects: Of the place.
-        patience_seconds: For which a silent holder is watched.
+        silence_seconds: After which a holder that does not beat is taken to be dead.
 
     Raises:
-        ValueError: If another process holds it.
+        ValueError: If another process of this machine holds it, and lives.
+        InUseError: If a process of another machine holds it and goes on.
         StorageError: If the bucket cannot be written.
     """
 
-    def __init__(self, objects: Objects, *, patience_seconds: float = PATIENCE_SECONDS):
+    def __init__(self, objects: Objects, *, silence_seconds: float = SILENCE_SECONDS):
         self._objects, self._beats, self._token = objects, 0, uuid.uuid4().hex
-        self._since = time.strftime("%Y-%m-%d %H:%M:%S %z")
-        held = objects.read(LEASE)
-        if held is not None and not _is_gone(held):
-            self._watch(held, patience_seconds)
+        self._self = describe_self()
+        self._wait(silence_seconds)
         self._generation = objects.generation(LEASE)
         self.renew()
 
@@ -51,13 +59,12 @@ class Lease:
             StorageError: If another process has taken it, or the bucket cannot be written.
         """
         self._beats += 1
-        content = {"pid": os.getpid(), "host": socket.gethostname(), "beats": self._beats}
-        content |= {"since": self._since, "token": self._token}
+        content = self._self | {"beats": self._beats, "token": self._token}
         text = json.dumps(content).encode()
         written = self._objects.replace(LEASE, text, self._generation)
-        found = self._objects.read(LEASE)
-        if _content(found).get("token") != self._token:
-            raise StorageError(f"{self._objects.url} was taken by {_name(found)}; this one ends.")
+        found = parse(self._objects.read(LEASE))
+        if found.get("token") != self._token:
+            raise StorageError(f"{self._objects.url} was taken by {name_of(found)}; this one ends.")
         # An answer that was lost: the object is ours, of a generation that we were not told.
         self._generation = written or self._objects.generation(LEASE)
 
@@ -65,47 +72,25 @@ class Lease:
         """Lets the next process in, if this one still holds it."""
         self._objects.replace(LEASE, None, self._generation)
 
-    def _watch(self, held: bytes, patience_seconds: float) -> None:
-        deadline = time.monotonic() + patience_seconds
-        while True:
-            now = self._objects.read(LEASE)
-            if now is None:
+    def _wait(self, silence_seconds: float) -> None:
+        """Until the place is free, or its holder is known to be dead."""
+        began = time.monotonic()
+        last, heard = None, began
+        while (held := self._objects.read(LEASE)) is not None:
+            now, holder = time.monotonic(), parse(held)
+            lives = lives_here(holder)
+            # The number of a process that is gone may be ours now.
+            if lives is False or (lives and holder["pid"] == os.getpid()):
                 return
-            if now != held:
-                raise ValueError(
-                    f"run_dir={self._objects.url} is in use by {_name(now)}. Wait for it, stop it, "
-                    "or name another folder."
-                )
-            if time.monotonic() >= deadline:
+            where = f"run_dir={self._objects.url} is in use by {name_of(holder)}"
+            if lives:
+                raise ValueError(f"{where}. Wait for it, stop it, or name another folder.")
+            if last is None:
+                print(f"llama-jax: {where}; waiting for it", file=sys.stderr)
+            if held != last:
+                last, heard = held, now
+            if now - heard >= silence_seconds:
                 return
-            time.sleep(min(5.0, patience_seconds))
-
-
-def _content(held: bytes | None) -> dict[str, Any]:
-    try:
-        return dict(json.loads(held or b"{}"))
-    except (ValueError, TypeError):
-        return {}
-
-
-def _name(held: bytes | None) -> str:
-    content = _content(held)
-    if "pid" not in content:
-        return "another process"
-    return f"pid {content['pid']} on {content.get('host')} since {content.get('since')}"
-
-
-def _is_gone(held: bytes) -> bool:
-    """Whether the holder was on this machine and is no more."""
-    content = _content(held)
-    if content.get("host") != socket.gethostname() or not isinstance(content.get("pid"), int):
-        return False
-    if content["pid"] == os.getpid():  # that number is ours now, as in a container begun again
-        return True
-    try:
-        os.kill(content["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
+            if now - began >= PATIENCE_SECONDS:
+                raise InUseError(f"{where}, which goes on.")
+            time.sleep(min(_LOOK_SECONDS, silence_seconds))

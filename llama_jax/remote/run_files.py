@@ -15,6 +15,7 @@ import os
 import shutil
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from llama_jax.remote.lease import BEAT_SECONDS, Lease
@@ -34,7 +35,8 @@ class RunFiles:
             push nothing.
 
     Raises:
-        ValueError: If another process holds it.
+        ValueError: If another process of this machine holds it.
+        InUseError: If one of another machine does, and goes on.
         StorageError: If the bucket cannot be read or written.
     """
 
@@ -64,6 +66,25 @@ class RunFiles:
             with self._lock:
                 self._lease.renew()
                 self._mirror.push(max_bytes=max_bytes)
+
+    def store(self, paths: Sequence[Path]) -> None:
+        """Stores files of the folder at once, whoever holds the run.
+
+        Raises:
+            StorageError: If the bucket cannot be written.
+        """
+        names = {path.relative_to(self.folder).as_posix(): path for path in paths}
+        contents = ((name, path.read_bytes()) for name, path in names.items())
+        self._mirror.objects.write_all(contents)
+
+    def refresh(self) -> None:
+        """Fetches what the holder stored since; the holder itself has it.
+
+        Raises:
+            StorageError: If the bucket cannot be read.
+        """
+        if self._lease is None:
+            self._mirror.pull()
 
     def close(self) -> None:
         """Stores what changed, and lets the next process in.
@@ -102,6 +123,18 @@ def read_only_copy(run_dir: Path) -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     Mirror(Url(run_dir), folder).pull()
     return folder
+
+
+def read_file(run_dir: Path, name: str) -> bytes | None:
+    """Content of a small file of a run, in a folder or in a bucket; None where there is none.
+
+    Raises:
+        StorageError: If the bucket cannot be read.
+    """
+    if is_remote(run_dir):
+        return Objects(Url(run_dir)).read(name)
+    path = run_dir / name
+    return path.read_bytes() if path.is_file() else None
 
 
 def keep(run_dir: Path, file: Path) -> None:

@@ -13,7 +13,7 @@ from llama_jax.checkpoint.damage import find_newest_good
 from llama_jax.config import RunConfig
 from llama_jax.data.identity import Identity
 from llama_jax.remote.objects import Url, located
-from llama_jax.train.taint import Taint, passed_rows, read_taints
+from llama_jax.train.taint import Taint, passed_rows, pending, read_taints
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +53,7 @@ class Beginning:
         passed: Rows that are passed over, by the number of updates made before.
         guards: What the checkpoint says of the guards.
         data: What the checkpoint says of the data; None where it says nothing.
+        token_order: Which tokens those updates read, and in which order; see `token_order.py`.
     """
 
     step: int = 0
@@ -67,6 +68,7 @@ class Beginning:
     passed: Mapping[int, int] = dataclasses.field(default_factory=dict)
     guards: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     data: Identity | None = None
+    token_order: int = 0
 
     @property
     def trusted_step(self) -> int | None:
@@ -105,15 +107,17 @@ def parse_origin(reference: str, *, data_from_start: bool = False) -> Origin:
     assert match, "any text is a path, with or without a step"
     folder = Path(match[1])
     checkpoints = Checkpointer(folder / "checkpoints", read_only=True)
-    steps = checkpoints.steps()
+    steps, taint = checkpoints.steps(), pending(folder)
     if not steps:
         raise ValueError(f"init_from={reference!r}: {folder} has no checkpoint.")
-    step = checkpoints.latest_good_step() if match[2] is None else int(match[2])
-    if step not in steps:
-        there_are = ", ".join(map(str, steps))
+    trusted = [step for step in steps if taint is None or step <= taint.since_step]
+    good = checkpoints.latest_good_step(before=taint and taint.since_step + 1)
+    step = good if match[2] is None else int(match[2])
+    if step not in trusted:
+        there_are = ", ".join(map(str, trusted)) or "none"
         raise ValueError(
             f"init_from={reference!r}: {folder} has no good checkpoint of that step; "
-            f"there are: {there_are}."
+            f"there are: {there_are}{f' ({taint})' if taint else ''}."
         )
     return Origin(run_dir=str(located(folder)), step=step, data_from_start=data_from_start)
 
@@ -190,6 +194,7 @@ def _from_meta(
         # A branch may have another batch, whose losses are others.
         guards=meta.get("guards", {}) if resumed else {},
         data=Identity.from_json(meta["data"]) if meta.get("data") else None,
+        token_order=meta.get("token_order", 0),
     )
 
 

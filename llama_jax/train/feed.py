@@ -22,6 +22,7 @@ def feed(
     step: int,
     first_sample: int,
     passed: Mapping[int, int] = {},
+    fed: Callable[[int, Batch], None] = lambda done, batch: None,
 ) -> Generator[Batch]:
     """Batches of all updates that follow `step`, laid out over the mesh, read ahead by threads.
 
@@ -32,6 +33,8 @@ def feed(
         step: Updates made so far.
         first_sample: Global sample counter after them.
         passed: Rows that are passed over, by the number of updates made before.
+        fed: Sees this process's rows of each update, and the number of updates before it, when
+            they are handed out.
 
     Raises:
         ValueError: At once, if the mesh cannot split the batches of a stage.
@@ -47,7 +50,9 @@ def feed(
             for start, end in itertools.pairwise(edges):
                 sample += passed.get(start, 0)
                 with contextlib.closing(resized.batches(sample)) as local:
-                    yield from map(to_devices, itertools.islice(local, end - start))
+                    for done, rows in enumerate(itertools.islice(local, end - start), start):
+                        fed(done, rows)
+                        yield to_devices(rows)
                 sample += (end - start) * size
 
     return batches(first_sample)

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 
 import jax
@@ -16,6 +16,14 @@ _DOCUMENTS_NAMED = 20
 
 class TrainingFailed(RuntimeError):  # noqa: N818 (an outcome of a run, not a fault of a call)
     """The run cannot go on; the message says at which step, and why."""
+
+
+def document_lines(documents: Sequence[Document]) -> list[str]:
+    """Documents for people, a line each, and how many more there are."""
+    lines = [f"  {document.source}: {document.id}" for document in documents]
+    if len(lines) > _DOCUMENTS_NAMED:
+        lines[_DOCUMENTS_NAMED:] = [f"  ... and {len(lines) - _DOCUMENTS_NAMED} more"]
+    return lines
 
 
 class NonFiniteGuard:
@@ -66,9 +74,7 @@ class NonFiniteGuard:
             raise TrainingFailed(self._explain(step, metrics))
 
     def _explain(self, step: int, metrics: dict[str, float]) -> str:
-        names = [f"  {document.source}: {document.id}" for document in self._documents_of(step)]
-        if len(names) > _DOCUMENTS_NAMED:
-            names[_DOCUMENTS_NAMED:] = [f"  ... and {len(names) - _DOCUMENTS_NAMED} more"]
+        names = document_lines(self._documents_of(step))
         values = (metrics["loss_nats_per_token"], metrics["grad_norm"])
         what = "a spike (guards.on_spike=skip)" if all(map(math.isfinite, values)) else "not finite"
         return (

@@ -11,7 +11,7 @@ from llama_jax.data.dataset import Document
 from llama_jax.train.beginning import Beginning
 from llama_jax.train.data import Data, OpenRaw, open_data
 from llama_jax.train.same_data import check_still_the_data
-from llama_jax.train.taint import passed_rows, read_taints
+from llama_jax.train.taint import passed_rows, pending, read_taints
 
 _SAMPLES_AT_ONCE = 1024
 
@@ -55,6 +55,18 @@ def _meta(run_dir: Path, step: int | None) -> dict[str, Any]:
     return checkpoints.meta(step)
 
 
+def token_order(run_dir: Path, step: int) -> int:
+    """Which tokens a run fed to its devices up to a checkpoint, and in which order.
+
+    Two runs have the same number where they fed the same rows in the same order, whatever the
+    sample counter says; see `token_order.py`.
+
+    Raises:
+        CheckpointError: If there is no such checkpoint.
+    """
+    return Checkpointer(run_dir / "checkpoints", read_only=True).meta(step)["token_order"]
+
+
 def documents_seen(
     run_dir: Path, step: int | None = None, *, open_raw: OpenRaw | None = None
 ) -> Iterator[Document]:
@@ -92,7 +104,10 @@ def samples_at_step(run_dir: Path, step: int, data: Data | None = None) -> range
     """
     config: RunConfig = recipe.from_json((run_dir / "config.json").read_text())
     checkpoints = Checkpointer(run_dir / "checkpoints", read_only=True)
-    newest = checkpoints.latest_step()
+    # From where the next start will go on, for it passes over what pending taints say.
+    taint = pending(run_dir)
+    trusted = (s for s in checkpoints.steps() if taint is None or s <= taint.since_step)
+    newest = max(trusted, default=None)
     meta = {"step": 0, "samples": 0, "first_sample": 0}
     if newest is not None:
         meta = checkpoints.meta(newest)

@@ -37,10 +37,28 @@ class HostTimes:
     busy_seconds: float
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class SlowHost:
+    """A process that keeps the others waiting.
+
+    Attributes:
+        index: Of the process.
+        why: For people.
+    """
+
+    index: int
+    why: str
+
+
 class Hosts:
-    """The processes of this run; alone, a process hears nothing."""
+    """The processes of this run; alone, a process hears nothing.
+
+    Attributes:
+        slow: Which one the others wait for, as the first process saw it last.
+    """
 
     def __init__(self) -> None:
+        self.slow: SlowHost | None = None
         self._client: Any = None
         self._meetings = 0
         if jax.process_count() > 1:
@@ -63,6 +81,22 @@ class Hosts:
             within_ms = int(1000 * (within_seconds or _A_DAY_SECONDS))
             self._client.wait_at_barrier(f"llama_jax/meeting/{self._meetings}", within_ms)
 
+    def gather(self, topic: str, value: Any, within_seconds: float) -> dict[int, Any]:
+        """What every process gives, by its number; to be called equally often by all.
+
+        Args:
+            topic: Of its own; `heard` knows nothing of it before all have given.
+            value: Of this process, as JSON can hold it.
+            within_seconds: As of `meet`.
+        """
+        if self._client is None:
+            return {0: value}
+        self.tell(topic, value)
+        self.meet(within_seconds)
+        given = self.heard(topic)
+        self.meet(within_seconds)  # none gives anew before all have read
+        return given
+
     def tell(self, topic: str, value: Any) -> None:
         """Tells the others, in place of what this process told on this topic before."""
         if self._client is not None:
@@ -75,19 +109,6 @@ class Hosts:
             return {}
         told = self._client.key_value_dir_get(f"llama_jax/{topic}/")
         return {int(key.rsplit("/", 1)[1]): json.loads(value) for key, value in told}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class SlowHost:
-    """A process that keeps the others waiting.
-
-    Attributes:
-        index: Of the process.
-        why: For people.
-    """
-
-    index: int
-    why: str
 
 
 def find_slow(times: Mapping[int, HostTimes], interval: int) -> SlowHost | None:
@@ -151,4 +172,5 @@ class Pace:
             return here, None
         heard = self._hosts.heard("pace")
         times = {index: HostTimes(**told) for index, told in heard.items()}
-        return here, find_slow(times, updates)
+        self._hosts.slow = find_slow(times, updates)
+        return here, self._hosts.slow

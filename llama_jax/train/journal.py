@@ -122,6 +122,10 @@ class Journal:
         self._writer.write(step, metrics | seen | speed | epochs | wall_time)
         self._goodput.note(step)
 
+    def keep_order(self, step: int, token_order: int) -> None:
+        """Writes which tokens the run has read by now, and in which order; see `token_order.py`."""
+        self._writer.write(step, {"token_order": token_order})
+
     def has_scores(self, step: int) -> bool:
         """Whether held-out scores of `step` are on file, of an earlier start perhaps."""
         records = read_metrics(self._folder.metrics)

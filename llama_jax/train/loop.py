@@ -84,10 +84,11 @@ def train(
         RunDirectory(run_dir, lock=jax.process_index() == 0) as folder,
         stop_request() as stop,
         use_layout(mesh := make_mesh(config.mesh)),
-        Watchdog(folder.path, config.guards, hosts) as watchdog,
+        Watchdog(folder.path, config.guards, hosts, folder.store) as watchdog,
     ):
         while True:
             watchdog.expect(0, "the start", long=True)
+            _share_files(folder, hosts, config.guards.other_deadline_seconds)
             opened = open_parts(
                 config, folder, mesh, clock, hosts, origin=origin, open_raw=open_raw
             )
@@ -102,8 +103,15 @@ def train(
                     raise
                 raise TrainingFailed(str(error)) from error
             except Rewind as rewind:
-                note_rewind(folder, config, rewind)
+                note_rewind(folder, config, hosts, rewind)
                 clock = WorkClock()
+
+
+def _share_files(folder: RunDirectory, hosts: Hosts, patience: float) -> None:
+    """Has all processes begin from the same small files, of which a bucket gives each a copy."""
+    folder.push()
+    hosts.meet(patience)
+    folder.refresh()
 
 
 class _Run:
@@ -130,6 +138,14 @@ class _Run:
 
     def to_the_end(self, state: TrainState) -> Outcome:
         """Updates until the last step, or until asked to stop."""
+        try:
+            return self._train(state)
+        except Rewind as rewind:
+            self.clock.lap("steps")
+            self.parts.goodput.note(rewind.step, end="rewound")
+            raise
+
+    def _train(self, state: TrainState) -> Outcome:
         num_steps, evaluate_every = self.config.train.num_steps, self.config.evaluate.every_steps
         done, stopping = self.parts.beginning.step, False
         while done < num_steps and not stopping:
@@ -142,7 +158,7 @@ class _Run:
             if evaluate_every and done % evaluate_every == 0 and not (stopping or last):
                 self.journal.score(done, self._evaluate(done, state))
             if stopping or last or done % self.config.checkpoint.every_steps == 0:
-                self._save(done, state)
+                self._save(done, state, stopping)
             self.parts.checkpointer.poll()
         return self._end(done, state, stopping)
 
@@ -184,11 +200,16 @@ class _Run:
         self.clock.lap("evaluation")
         return scores
 
-    def _save(self, done: int, state: TrainState) -> None:
+    def _save(self, done: int, state: TrainState, stopping: bool) -> None:
+        if stopping:
+            self.watchdog.expect_last_save(done)
         self.ledger.flush()
-        self.watchdog.expect(done, f"checkpoint {done:,}", long=True)
+        if not stopping:
+            self.watchdog.expect(done, f"checkpoint {done:,}", long=True)
         guards = {"spikes": self.spikes.window, "non_finite": self.non_finite.seen}
-        self.parts.checkpointer.save(done, state, self.parts.meta(done, guards))
+        meta = self.parts.meta(done, guards)
+        self.journal.keep_order(done, meta["token_order"])
+        self.parts.checkpointer.save(done, state, meta)
         self.clock.lap("checkpoint")
         self.parts.goodput.note(done)
 
@@ -198,7 +219,8 @@ class _Run:
         held_out = {} if stopping else self._evaluate(done, state)
         if not stopping and not self.journal.has_scores(done):
             self.journal.score(done, held_out)
-        self.watchdog.expect(done, f"checkpoint {done:,}", long=True)
+        if not stopping:  # of a stop, one deadline is for all
+            self.watchdog.expect(done, f"checkpoint {done:,}", long=True)
         self.parts.checkpointer.wait()
         self.clock.lap("checkpoint")
         self.parts.goodput.note(done, end="stopped" if stopping else "complete")

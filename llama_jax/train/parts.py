@@ -26,6 +26,7 @@ from llama_jax.observe.progress import Progress
 from llama_jax.observe.run_directory import RunDirectory
 from llama_jax.observe.writers import open_writer
 from llama_jax.train.beginning import Beginning, Origin, find_beginning, keep_origin
+from llama_jax.train.crash_loop import refuse_crash_loop
 from llama_jax.train.data import Data, OpenRaw, open_data
 from llama_jax.train.evaluate import Evaluator
 from llama_jax.train.feed import feed, local_rows, make_to_devices
@@ -35,6 +36,7 @@ from llama_jax.train.program import Program, begin_compiling
 from llama_jax.train.same_data import check_same_data, keep_identity, known_identity
 from llama_jax.train.state import TrainState
 from llama_jax.train.taint import mark_applied
+from llama_jax.train.token_order import TokenOrder
 
 _LIBRARIES = ("llama-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -50,6 +52,7 @@ class Parts:
         program: What the devices run.
         data: What it reads.
         batches: Of all updates to come.
+        token_order: Of all that were handed out.
         evaluator: Scores held-out documents.
         checkpointer: Saves.
         journal: Tells people and files.
@@ -63,6 +66,7 @@ class Parts:
     program: Program
     data: Data
     batches: Iterator[Batch]
+    token_order: TokenOrder
     evaluator: Evaluator
     checkpointer: Checkpointer
     journal: Journal
@@ -76,6 +80,8 @@ class Parts:
 
     def meta(self, done: int, guards: Mapping[str, Any]) -> dict[str, Any]:
         """What a checkpoint says beside its arrays: enough to go on, and to run again.
+
+        To be asked by all processes.
 
         Args:
             done: Updates made.
@@ -94,6 +100,7 @@ class Parts:
             "passed": sorted(p for p in self.beginning.passed.items() if p[0] < done),
             "guards": guards,
             "data": self.data.identity.to_json(),
+            "token_order": self.token_order.total(),
             "config": json.loads(recipe.to_json(self.config)),
             "versions": {name: version(name) for name in _LIBRARIES},
         }
@@ -127,6 +134,8 @@ def open_parts(
             open_data(config, folder.path, open_raw, write=folder.primary, origin=beginning.origin)
         )
         check_same_data(folder.path, beginning, data)
+        refuse_crash_loop(config, folder, beginning, data.dataset, hosts)
+        token_order = TokenOrder(config, mesh, hosts, beginning.token_order)
         batches = feed(
             config,
             mesh,
@@ -134,6 +143,7 @@ def open_parts(
             step=beginning.step,
             first_sample=beginning.samples,
             passed=beginning.passed,
+            fed=token_order.add,
         )
         stack.enter_context(contextlib.closing(batches))
         program = begin_compiling(config, mesh, beginning.step)
@@ -184,6 +194,7 @@ def open_parts(
             program=program,
             data=data,
             batches=batches,
+            token_order=token_order,
             evaluator=Evaluator(program.graphdef, config, held_out, to_devices=to_devices),
             checkpointer=checkpointer,
             journal=journal,

@@ -18,12 +18,16 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from llama_jax.train.hosts import Hosts
 
 from llama_jax.refusal import is_refusal
 
 _OURS = ("LLAMA_JAX_COORDINATOR", "LLAMA_JAX_NUM_PROCESSES", "LLAMA_JAX_PROCESS_ID")
-_PARTING_SECONDS = 5.0
+_PARTING_SECONDS = 15.0
+_REFUSED = "refused"
 
 
 def join(environment: Mapping[str, str] = os.environ) -> None:
@@ -93,6 +97,7 @@ def failing_alone() -> Iterator[None]:
     import jax
 
     from llama_jax.train.guards import TrainingFailed
+    from llama_jax.train.hosts import Hosts
 
     try:
         yield
@@ -101,29 +106,50 @@ def failing_alone() -> Iterator[None]:
             raise
         if refused := is_refusal(failure):
             print(f"llama-jax: error: {failure}", file=sys.stderr)
-        elif isinstance(failure, TrainingFailed):
+        elif isinstance(failure, TrainingFailed | OSError):
             print(f"llama-jax train: failed: {failure}", file=sys.stderr)
         else:
             traceback.print_exception(failure)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        if refused:
-            with contextlib.suppress(jax.errors.JaxRuntimeError):
-                _hear_the_others_refuse()
-        os._exit(2 if refused else 1)
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            hosts = Hosts()
+            if refused:
+                _refuse(hosts, str(failure))
+            # What another one refused may have failed here for want of it.
+            hear_a_refusal(hosts)
+        _leave(2 if refused else 1)
 
 
-def _hear_the_others_refuse() -> None:
+def hear_a_refusal(hosts: "Hosts") -> None:
+    """Ends this process too where another one refuses the request, which alone may know why."""
     import jax
 
-    from llama_jax.train.hosts import Hosts
+    heard = hosts.heard(_REFUSED)
+    if heard and jax.process_index() not in heard:
+        index, why = min(heard.items())
+        print(f"llama-jax: error: process {index} refuses: {why}", file=sys.stderr)
+        _refuse(hosts, why)
 
-    hosts, end = Hosts(), time.monotonic() + _PARTING_SECONDS
-    hosts.tell("refused", True)
+
+def _refuse(hosts: "Hosts", why: str) -> NoReturn:
+    """Ends this process when the others can know that the request is wrong.
+
+    The end of the first one aborts the others: it waits until they have heard.
+    """
+    import jax
+
+    end = time.monotonic() + _PARTING_SECONDS
+    hosts.tell(_REFUSED, why)
     while is_first() and time.monotonic() < end:
-        if len(hosts.heard("refused")) == jax.process_count():
-            return
+        if len(hosts.heard(_REFUSED)) == jax.process_count():
+            break
         time.sleep(0.05)
+    _leave(2)
+
+
+def _leave(code: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def is_first() -> bool:

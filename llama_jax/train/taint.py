@@ -11,13 +11,13 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-import jax
-from jax.experimental import multihost_utils
-
 from llama_jax.atomic import write_atomically
 from llama_jax.config import RunConfig
 from llama_jax.observe.run_directory import RunDirectory
+from llama_jax.remote.objects import shown
+from llama_jax.remote.run_files import read_file
 from llama_jax.train.guards import TrainingFailed
+from llama_jax.train.hosts import Hosts
 
 NAME = "taint.json"
 
@@ -59,20 +59,32 @@ class Taint:
 
 
 def read_taints(run_dir: Path) -> list[Taint]:
-    """All of a run, oldest first.
+    """All of a run in a folder or in a bucket, oldest first.
 
     Raises:
         ValueError: If the file is not what it should be.
+        StorageError: If the bucket cannot be read.
     """
-    path = run_dir / NAME
-    if not path.is_file():
-        return []
+    content = read_file(run_dir, NAME)
     try:
-        return [Taint(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+        return [Taint(**entry) for entry in json.loads(content or b"[]")]
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{path} cannot be read ({error}); put it right, or move it away."
+            f"{shown(run_dir / NAME)} cannot be read ({error}); put it right, or move it away."
         ) from None
+
+
+def pending(run_dir: Path) -> Taint | None:
+    """The taint of a run that trusts least, of those that its next start will apply.
+
+    Until then the run's folder has checkpoints that are not trusted, which nobody is to read.
+
+    Raises:
+        ValueError: As `read_taints`.
+        StorageError: If the bucket cannot be read.
+    """
+    waiting = (taint for taint in read_taints(run_dir) if not taint.applied)
+    return min(waiting, key=lambda taint: taint.since_step, default=None)
 
 
 def passed_rows(taints: Iterable[Taint]) -> dict[int, int]:
@@ -102,26 +114,29 @@ def mark_applied(run_dir: Path) -> None:
         _write(run_dir, [dataclasses.replace(taint, applied=True) for taint in taints])
 
 
-def note_rewind(folder: RunDirectory, config: RunConfig, rewind: Rewind) -> None:
+def note_rewind(folder: RunDirectory, config: RunConfig, hosts: Hosts, rewind: Rewind) -> None:
     """Has the next start of a run go back to before a spike, and pass over its data.
 
+    The first process alone reads how often that was done before, for it is the one that writes it.
+
     Raises:
-        TrainingFailed: If the run has gone back too often.
+        TrainingFailed: If the run has gone back too often; in all processes.
     """
-    before = sum(taint.by == "spike" for taint in read_taints(folder.path))
+    before = 0
+    if folder.primary:
+        before = sum(taint.by == "spike" for taint in read_taints(folder.path))
+        if before < config.guards.max_rewinds:
+            rows = rows_between(config, rewind.since_step, rewind.step)
+            taint = Taint(
+                since_step=rewind.since_step, passed_rows=rows, reason=str(rewind), by="spike"
+            )
+            add_taint(folder.path, taint)
+    before = hosts.gather("rewinds", before, config.guards.other_deadline_seconds)[0]
     if before >= config.guards.max_rewinds:
         raise TrainingFailed(
             f"step {rewind.step}: {rewind}. The run has gone back {before} times "
             f"(guards.max_rewinds={config.guards.max_rewinds})."
         )
-    if folder.primary:
-        rows = rows_between(config, rewind.since_step, rewind.step)
-        taint = Taint(
-            since_step=rewind.since_step, passed_rows=rows, reason=str(rewind), by="spike"
-        )
-        add_taint(folder.path, taint)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"rewind {before}")
 
 
 def rows_between(config: RunConfig, after: int, until: int) -> int:

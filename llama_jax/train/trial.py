@@ -22,6 +22,7 @@ from llama_jax.data.shard_writer import SplitWriter, write_manifest
 from llama_jax.data.shards import Manifest
 from llama_jax.data.tokenizer import SENTENCEPIECE_NAME
 from llama_jax.observe.writers import read_metrics
+from llama_jax.train.history import token_order
 
 _VOCAB_SIZE = 256
 _SEQ_LEN = 32
@@ -114,9 +115,8 @@ def write_data(directory: Path, config: RunConfig) -> None:
 
 
 def fingerprints(run_dir: Path, step: int) -> dict[str, str]:
-    """SHA-256 of what a run came to: parameters, optimizer state, and the losses on the way.
-
-    Losses are those of all updates, bit for bit: another token at any of them is another loss.
+    """What tells a run from another: SHA-256 of parameters, of optimizer state and of the losses on
+    the way, and which tokens it was fed in which order.
     """
     arrays = _saved_arrays(run_dir, step)
     groups = {
@@ -127,7 +127,10 @@ def fingerprints(run_dir: Path, step: int) -> dict[str, str]:
         group: _hash(_described(name, arrays[name]) for name in sorted(names))
         for group, names in groups.items()
     }
-    return hashes | {"losses": _hash(repr(loss).encode() for loss in losses(run_dir).items())}
+    return hashes | {
+        "losses": _hash(repr(loss).encode() for loss in losses(run_dir).items()),
+        "token order": f"{token_order(run_dir, step):012x}",
+    }
 
 
 def losses(run_dir: Path) -> dict[int, float]:

@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from llama_jax.checkpoint import Checkpointer, CheckpointError
+from llama_jax.checkpoint import manifest as manifests
 from llama_jax.checkpoint.damage import find_newest_good, set_aside
 from llama_jax.config import CheckpointConfig, MeshConfig
 from llama_jax.sharding import make_mesh
@@ -186,6 +187,33 @@ def test_a_damaged_checkpoint_is_refused_by_name(checkpointer, harm, complaint):
     assert victim.name in message
     assert "Step 2 is the newest good one" in message
     assert checkpointer.latest_good_step(deep=True) == 2
+
+
+def test_a_manifest_lists_what_any_process_sees_however_old_the_listing_of_one_is(
+    tmp_path, monkeypatch
+):
+    for name in ("a", "b", "c"):
+        (tmp_path / "state").mkdir(exist_ok=True)
+        (tmp_path / "state" / name).write_text(name)
+    whole, old = ["state/a", "state/b", "state/c"], ["state/b"]
+    # The second process is shown the folder as it was: its share is no file at all.
+    monkeypatch.setattr(manifests, "_inner_files", lambda _: old)
+    assert manifests.scan_together(tmp_path, part=1, parts=2) is None
+    monkeypatch.setattr(manifests, "_inner_files", lambda _: whole)
+    files = manifests.scan_together(tmp_path, part=0, parts=2)
+    assert files is not None and sorted(files) == whole
+
+    # The first one sees less than another did, and then what was seen is not there.
+    monkeypatch.setattr(manifests, "_inner_files", lambda _: whole)
+    manifests.scan_together(tmp_path, part=1, parts=2)
+    monkeypatch.setattr(manifests, "_inner_files", lambda _: old)
+    files = manifests.scan_together(tmp_path, part=0, parts=2)
+    assert files is not None and sorted(files) == whole
+    monkeypatch.setattr(manifests, "_inner_files", lambda _: whole)
+    manifests.scan_together(tmp_path, part=1, parts=2)
+    (tmp_path / "state/c").unlink()
+    with pytest.raises(CheckpointError, match="c was written and is not there"):
+        manifests.scan_together(tmp_path, part=0, parts=2)
 
 
 def test_sizes_alone_are_checked_without_reading_the_data(checkpointer):

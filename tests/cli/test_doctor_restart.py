@@ -42,17 +42,19 @@ def test_one_flipped_bit_is_another_fingerprint(tmp_path):
         params = changes.get("params", {"w": jnp.arange(6.0).reshape(2, 3)})
         state = {"params": params, "opt_state": {"mu": jnp.ones(3)}}
         with Checkpointer(tmp_path / name / "checkpoints") as checkpointer:
-            checkpointer.save(3, state, {"step": 3})
+            checkpointer.save(3, state, {"step": 3, "token_order": changes.get("order", 7)})
         record = {"step": 1, "loss_nats_per_token": changes.get("loss", 2.5)}
         (tmp_path / name / "metrics.jsonl").write_text(json.dumps(record) + "\n")
         return fingerprints(tmp_path / name, 3)
 
     first = save("first")
-    assert first == save("again") and len(set(first.values())) == 3
+    assert first == save("again") and len(set(first.values())) == 4
     flipped = np.arange(6, dtype=np.float32).reshape(2, 3)
     flipped.view(np.uint32)[1, 2] ^= 1
     other = save("flipped", params={"w": jnp.asarray(flipped)})
     assert {name for name in first if first[name] != other[name]} == {"parameters"}
+    other = save("fed otherwise", order=8)
+    assert {name for name in first if first[name] != other[name]} == {"token order"}
 
 
 def test_a_check_says_what_differs():
@@ -65,7 +67,8 @@ def test_a_check_says_what_differs():
         largest_loss_difference=0.0,
     )
     assert str(check).startswith(
-        "FAILED  killed, from update 4: parameters DIFFER, losses the same"
+        "FAILED  killed, from update 4: parameters DIFFER, losses the same, documents the same, "
+        "tokens DIFFER"
     )
 
 
@@ -77,3 +80,4 @@ def test_a_recipe_earns_its_certificate(capsys):
     killed, *others = verdict["checks"]
     assert set(killed["bit_identical"].values()) == {True} and killed["resumed_at"] == 3
     assert all(check["same_documents"] and check["resumed_at"] == 3 for check in others)
+    assert all(check["same_token_order"] for check in verdict["checks"])

@@ -1,5 +1,6 @@
 """The page of a run tells the truth about it, and stands alone."""
 
+import dataclasses
 import json
 import math
 
@@ -8,6 +9,7 @@ import pytest
 
 from llama_jax import recipe
 from llama_jax.observe import goodput, incidents
+from llama_jax.observe.host_table import HostRow, HostTable, write_hosts
 from llama_jax.observe.line_charts import Curve, chart
 from llama_jax.observe.report_page import write_report
 from tests.train.tiny_run import tiny_config
@@ -42,6 +44,12 @@ def run(tmp_path):
     ]
     (tmp_path / goodput.NAME).write_text("".join(json.dumps(note) + "\n" for note in notes))
     incidents.note(tmp_path, "spike", 110, f"loss 9 {HOSTILE}")
+    times = {"step_seconds": 2.0, "data_seconds": 0.5, "busy_seconds": 1.5}
+    row = HostRow(index=0, host="host-0", pid=12, step=200, doing="update", silent_seconds=1.0)
+    silent = dataclasses.replace(row, index=1, host=HOSTILE, silent_seconds=90.0, **times)
+    write_hosts(
+        tmp_path, HostTable(time=0.0, silent_after_seconds=40.0, slow="", rows=[row, silent])
+    )
     return tmp_path
 
 
@@ -51,6 +59,7 @@ def test_the_page_tells_what_the_run_did(run):
     for words in ("200 of 200", "2.5000", "2.7500", "40.0% of it made updates", "lost: down"):
         assert words in page, words
     assert "<b>spike</b> at update 110" in page and "10.0%" in page
+    assert "silent: process 1 (pid 12 on &lt;/p&gt;" in page and ">0: host-0<" in page
     assert page.count("<title>restart</title>") == page.count("<title>spike</title>") > 0
     # Nothing acts, nothing is fetched, and the recipe is there.
     assert "<script" not in page and "src=" not in page and "http" not in page.split("</style>")[1]
@@ -97,7 +106,11 @@ def test_incidents_survive_a_line_that_a_death_cut(tmp_path):
     with (tmp_path / incidents.NAME).open("a") as file:
         file.write('{"time": 1')
     incidents.note(tmp_path, "hang", 2, "two")
+    incidents.note(tmp_path, "hang", 3, "of another process", process=5)
+    incidents.note(tmp_path, "spike", 4, "four")
     assert [(i.step, i.kind) for i in incidents.read_incidents(tmp_path)] == [
         (1, "spike"),
         (2, "hang"),
+        (3, "hang"),
+        (4, "spike"),
     ]

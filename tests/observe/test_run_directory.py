@@ -1,6 +1,9 @@
 """A run's folder belongs to one process and one config."""
 
+import contextlib
 import dataclasses
+import fcntl
+import json
 import os
 import signal
 import socket
@@ -10,7 +13,9 @@ import sys
 import pytest
 
 from llama_jax import recipe
+from llama_jax.cli.main import main
 from llama_jax.config import Cosine, LogConfig, MeshConfig, TrainConfig, WarmupStableDecay
+from llama_jax.observe import run_lock
 from llama_jax.observe.run_directory import RunDirectory
 
 # Numbers of its own: the demo is tuned without a thought of this file.
@@ -61,7 +66,36 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
         holder.send_signal(signal.SIGKILL)
         holder.wait()
     with RunDirectory(tmp_path):
-        assert f"pid {os.getpid()} on" in (tmp_path / "lock").read_text()
+        assert f'"pid": {os.getpid()}, "host"' in (tmp_path / "lock").read_text()
+
+
+@contextlib.contextmanager
+def locked_elsewhere(folder):
+    """As a file server shows a lock of another machine."""
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        holder = {"pid": 12, "host": "host-3", "since": "then", "machine": "host-3, another boot"}
+        file.write(json.dumps(holder))
+        file.flush()
+        yield file
+
+
+def test_a_lock_of_another_machine_is_waited_for(tmp_path, monkeypatch, capsys):
+    with locked_elsewhere(tmp_path) as file:
+        monkeypatch.setattr("time.sleep", lambda _: file.close())  # it was saving, and ends
+        RunDirectory(tmp_path).close()
+    told = f"run_dir={tmp_path} is in use by pid 12 on host-3 since then; waiting for it\n"
+    assert capsys.readouterr().err == f"llama-jax: {told}"
+
+
+def test_a_dead_machine_that_keeps_its_lock_is_a_failure_to_be_tried_again(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(run_lock, "PATIENCE_SECONDS", 0.0)
+    (tmp_path / "config.json").write_text(recipe.to_json(BASE))
+    with locked_elsewhere(tmp_path):
+        assert main(["taint", str(tmp_path), "--since", "1"]) == 1  # not 2: launchers try again
+    assert "pid 12 on host-3 since then, and was for 0 s. Try" in capsys.readouterr().err
 
 
 def test_the_saved_config_is_a_recipe(tmp_path):

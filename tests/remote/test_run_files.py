@@ -2,15 +2,15 @@
 
 import json
 import os
-import socket
 import subprocess
 
 import pytest
 
+from llama_jax.remote.holder import InUseError, describe_self
 from llama_jax.remote.lease import Lease
 from llama_jax.remote.mirror import LEASE, Mirror, mirror_folder
 from llama_jax.remote.objects import Objects, StorageError
-from llama_jax.remote.run_files import RunFiles, read_only_copy
+from llama_jax.remote.run_files import RunFiles, read_file, read_only_copy
 from tests.remote.stores import STORES, open_store
 
 
@@ -33,27 +33,36 @@ def nobody() -> int:
     return process.pid
 
 
-def test_a_second_process_is_refused_and_told_who_holds_the_run(url, monkeypatch):
-    held_by(url, beats=1)
-    monkeypatch.setattr("time.sleep", lambda _: held_by(url, beats=2))  # it is alive
-    with pytest.raises(
-        ValueError, match=rf"run_dir={url} is in use by pid 1 on elsewhere since th"
-    ):
+def test_a_second_process_of_a_machine_is_refused_and_told_who_holds_the_run(url):
+    held_by(url, **describe_self() | {"pid": os.getppid()})
+    with pytest.raises(ValueError, match=rf"run_dir={url} is in use by pid {os.getppid()} on "):
         RunFiles(url, holds=True)
+
+
+def test_a_holder_elsewhere_that_beats_is_waited_for(url, monkeypatch, capsys):
+    beats, clock = iter(range(2, 100)), iter(range(0, 1000, 10))
+    held_by(url, beats=1)
+    monkeypatch.setattr("time.sleep", lambda _: held_by(url, beats=next(beats)))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    with pytest.raises(InUseError, match=r"by pid 1 on elsewhere since then, which goes on\."):
+        Lease(Objects(url))
+    assert capsys.readouterr().err.count("pid 1 on elsewhere since then; waiting for it") == 1
+    monkeypatch.setattr("time.sleep", lambda _: Objects(url).delete([LEASE]))  # it saved, and ended
+    Lease(Objects(url)).release()
 
 
 def test_a_holder_that_is_silent_for_long_is_taken_over_and_finds_out(url):
     theirs = Lease(Objects(url))
     content = json.loads(Objects(url).read(LEASE))
     held_by(url, token=content["token"], host="elsewhere")
-    Lease(Objects(url), patience_seconds=0)
+    Lease(Objects(url), silence_seconds=0)
     with pytest.raises(StorageError, match=rf"{url} was taken by pid {os.getpid()} on "):
         theirs.renew()
 
 
 @pytest.mark.parametrize("pid", [nobody, os.getpid])
 def test_a_holder_of_this_machine_that_is_gone_is_taken_over_at_once(url, monkeypatch, pid):
-    held_by(url, host=socket.gethostname(), pid=pid())
+    held_by(url, **describe_self() | {"pid": pid()})
     monkeypatch.setattr("time.sleep", lambda _: pytest.fail("it waits"))
     lease = Lease(Objects(url))
     lease.renew()
@@ -122,6 +131,15 @@ def test_the_last_lines_are_stored_when_a_run_ends_and_readers_get_them(url, tmp
     (files.folder / "metrics.jsonl").write_text("1\n")
     other = RunFiles(url, holds=False)  # of the same run
     assert other.folder != files.folder
+    (files.folder / "taint.json").write_text("[]")
+    files.push()
+    other.refresh()
+    assert read_file(url, "taint.json") == b"[]" and read_file(url, "none.json") is None
+    assert (other.folder / "taint.json").read_text() == "[]"
+    (other.folder / "incidents").mkdir()
+    (other.folder / "incidents/process_1.jsonl").write_text("it hung")
+    other.store([other.folder / "incidents/process_1.jsonl"])
+    assert Objects(url).read("incidents/process_1.jsonl") == b"it hung"
     other.close()
     files.close()
     assert Objects(url).read(LEASE) is None

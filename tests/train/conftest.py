@@ -27,6 +27,7 @@ VOCAB_SIZE = 64
 # Only so that what hangs ends; no test waits for it, and a loaded machine may take long.
 PATIENCE_SECONDS = 1800
 _HELD = """
+import os
 import time
 from pathlib import Path
 from llama_jax.recipe import from_json
@@ -43,10 +44,12 @@ def held(done):
         return False
 
 def update(self, done, state):
-    waited = 0.0
+    waited, waits = 0.0, hold.with_name("waits_" + str(os.getpid()))
     while held(done) and waited < {seconds!r}:
+        waits.touch()
         time.sleep(0.01)
         waited += 0.01
+    waits.unlink(missing_ok=True)
     return _Run.at_once(self, done, state)
 
 _Run._update = update
@@ -197,6 +200,10 @@ class Hold:
     def release(self) -> None:
         """Lets runs go on."""
         self.path.unlink()
+
+    def has_waiting(self, pid: int) -> bool:
+        """Whether a process waits."""
+        return self.path.with_name(f"waits_{pid}").exists()
 
 
 @pytest.fixture

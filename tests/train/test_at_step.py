@@ -38,7 +38,8 @@ def test_an_update_is_taken_apart_into_rows_that_make_up_its_loss(
     assert losses == sorted(losses, reverse=True) and all(row["grad_norm"] > 0 for row in rows)
     weights = {40 + i: mask.sum() for i, mask in enumerate(dataset.batch(40).loss_mask)}
     mean = np.average(losses, weights=[weights[row["sample"]] for row in rows])
-    [record] = [r for r in read_metrics(run_dir / "metrics.jsonl") if r["step"] == 5]
+    records = read_metrics(run_dir / "metrics.jsonl")
+    [record] = [r for r in records if r["step"] == 5 and "grad_norm" in r]
     assert mean == pytest.approx(record["loss_nats_per_token"], rel=1e-5)
 
     for step, complaint in (("0", "must be an update"), ("7", "must be an update")):

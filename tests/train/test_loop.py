@@ -20,7 +20,7 @@ from llama_jax.model import abstract_params
 from llama_jax.observe.writers import read_metrics
 from llama_jax.refusal import is_refusal
 from llama_jax.train.guards import TrainingFailed
-from llama_jax.train.history import documents_seen, samples_seen
+from llama_jax.train.history import documents_seen, samples_seen, token_order
 from llama_jax.train.loop import train
 from llama_jax.train.optimizer import make_optimizer
 from llama_jax.train.state import abstract_state
@@ -55,7 +55,8 @@ def assert_same_run(one: Path, other: Path, config: RunConfig, step: int) -> Non
     assert expected.keys() == got.keys() and any("nu" in name for name in got)
     assert_equal(expected, got)
     assert list(documents_seen(one, step)) == list(documents_seen(other, step))
-    exact = ("step", "loss_nats_per_token", "samples_seen", "heldout/bits_per_byte")
+    assert token_order(one, step) == token_order(other, step) > 0
+    exact = ("step", "loss_nats_per_token", "samples_seen", "heldout/bits_per_byte", "token_order")
     rows = [
         [
             {key: row[key] for key in exact if key in row}

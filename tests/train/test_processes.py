@@ -23,12 +23,15 @@ from llama_jax.config import (
     CheckpointConfig,
     EvaluateConfig,
     FilesSource,
+    GuardConfig,
     RunConfig,
     TokenizerFile,
 )
+from llama_jax.observe.goodput import NAME, read_starts
 from llama_jax.observe.writers import read_metrics
-from llama_jax.train.history import documents_seen
+from llama_jax.train.history import documents_seen, token_order
 from llama_jax.train.processes import hold_port
+from llama_jax.train.taint import read_taints
 from tests.train.conftest import PATIENCE_SECONDS
 from tests.train.test_loop import saved_arrays, wait_for_step
 from tests.train.tiny_run import COMPILE_QUICKLY, tiny_config
@@ -133,6 +136,7 @@ def assert_same_run(one: Path, two: Path, config: RunConfig) -> None:
     step = config.train.num_steps
     seen = [list(documents_seen(run, step, open_raw=open_raw)) for run in (one, two)]
     assert seen[0] == seen[1]
+    assert token_order(one, step) == token_order(two, step) > 0
     rows = [read_metrics(run / "metrics.jsonl") for run in (one, two)]
     assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
     for name in ("loss_nats_per_token", "samples_seen", "heldout/bits_per_byte"):
@@ -177,6 +181,57 @@ def test_two_processes_make_the_run_of_one(processes, config, one_device, tmp_pa
     assert_same_run(tmp_path / "one", tmp_path / "two", config)
 
 
+SPIKES = """
+import time
+from pathlib import Path
+
+import jax
+
+from llama_jax.recipe import from_json
+from llama_jax.train import taint
+from llama_jax.train.spikes import SpikeGuard
+
+def config():
+    return from_json(Path({config!r}).read_text())
+
+def see(self, step, metrics, really=SpikeGuard.see):
+    really(self, step, metrics)
+    if step == 7 and not spiked:
+        spiked.append(step)
+        raise taint.Rewind(5, 7, "loss 99")
+
+def late(run_dir, really=taint.read_taints):
+    time.sleep(2 * jax.process_index())
+    return really(run_dir)
+
+if not hasattr(SpikeGuard, "spikes"):  # a recipe may be read twice
+    SpikeGuard.spikes = spiked = []
+    SpikeGuard.see, taint.read_taints = see, late
+"""
+
+
+def spiking_recipe(config: RunConfig, folder: Path) -> Path:
+    """A recipe whose update 7 spikes once; later processes look later how often that was so."""
+    config = dataclasses.replace(config, guards=GuardConfig(max_rewinds=1))
+    (folder / "config.json").write_text(recipe.to_json(config))
+    path = folder / "spikes.py"
+    path.write_text(SPIKES.format(config=str(folder / "config.json")))
+    return path
+
+
+def test_two_processes_go_back_together_though_one_looks_later_how_often_they_did(
+    processes, config, one_device, tmp_path
+):
+    path = spiking_recipe(config, tmp_path)
+    finish(processes.start(path, tmp_path / "one", 1))
+    finish(processes.start(path, tmp_path / "two", 2))
+    for run in (tmp_path / "one", tmp_path / "two"):
+        [taint] = read_taints(run)
+        assert taint.applied and (taint.since_step, taint.passed_rows) == (5, 8 + 16)
+        assert [start.step for start in read_starts(run / NAME)] == [0, 5]
+    assert_same_run(tmp_path / "one", tmp_path / "two", config)
+
+
 def test_a_shard_that_one_host_alone_lacks_is_named_by_it_before_anything_is_computed(
     llama_jax, config, corpus, tmp_path, monkeypatch
 ):
@@ -194,13 +249,11 @@ def test_a_shard_that_one_host_alone_lacks_is_named_by_it_before_anything_is_com
         for index, host in enumerate(hosts):
             monkeypatch.setenv("LLAMA_JAX_PROCESS_ID", str(index))
             started.append(host.start("train", llama_jax.recipe(config), *asked))
-        try:
-            _, told = started[1].communicate(timeout=PATIENCE_SECONDS)
-        finally:  # the first one waits for it, until a launcher ends it
-            started[0].kill()
-            started[0].communicate()
-    assert started[1].returncode == 2, told
-    assert victim.name in told
+        told = [process.communicate(timeout=PATIENCE_SECONDS)[1] for process in started]
+    # The first one would wait for the other, and hears why it does not come.
+    assert [process.returncode for process in started] == [2, 2], told
+    assert victim.name in told[1]
+    assert "process 1 refuses: " in told[0] and victim.name in told[0]
     assert not list((tmp_path / "run").glob("checkpoints/*"))
 
 

@@ -4,16 +4,20 @@ import dataclasses
 import json
 import shutil
 
+import jax.numpy as jnp
 import pytest
 
+from llama_jax import recipe
+from llama_jax.checkpoint import Checkpointer
 from llama_jax.cli.main import main
+from llama_jax.cli.run_reader import choose_step
 from llama_jax.config import CheckpointConfig, EvaluateConfig, GuardConfig
 from llama_jax.data.dataset import open_dataset
 from llama_jax.observe.goodput import NAME, read_goodput, read_starts
 from llama_jax.observe.incidents import read_incidents
-from llama_jax.train.beginning import Beginning
+from llama_jax.train.beginning import Beginning, parse_origin
 from llama_jax.train.guards import TrainingFailed
-from llama_jax.train.history import documents_seen, samples_seen
+from llama_jax.train.history import documents_seen, samples_at_step, samples_seen
 from llama_jax.train.loop import train
 from llama_jax.train.spikes import SpikeGuard
 from llama_jax.train.taint import Rewind, Taint, add_taint, mark_applied, read_taints
@@ -99,6 +103,34 @@ def test_samples_are_counted_over_what_is_passed_in_both_directions(config):
     assert begin.samples_of(18, config) == range(100 + 7 + 48 + 16 + 50, 100 + 7 + 48 + 50 + 32)
     assert begin.samples_at(5, config) == 100 - 40 - 1000
     assert begin.samples_of(6, config) == range(60, 68)
+
+
+def test_nobody_reads_what_is_not_trusted_before_the_run_has_gone_back(config, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text(recipe.to_json(config))
+    with Checkpointer(run / "checkpoints", CheckpointConfig(keep_last=9)) as checkpointer:
+        for step in (5, 10, 15):
+            meta = {"step": step, "samples": 8 * step, "first_sample": 0}
+            checkpointer.save(step, {"x": jnp.zeros(2)}, meta)
+        checkpointer.wait()
+        assert main(["taint", str(run), "--since", "10", "--pass-over", "2"]) == 0
+        assert choose_step(checkpointer, run, config, None) == 10  # eval, generate and convert
+        with pytest.raises(ValueError, match=r"--step=15: .*; there are 5, 10, for nothing after"):
+            choose_step(checkpointer, run, config, 15)
+        assert parse_origin(str(run)).step == 10
+        with pytest.raises(ValueError, match=r"there are: 5, 10 \(nothing after update 10 is trus"):
+            parse_origin(f"{run}@15")
+        # What an update read before the taint, and what it will read after it.
+        assert samples_at_step(run, 9) == range(64, 72)
+        assert samples_at_step(run, 11) == range(96, 104)
+        mark_applied(run)
+        assert choose_step(checkpointer, run, config, None) == 15
+        add_taint(run, Taint(since_step=3, passed_rows=0, reason="bad memory", by="person"))
+        with pytest.raises(ValueError, match=r"no checkpoint to use, for nothing .*bad memory"):
+            choose_step(checkpointer, run, config, None)
+        with pytest.raises(ValueError, match=r"there are: none \(nothing after update 3"):
+            parse_origin(str(run))
 
 
 def test_what_is_told_anew_from_an_earlier_step_forgets_what_later_ones_passed_over(tmp_path):

@@ -13,7 +13,9 @@ import pytest
 
 from llama_jax.cli.launch.state import process_state
 from llama_jax.config import GuardConfig
+from llama_jax.observe.host_table import read_hosts
 from llama_jax.observe.incidents import read_incidents
+from llama_jax.train.deadline import UpdateDeadline
 from llama_jax.train.hosts import Hosts
 from llama_jax.train.watchdog import Watchdog
 from tests.train.conftest import PATIENCE_SECONDS
@@ -21,7 +23,9 @@ from tests.train.test_loop import wait_for_step
 from tests.train.test_processes import processes  # noqa: F401 (fixture)
 from tests.train.tiny_run import tiny_config
 
-QUICK = GuardConfig(step_deadline_seconds=0.1, other_deadline_seconds=0.4)
+QUICK = GuardConfig(
+    step_deadline_seconds=0.1, other_deadline_seconds=0.4, stop_deadline_seconds=0.8
+)
 
 
 @pytest.fixture
@@ -70,13 +74,20 @@ def test_what_gets_on_is_left_alone_however_long_it_all_takes(tmp_path, ends, mo
     assert not codes
 
 
-@pytest.mark.parametrize("long", [False, True])
+@pytest.mark.parametrize(
+    ("expect", "deadline"),
+    [
+        (lambda watchdog: watchdog.expect(1, "update 2"), 0.1),
+        (lambda watchdog: watchdog.expect(1, "checkpoint 2", long=True), 0.4),
+        (lambda watchdog: watchdog.expect_last_save(2), 0.8),
+    ],
+)
 def test_a_deadline_is_counted_in_waits_and_not_read_from_a_clock(
-    tmp_path, ends, monkeypatch, long
+    tmp_path, ends, monkeypatch, expect, deadline
 ):
     codes, _ = ends
     watchdog = Watchdog(tmp_path, QUICK, Hosts())
-    watchdog.expect(1, "update 2", long=long)
+    expect(watchdog)
     seconds = []
 
     def wait(tick):
@@ -89,7 +100,36 @@ def test_a_deadline_is_counted_in_waits_and_not_read_from_a_clock(
     with pytest.raises(SystemExit):
         watchdog._watch()
     assert codes == [1]
-    assert sum(seconds) == pytest.approx(0.4 if long else 0.1, rel=0.11)
+    assert sum(seconds) == pytest.approx(deadline, rel=0.11)
+
+
+def test_an_update_is_given_many_times_what_updates_take_but_not_less_than_minutes():
+    def after(seconds, config, count=16):
+        deadline = UpdateDeadline(config)
+        for _ in range(count):
+            deadline.see(seconds)
+        return deadline.seconds
+
+    assert after(40.0, GuardConfig(), count=15) == 1800  # not known yet
+    assert after(40.0, GuardConfig()) == 20 * 40
+    assert after(1.0, GuardConfig()) == 300
+    assert after(200.0, GuardConfig()) == 1800
+    assert after(1.0, GuardConfig(step_deadline_seconds=5.0)) == 5
+    assert after(1.0, GuardConfig(step_deadline_medians=0.0)) == 1800
+    assert after(1.0, GuardConfig(step_deadline_seconds=0.0)) == 0  # for ever
+
+
+def test_what_updates_took_is_seen_and_other_work_is_not(tmp_path, monkeypatch):
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    watchdog = Watchdog(tmp_path, GuardConfig(), Hosts())
+    took = []
+    monkeypatch.setattr(watchdog._update_deadline, "see", took.append)
+    watchdog.expect(1, "update 2")
+    watchdog.expect(2, "update 3")
+    watchdog.expect(3, "checkpoint 3", long=True)
+    watchdog.expect(3, "update 4")
+    assert took == [10, 10]
 
 
 def test_no_deadline_waits_for_ever(tmp_path, ends, monkeypatch):
@@ -119,32 +159,91 @@ watchdog.Watchdog.expect = expect
 watchdog._LONGEST_TICK_SECONDS = 0.1
 """
 HANGS = """
-    import pathlib, sys, time
+    import ctypes, pathlib, sys, time
     from llama_jax.data.dataset import Dataset
     from llama_jax.recipe import load_recipe
+    from llama_jax.train.ledger import Ledger
     from llama_jax.train.loop import train
 
-    really = Dataset.batch
-    def batch(self, first_sample):
-        time.sleep(3600 if first_sample >= 80 else 0)
+    def batch(self, first_sample, really=Dataset.batch):
+        time.sleep(3600 if {data_hang} and first_sample >= 80 else 0)
         return really(self, first_sample)
 
-    Dataset.batch = batch
+    def add(self, step, metrics, really=Ledger.add):
+        really(self, step, metrics)
+        if step == 11 and not {data_hang}:
+            time.sleep(1)  # a tick of the watchdog, as every update of a run has them
+            ctypes.PyDLL(None).sleep(3600)  # and Python's lock is not let go
+
+    Dataset.batch, Ledger.add = batch, add
     train(load_recipe(sys.argv[1]), pathlib.Path(sys.argv[2]))
 """
 
 
-def test_a_run_whose_data_hang_ends_at_its_deadline_and_says_where(llama_jax, corpus):
-    guards = GuardConfig(step_deadline_seconds=2.0)
+@pytest.fixture
+def hung(llama_jax, corpus):
+    """Runs to update 11, which hangs; returns the run's folder and what was told."""
+
+    def run(**how: bool):
+        config = tiny_config(
+            data__directory=str(corpus), guards=GuardConfig(step_deadline_seconds=2.0)
+        )
+        code = FROM_UPDATE_11_ON + textwrap.dedent(HANGS).format(**how)
+        run_dir = llama_jax.folder / "run"
+        done = subprocess.run(
+            [sys.executable, "-c", code, llama_jax.recipe(config), run_dir],
+            env=llama_jax.environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+        )
+        assert done.returncode == 1, done.stderr
+        return run_dir, done.stderr
+
+    return run
+
+
+def test_a_run_whose_data_hang_ends_at_its_deadline_and_says_where(hung):
+    run_dir, told = hung(data_hang=True)
+    assert "hung: process 0 of 1" in told and "update 11 did not end" in told
+    assert "in _update" in told  # of the loop's thread, waiting for the batch
+    [incident] = read_incidents(run_dir)
+    assert (incident.kind, incident.step) == ("hang", 10)
+
+
+def test_a_hang_that_holds_pythons_lock_ends_too_with_all_stacks(hung):
+    _, told = hung(data_hang=False)
+    assert "Timeout (0:00:0" in told and "hung:" not in told
+    assert "in add" in told and "in _update" in told
+
+
+SAVES_FOR_EVER = """
+    import os, pathlib, signal, sys, time
+    from llama_jax.checkpoint.local_folder import LocalFolder
+    from llama_jax.recipe import load_recipe
+    from llama_jax.train.ledger import Ledger
+    from llama_jax.train.loop import train
+
+    def add(self, step, metrics, really=Ledger.add):
+        really(self, step, metrics)
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    Ledger.add, LocalFolder.write = add, lambda self, step: time.sleep(3600)
+    train(load_recipe(sys.argv[1]), pathlib.Path(sys.argv[2]))
+"""
+
+
+def test_a_run_that_was_asked_to_stop_does_not_save_for_ever(llama_jax, corpus):
+    guards = GuardConfig(stop_deadline_seconds=1.0)
     config = tiny_config(data__directory=str(corpus), guards=guards)
-    run_dir = llama_jax.folder / "run"
     done = subprocess.run(
         [
             sys.executable,
             "-c",
-            FROM_UPDATE_11_ON + textwrap.dedent(HANGS),
+            textwrap.dedent(SAVES_FOR_EVER),
             llama_jax.recipe(config),
-            run_dir,
+            llama_jax.folder / "run",
         ],
         env=llama_jax.environment,
         capture_output=True,
@@ -152,10 +251,24 @@ def test_a_run_whose_data_hang_ends_at_its_deadline_and_says_where(llama_jax, co
         timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == 1, done.stderr
-    assert "hung: process 0 of 1" in done.stderr and "update 11 did not end" in done.stderr
-    assert "in _update" in done.stderr  # of the loop's thread, waiting for the batch
-    [incident] = read_incidents(run_dir)
-    assert (incident.kind, incident.step) == ("hang", 10)
+    [incident] = read_incidents(llama_jax.folder / "run")
+    assert incident.step == 3
+    assert "checkpoint 3, the last before a stop, did not end within 1 s" in incident.text
+
+
+def test_what_a_hang_leaves_is_stored_and_no_disk_keeps_the_process(tmp_path, ends, capfd):
+    codes, _ = ends
+    stored = []
+
+    def store(paths):
+        stored.extend(path.relative_to(tmp_path).as_posix() for path in paths)
+        raise OSError("the bucket is away")
+
+    watchdog = Watchdog(tmp_path, QUICK, Hosts(), store)
+    with pytest.raises(SystemExit):
+        watchdog._end(watchdog._task)
+    assert codes == [1]
+    assert stored == ["incidents/step_0_process_0.txt", "incidents.jsonl"]
 
 
 @pytest.mark.slow
@@ -186,6 +299,10 @@ def test_of_two_processes_the_one_that_was_stopped_is_named(
         second.communicate()
     assert first.returncode == 1, told
     assert "hung: process 0 of 2" in told and "silent: process 1;" in told.replace(". ", "; ")
+    table = read_hosts(tmp_path / "run")
+    assert table is not None and [row.index for row in table.rows] == [0, 1]
+    assert [row.pid for row in table.rows] == [first.pid, second.pid]
+    assert all(row.step_seconds and row.doing for row in table.rows)
     # On a busy machine one of the two may also have been slow before.
     kinds = {incident.kind for incident in read_incidents(tmp_path / "run")}
     assert "hang" in kinds <= {"hang", "slow host"}

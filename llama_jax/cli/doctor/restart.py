@@ -19,8 +19,8 @@ _DESCRIPTION = """Kills a run and starts it again, and compares it with one that
 The recipe is trained at reduced size (two narrow layers, tiny data that the command writes) on
 simulated CPU devices, in processes of their own: straight; killed with SIGKILL and started again on
 the same mesh, which must come to the same bits; and from the checkpoint on another mesh of half of
-the devices, and on another with two processes, which must see the same documents, with losses
-within 1e-5. The exit code is 1 where one of them does not.
+the devices, and on another with two processes, which must see the same tokens in the same order,
+with losses within 1e-5. The exit code is 1 where one of them does not.
 
 example: llama-jax doctor restart llama2_7b --json"""
 
@@ -73,7 +73,8 @@ class Check:
         resumed_at: Update after which it went on.
         passed: Whether what was asked of it holds.
         bit_identical: By what was hashed; empty where bits are not asked for.
-        same_documents: Whether it saw the same documents in the same order.
+        same_documents: Whether it saw the same documents in the same order, by its counter.
+        same_token_order: Whether its devices were fed the same tokens in the same order.
         largest_loss_difference: Relative, over all updates after `resumed_at`.
         failure: What the run ended with where it did not get through.
     """
@@ -83,6 +84,7 @@ class Check:
     passed: bool
     bit_identical: dict[str, bool] = dataclasses.field(default_factory=dict)
     same_documents: bool = False
+    same_token_order: bool = False
     largest_loss_difference: float = float("nan")
     failure: str = ""
 
@@ -92,7 +94,8 @@ class Check:
         same = [
             f"{what} {'the same' if ok else 'DIFFER'}" for what, ok in self.bit_identical.items()
         ]
-        same.append(f"documents {'the same' if self.same_documents else 'DIFFER'}")
+        for what, ok in (("documents", self.same_documents), ("tokens", self.same_token_order)):
+            same.append(f"{what} {'the same' if ok else 'DIFFER'}")
         same.append(f"losses within {self.largest_loss_difference:.1g}")
         verdict = "passed" if self.passed else "FAILED"
         return f"{verdict}  {self.name}, from update {self.resumed_at}: {', '.join(same)}"
@@ -243,20 +246,22 @@ class _Trial:
         )
         documents = [list(documents_seen(folder, _STEPS)) for folder in (straight, run)]
         same_documents = documents[0] == documents[1]
-        identical: dict[str, bool] = {}
-        if bits:
-            ours = fingerprints(run, _STEPS)
-            identical = {what: ours[what] == theirs for what, theirs in self.expected.items()}
+        ours = fingerprints(run, _STEPS)
+        same = {what: ours[what] == theirs for what, theirs in self.expected.items()}
+        same_token_order = same.pop("token order")
+        identical = same if bits else {}
         went_on = 0 < resumed < _STEPS
         return Check(
             name=name,
             resumed_at=resumed,
             passed=went_on
             and same_documents
+            and same_token_order
             and difference <= _TOLERANCE
             and all(identical.values()),
             bit_identical=identical,
             same_documents=same_documents,
+            same_token_order=same_token_order,
             largest_loss_difference=difference,
         )
 

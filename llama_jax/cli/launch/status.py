@@ -20,6 +20,7 @@ from llama_jax.cli.launch.state import (
 )
 from llama_jax.observe.goodput import NAME as GOODPUT
 from llama_jax.observe.goodput import read_goodput
+from llama_jax.observe.host_table import read_hosts
 from llama_jax.observe.incidents import read_incidents
 from llama_jax.remote.objects import StorageError, Url, is_remote
 
@@ -86,11 +87,13 @@ def _status(state: LaunchState, folder: Path, *, as_json: bool) -> int:
         for worker in state.workers
         if phase in _LIVE
     ]
+    hosts = read_hosts(run_dir) if phase in _LIVE else None
     wall = read_goodput(run) if (run := run_dir / GOODPUT).is_file() else None
     news = [(i.time, f"{i.kind} at step {i.step:,}: {i.text}") for i in read_incidents(run_dir)]
     if as_json:
         document = dataclasses.asdict(state) | dataclasses.asdict(standing)
         document |= {"goodput": wall.goodput if wall else None}
+        document |= {"hosts": dataclasses.asdict(hosts) if hosts else None}
         print(json.dumps(document | {"phase": phase, "workers": workers}))
         return 0
     silent = standing.seconds_silent
@@ -103,6 +106,7 @@ def _status(state: LaunchState, folder: Path, *, as_json: bool) -> int:
     ]
     rows += [("wall time", str(wall))] if wall else []
     rows += [(f"process {w['index']}", f"pid {w['pid']}, {w['state']}") for w in workers]
+    rows += [("hosts", told) for told in hosts.news()] if hosts else []
     news += [(incident["time"], incident["what"]) for incident in state.incidents]
     rows += [
         (time.strftime("%m-%d %H:%M:%S", time.localtime(when)), what)

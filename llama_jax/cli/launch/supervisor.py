@@ -30,7 +30,7 @@ from llama_jax.cli.launch.state import (
     standing_of,
 )
 from llama_jax.observe.goodput import NAME as GOODPUT
-from llama_jax.observe.goodput import read_starts
+from llama_jax.observe.goodput import close_start, read_starts
 
 _POLL_SECONDS = 0.05
 # The others of a run in which one failed by itself are failing too, and say why.
@@ -231,6 +231,8 @@ class Supervisor:
         print(f"launch: given up: {why}. Last lines of {log}:", file=sys.stderr)
         for line in last_lines(log, _LINES_SHOWN):
             print(f"  {line}", file=sys.stderr)
+        # Whoever starts the run after this has been told, and `train` need not tell again.
+        close_start(self._run_dir / GOODPUT, "given up")
 
     def _wait(self, seconds: float) -> None:
         """Until the next attempt, or a signal."""
