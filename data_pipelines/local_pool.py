@@ -7,7 +7,6 @@ import ctypes
 import fcntl
 import multiprocessing
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from .engine import Task, TaskFailedError, run_task
+from .engine import Task, TaskFailedError, clear_attempts, run_task
 from .interrupts import interrupts_held
 
 _ATTEMPTS = 3
@@ -68,10 +67,8 @@ class LocalPool:
             num_before = len(tasks)
             tasks = self._run(tasks, work, progress)
             # A process can die of its task, for lack of memory, or by somebody's hand.
-            started = [task for task, _ in tasks if _partial(work, task).exists()]
-            for task in started:
-                shutil.rmtree(_partial(work, task), ignore_errors=True)
-            deaths.update([task.name for task in started])
+            started = clear_attempts(work, (task for task, _ in tasks))
+            deaths.update(started)
             if not started and len(tasks) == num_before:
                 deaths[_START] += 1
             # Those side by side die together: which one it was nobody knows.
@@ -213,7 +210,3 @@ def _work_on(index: int, task: Task, key: str, work: Path) -> None:
         _counters[index] += num_bytes
 
     run_task(task, key, work, progress)
-
-
-def _partial(work: Path, task: Task) -> Path:
-    return (work / task.name).with_name(f"{Path(task.name).name}.partial")

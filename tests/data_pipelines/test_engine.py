@@ -1,8 +1,10 @@
 """Tasks are done once for what they are made from, whoever runs them and whoever dies."""
 
+import concurrent.futures
 import ctypes
 import dataclasses
 import fcntl
+import json
 import multiprocessing
 import os
 import shutil
@@ -18,7 +20,7 @@ import pytest
 
 from data_pipelines import local_pool
 from data_pipelines.code_version import code_version
-from data_pipelines.engine import Engine, Task, TaskFailedError, in_this_process
+from data_pipelines.engine import Engine, Task, TaskFailedError, in_this_process, run_task
 from data_pipelines.local_pool import LocalPool
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -124,10 +126,70 @@ def test_a_folder_that_was_not_finished_is_done_again(engine, tmp_path):
     chain(engine, tmp_path)
     (tmp_path / "work" / "two" / "done.json").unlink()
     (tmp_path / "work" / "two" / "text").write_text("rubbish")
-    (tmp_path / "work" / "two.partial").mkdir()
-    (tmp_path / "work" / "two.partial" / "more").write_text("rubbish")
+    (tmp_path / "work" / "two.123.partial").mkdir()
+    (tmp_path / "work" / "two.123.partial" / "more").write_text("rubbish")
     assert chain(engine, tmp_path)[:2] == ("abz", "z")
     assert {path.name for path in (tmp_path / "work" / "two").iterdir()} == {"text", "done.json"}
+    assert not [*(tmp_path / "work").rglob("*.partial")]
+
+
+def count_to_three(config, inputs, folder, progress):
+    """Writes three files; waits for the other attempt after the first."""
+    me, other = config.mine, config.others
+    for number in range(3):
+        (folder / str(number)).write_text(config.text)
+        if number == 1:
+            other.set()
+            assert me.wait(60)
+    return {"by": config.text}
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """Who writes, and what it and the other one wait for."""
+
+    text: str
+    mine: threading.Event
+    others: threading.Event
+
+
+@pytest.mark.parametrize("is_stale_there", [False, True])
+def test_of_attempts_side_by_side_the_first_that_is_whole_stays(tmp_path, is_stale_there):
+    """As a cluster starts a slow task a second time."""
+    if is_stale_there:
+        (tmp_path / "s" / "1").mkdir(parents=True)
+        (tmp_path / "s" / "1" / "old").write_text("of another config")
+    gates = {name: threading.Event() for name in "ab"}
+
+    def attempt(name, other):
+        config = Attempt(name, gates[name], gates[other])
+        task = Task(name="s/1", function=count_to_three, config=config)
+        run_task(task, "key", tmp_path, lambda count: None)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        first = threads.submit(attempt, "a", "b")
+        assert gates["b"].wait(60)
+        gates["b"].clear()
+        # Both are half way when either goes on.
+        second = threads.submit(attempt, "b", "a")
+        assert gates["a"].wait(60)
+        gates["b"].set()
+        for each in (first, second):
+            each.result()
+    names = {path.name: path.read_text() for path in (tmp_path / "s" / "1").iterdir()}
+    done = json.loads(names.pop("done.json"))
+    assert names == dict.fromkeys("012", done["result"]["by"])
+    assert [path.name for path in (tmp_path / "s").iterdir()] == ["1"]
+
+
+def test_a_worker_of_an_earlier_build_is_told_from_ours(tmp_path):
+    def overwritten(tasks, work, progress):
+        ((task, _),) = tasks
+        run_task(task, "the key of another build", work, lambda count: None)
+
+    task = Task(name="s/1", function=where, config=Letters())
+    with pytest.raises(TaskFailedError, match="s/1: a worker of an earlier build is still at work"):
+        Engine(tmp_path, overwritten).run([task], heard([]))
 
 
 def test_a_failed_task_is_named_with_its_reason(engine):
