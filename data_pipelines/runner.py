@@ -211,7 +211,7 @@ class _Build:
         tasks = {}
         for source in self._config.sources:
             buckets = documents[source.name]
-            if plan.text_bytes(buckets) > source.max_bytes:
+            if source.max_bytes and plan.text_bytes(buckets) > source.max_bytes:
                 sizes = [plan.text_bytes([bucket]) for bucket in buckets]
                 tasks[source.name] = [
                     Task(

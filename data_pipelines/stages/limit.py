@@ -22,16 +22,19 @@ def limit(
     config: Limit, inputs: tuple[Path, ...], folder: Path, progress: Progress
 ) -> dict[str, Any]:
     """Copies the documents of a bucket up to the first that would exceed the limit."""
-    kept = Passage(name="limit")
+    dropped, kept = Dropped(), Passage(name="limit")
 
     def documents() -> Iterator[Hashed]:
+        is_full = False
         for hashed in read_documents(inputs[0] / DOCUMENTS):
             size = len(hashed.document.text.encode())
             progress(size)
-            if kept.text_bytes + size > config.max_bytes:
-                return
-            kept.add(hashed.document)
-            yield hashed
+            is_full = is_full or kept.text_bytes + size > config.max_bytes
+            if is_full:
+                dropped.add("beyond max_bytes", hashed.document.id, hashed.document.text)
+            else:
+                kept.add(hashed.document)
+                yield hashed
 
     write_documents(folder / DOCUMENTS, documents())
-    return {"passages": [dataclasses.asdict(kept)], "dropped": Dropped().to_json()}
+    return {"passages": [dataclasses.asdict(kept)], "dropped": dropped.to_json()}

@@ -178,8 +178,8 @@ def test_a_folder_without_dumps_is_refused(tmp_path):
         collect(tmp_path)
     with pytest.raises(ValueError, match=r"sources\.w\.path='/no': there is no such file"):
         collect("/no", name="w")
-    with pytest.raises(ValueError, match=r"sources\.wikipedia\.max_bytes must be positive"):
-        WikipediaSource(max_bytes=0)
+    with pytest.raises(ValueError, match=r"sources\.wikipedia\.max_bytes must be zero or more"):
+        WikipediaSource(max_bytes=-1)
 
 
 class _Silent:
