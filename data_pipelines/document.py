@@ -4,7 +4,9 @@ import collections
 import io
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from .raw_stream import open_raw
 
 _MAX_EXAMPLES = 5
 _EXCERPT_CHARS = 300
@@ -29,13 +31,16 @@ class RawFile(NamedTuple):
     unread: str = ""
 
     def open(self) -> io.BufferedReader:
-        """Its bytes, seekable."""
+        """Its bytes, seekable; see `open_raw`."""
+        return open_raw(self.url, self._stream)
+
+    def _stream(self) -> Any:
         if "://" not in self.url:
-            return Path(self.url).open("rb")
+            return Path(self.url).open("rb", buffering=0)
         import fsspec
 
         system, path = fsspec.core.url_to_fs(self.url)
-        return io.BufferedReader(cast(Any, system.open(path, "rb")))
+        return system.open(path, "rb")
 
     def expected_text_bytes(self) -> int:
         """About how much text is in it: compressed formats fourfold."""
@@ -194,6 +199,9 @@ class DocumentSource(Protocol):
         """Documents of one file, in order; what is left out is recorded in `dropped`.
 
         Damage is recorded, not raised. What came before it is given.
+
+        Raises:
+            UnreadableError: If the file cannot be read, which says nothing of its contents.
         """
         ...
 

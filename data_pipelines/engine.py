@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from llama_jax.recipe import to_json
 
 from .code_version import code_version
+from .raw_stream import UnreadableError
 
 DONE = "done.json"
 _PARTIAL = ".partial"
@@ -225,7 +226,7 @@ def _why(task: Task, error: Exception, work: Path) -> str:
         )
     return (
         str(error)
-        if isinstance(error, ValueError)
+        if isinstance(error, ValueError | UnreadableError)
         else (f"{task.name}: {type(error).__name__}: {error}")
     )
 

@@ -29,7 +29,13 @@ class PythonEnvironment:
     def files(self) -> Iterator[RawFile]:
         """Every file of Python or of its documentation; see `DocumentSource`."""
         found = sorted(
-            RawFile(name, str(path), path.stat().st_size) for name, path in self._files()
+            RawFile(
+                name,
+                str(path),
+                path.stat().st_size,
+                unread="" if os.access(path, os.R_OK) else "cannot be read",
+            )
+            for name, path in self._files()
         )
         if not found:
             raise ValueError(
@@ -66,14 +72,16 @@ def _roots() -> list[tuple[str, Path]]:
 def _read(file: RawFile, dropped: Dropped) -> str | None:
     """The file's text, or None, with the reason recorded."""
     name = file.name
+    if file.unread:
+        return dropped.add_bad(file.unread, name)
     if file.size_bytes < _MIN_BYTES:
         return dropped.add(f"shorter than {_MIN_BYTES} bytes", name)
     if file.size_bytes > _MAX_BYTES:
         return dropped.add(f"longer than {_MAX_BYTES:,} bytes", name)
+    with file.open() as opened:
+        data = opened.read()
     try:
-        text = Path(file.url).read_bytes().decode("utf-8")
-    except OSError:
-        return dropped.add_bad("cannot be read", name)
+        text = data.decode("utf-8")
     except UnicodeDecodeError:
         return dropped.add("not UTF-8", name)
     if len(text) / (text.count("\n") + 1) > _MAX_MEAN_LINE:

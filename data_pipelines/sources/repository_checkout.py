@@ -37,10 +37,13 @@ def read_checkout(file: RawFile, dropped: Dropped) -> Iterator[SourceFile]:
         record = f"{file.name}:{below}"
         if path.is_symlink() or not path.is_file():
             dropped.add("a link or a device", record)
-        elif path.stat().st_size > MAX_RECORD_BYTES:
+        elif (size := path.stat().st_size) > MAX_RECORD_BYTES:
             dropped.add(f"longer than {MAX_RECORD_BYTES:,} bytes", record)
-        elif (text := decoded(path.read_bytes(), record, dropped)) is not None:
-            yield SourceFile(file.name, below, number, "", "", "", record, text)
+        else:
+            with RawFile(record, str(path), size).open() as opened:
+                data = opened.read(size)
+            if (text := decoded(data, record, dropped)) is not None:
+                yield SourceFile(file.name, below, number, "", "", "", record, text)
 
 
 def checkout_stamp(folder: Path) -> str:

@@ -1,0 +1,103 @@
+"""A file that cannot be read is no damaged one: it is tried again, and then named."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from data_pipelines import raw_stream
+from data_pipelines.document import Dropped, RawFile
+from data_pipelines.raw_stream import UnreadableError
+from data_pipelines.runner import build
+from data_pipelines.sources import open_source, read_all
+from tests.data_pipelines.raw_corpora import CORPORA
+from tests.data_pipelines.small_build import Quiet, contents
+
+pytest.importorskip("fastwarc", reason="needs the extra data")
+every_corpus = pytest.mark.parametrize(
+    "corpus", CORPORA, ids=[f"{corpus.source.__name__}-{corpus.name}" for corpus in CORPORA]
+)
+
+
+def collect(corpus, path):
+    dropped = Dropped()
+    return list(read_all(open_source(corpus.source(path=str(path))), dropped)), dropped
+
+
+class Network:
+    """Where files are; loses the connection before an eighth of each has come, so many times."""
+
+    def __init__(self, monkeypatch, failures, error=ConnectionResetError):
+        self.failures, self.error, self.pauses = failures, error, []
+        monkeypatch.setattr(RawFile, "_stream", lambda file: _Lossy(file.url, self))
+        monkeypatch.setattr(raw_stream.time, "sleep", self.pauses.append)
+
+
+class _Lossy(io.FileIO):
+    def __init__(self, path, network):
+        super().__init__(path)
+        # Tars end in zeros, which nobody reads.
+        self._network, self._lost_at = network, Path(path).stat().st_size // 8
+
+    def readinto(self, buffer):
+        left = self._lost_at - self.tell()
+        if self._network.failures and left <= 0:
+            self._network.failures -= 1
+            raise self._network.error("peer")
+        # Not across that place.
+        return super().readinto(memoryview(buffer)[: left if left > 0 else None])
+
+
+@every_corpus
+def test_a_connection_lost_and_found_costs_nothing(tmp_path, monkeypatch, corpus):
+    path = tmp_path / corpus.name
+    path.write_bytes(corpus.data)
+    before, _ = collect(corpus, path)
+    assert before
+    network = Network(monkeypatch, failures=3)
+    documents, dropped = collect(corpus, path)
+    assert documents == before
+    assert not dropped.counts
+    assert network.pauses == [0.5, 2.0, 8.0]
+
+
+@every_corpus
+def test_a_file_that_cannot_be_read_is_not_taken_for_a_damaged_one(tmp_path, monkeypatch, corpus):
+    path = tmp_path / corpus.name
+    path.write_bytes(corpus.data)
+    network = Network(monkeypatch, failures=10**6)
+    dropped = Dropped()
+    with pytest.raises(UnreadableError, match=r"cannot be read \(ConnectionResetError: peer\)"):
+        list(read_all(open_source(corpus.source(path=str(path))), dropped))
+    assert not dropped.counts
+    assert len(network.pauses) == 4
+
+
+def test_what_does_not_change_is_not_waited_for(tmp_path, monkeypatch):
+    network = Network(monkeypatch, failures=1, error=PermissionError)
+    (tmp_path / "a.txt").write_text("text")
+    with pytest.raises(UnreadableError, match="PermissionError"):
+        collect(CORPORA[0], tmp_path)
+    assert not network.pauses
+
+
+def test_a_build_fails_at_such_a_file_and_goes_on_once_it_can_be_read(
+    config, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patched:
+        Network(patched, failures=10**6)
+        with pytest.raises(ValueError, match=r"000\.txt cannot be read .*run the same command"):
+            build(config, tmp_path / "out", Quiet())
+    build(config, tmp_path / "out", Quiet())
+    build(config, tmp_path / "whole", Quiet())
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_place_that_no_file_has_is_damage(tmp_path):
+    (tmp_path / "a.txt").write_text("text")
+    with RawFile("a.txt", str(tmp_path / "a.txt"), 4).open() as file:
+        for place, whence in ((-1, 0), (-5, 2)):
+            with pytest.raises(OSError, match=r"Invalid argument|no place in the file"):
+                file.seek(place, whence)
+        assert file.seek(1) == 1
+        assert file.read() == b"ext"
