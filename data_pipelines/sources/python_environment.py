@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..document import Document, Dropped, RawFile
+from .folder import readable
 
 _SUFFIXES = frozenset({".py", ".pyi", ".rst", ".md", ".txt"})
 _MIN_BYTES = 200
@@ -60,7 +61,7 @@ class PythonEnvironment:
                     path = Path(folder, file)
                     wanted = path.suffix in _SUFFIXES or file == "METADATA"
                     if wanted and path.is_file() and not path.is_symlink():
-                        yield f"{label}/{path.relative_to(root).as_posix()}", path
+                        yield readable(f"{label}/{path.relative_to(root).as_posix()}"), path
 
 
 def _roots() -> list[tuple[str, Path]]:

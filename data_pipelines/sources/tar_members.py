@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, cast
 
+from .folder import readable
+
 # What reading raises at damage. A chain of extended headers recurses in tarfile.
 DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, RecursionError)
 _MAX_TAR_BYTES = 16 << 30
@@ -23,7 +25,7 @@ class Member:
     """A member of a tar, to be read before the next one is asked for.
 
     Attributes:
-        name: Its path in the tar, cut at a bound.
+        name: Its path in the tar, readable, cut at a bound.
         is_folder: Whether it is one.
         size_bytes: Of its contents.
         refused: Why it is not to be read; empty where it may be.
@@ -31,7 +33,7 @@ class Member:
 
     def __init__(self, info: tarfile.TarInfo, unpacked: BinaryIO):
         self._info, self._unpacked = info, unpacked
-        self.name = info.name[:_MAX_NAME_CHARACTERS]
+        self.name = readable(info.name[:_MAX_NAME_CHARACTERS])
         self.is_folder = info.isdir()
         self.size_bytes = info.size
         self.refused = _why_not(info)
