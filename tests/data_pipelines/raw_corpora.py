@@ -23,8 +23,6 @@ from llama_jax.config import (
 )
 from tests.data_pipelines.github_rows import MIT, row
 
-_PAGE = b"<html><body><article><p>A page with a text of its own.</p></article></body></html>"
-_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + _PAGE
 _PAPER = b"\\documentclass{article}\\begin{document}\\section{A} A paper.\\end{document}"
 _DUMP = b"""<mediawiki><page><title>One</title><ns>0</ns><id>1</id>
 <revision><text>An article.</text></revision></page></mediawiki>"""
@@ -60,6 +58,23 @@ def tar(members: dict[str, bytes]) -> bytes:
     return file.getvalue()
 
 
+def answer(text: str) -> bytes:
+    """A page as a server sends it."""
+    page = f"<html><body><article><p>{text}</p></article></body></html>"
+    return f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n{page}".encode()
+
+
+def warc_record(kind: str, block: bytes) -> bytes:
+    """A record of a web archive."""
+    head = f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: http://x.org/\r\n"
+    head += "WARC-Date: 2024-02-20T21:00:00Z\r\nContent-Type: application/http\r\n"
+    return f"{head}Content-Length: {len(block)}\r\n\r\n".encode() + block + b"\r\n\r\n"
+
+
+_ANSWER = answer("A page with a text of its own.")
+_RESPONSE = warc_record("response", _ANSWER)
+
+
 def _lines(record: dict[str, object]) -> bytes:
     return json.dumps(record).encode() + b"\n"
 
@@ -68,12 +83,6 @@ def _parquet() -> bytes:
     file = io.BytesIO()
     pyarrow.parquet.write_table(pa.table({"text": ["a row"]}), file)
     return file.getvalue()
-
-
-def _warc(kind: str, block: bytes) -> bytes:
-    head = f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: http://x.org/\r\n"
-    head += "WARC-Date: 2024-02-20T21:00:00Z\r\nContent-Type: application/http\r\n"
-    return f"{head}Content-Length: {len(block)}\r\n\r\n".encode() + block + b"\r\n\r\n"
 
 
 def _arc() -> bytes:
@@ -85,13 +94,12 @@ def _arc() -> bytes:
 def _wacz() -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("archive/a.warc", _warc("response", _ANSWER))
+        archive.writestr("archive/a.warc", _RESPONSE)
     return file.getvalue()
 
 
 _ROW = _lines(row("a.py"))
 _REPOSITORY = tar({"LICENSE": MIT.encode(), "a.py": b"x = 1\n"})
-_RESPONSE = _warc("response", _ANSWER)
 CORPORA = [
     Corpus(FilesSource, "a.txt", b"a text"),
     Corpus(FilesSource, "a.jsonl", _lines({"text": "a line"})),
@@ -113,7 +121,7 @@ CORPORA = [
     Corpus(CommonCrawlSource, "a.warc", _RESPONSE),
     Corpus(CommonCrawlSource, "a.warc.gz", gzip.compress(_RESPONSE)),
     Corpus(CommonCrawlSource, "a.warc.zst", zstandard.compress(_RESPONSE)),
-    Corpus(CommonCrawlSource, "a.wet.gz", gzip.compress(_warc("conversion", b"A text."))),
+    Corpus(CommonCrawlSource, "a.wet.gz", gzip.compress(warc_record("conversion", b"A text."))),
     Corpus(CommonCrawlSource, "a.arc", _arc()),
     Corpus(CommonCrawlSource, "a.arc.gz", gzip.compress(_arc())),
     Corpus(CommonCrawlSource, "a.wacz", _wacz()),
