@@ -72,10 +72,13 @@ class Made:
     Attributes:
         tokenizer: The task that made it.
         sources: The others, by source.
+        worker_deaths: Of each process that died, the tasks that it may have been at work on, and
+            that were run again.
     """
 
     tokenizer: Done
     sources: dict[str, MadeSource]
+    worker_deaths: list[list[str]]
 
 
 def assemble(config: BuildConfig, made: Made, staging: Path, out: Path) -> dict[str, Any]:
@@ -99,6 +102,7 @@ def assemble(config: BuildConfig, made: Made, staging: Path, out: Path) -> dict[
         "config": json.loads(to_json(config)),
         "tokenizer": tokenizer,
         "sources": sources,
+        "worker_deaths": made.worker_deaths,
     }
     (staging / BUILD).write_text(json.dumps(summary, indent=2) + "\n")
     report = _report(summary, made)
@@ -163,6 +167,7 @@ def _report(summary: dict[str, Any], made: Made) -> dict[str, Any]:
         "name": summary["config"]["name"],
         "config": summary["config"],
         "tokenizer": summary["tokenizer"],
+        "worker_deaths": made.worker_deaths,
         "mixture": {"wanted": _shares(wanted) if wanted else None, "tokens": _shares(tokens)},
         "sources": {
             name: _report_source(made.sources[name]) | {"splits": source["splits"]}

@@ -78,13 +78,24 @@ class Done:
     result: dict[str, Any]
 
 
+class Listener:
+    """Is told, in the process that builds, how the tasks of a step fare; this one does nothing."""
+
+    def advanced(self, task: str, num_bytes: int) -> None:
+        """A task has done so many bytes since."""
+
+    def finished(self, task: str) -> None:
+        """A task is done; what is raised here ends the step."""
+
+    def died(self, tasks: Sequence[str]) -> None:
+        """Processes at work on these have died; they are run again."""
+
+
 class Executor(Protocol):
     """Calls `run_task` for each task, somewhere."""
 
-    def __call__(
-        self, tasks: Sequence[tuple[Task, str]], work: Path, progress: Callable[[str, int], None]
-    ) -> None:
-        """Runs tasks with their keys; tells of each the bytes that it has done since.
+    def __call__(self, tasks: Sequence[tuple[Task, str]], work: Path, listener: Listener) -> None:
+        """Runs tasks with their keys.
 
         Raises:
             TaskFailedError: If one failed; the message names it.
@@ -109,12 +120,12 @@ class Engine:
         # A step has as many inputs as the one before it had tasks, for each of its own.
         self._keys: dict[Path, str] = {}
 
-    def run(self, tasks: Iterable[Task], progress: Callable[[str, int], None]) -> list[Done]:
+    def run(self, tasks: Iterable[Task], listener: Listener) -> list[Done]:
         """Runs those tasks that are not done; gives all, in their order.
 
         Args:
             tasks: None of which needs another one of them.
-            progress: Is told a task's name and the bytes that it has done since.
+            listener: Is told how they fare, of those that are done already too.
         """
         keyed = [(task, task.key(self._keys.__getitem__)) for task in tasks]
         clear_attempts(self._work, (task for task, _ in keyed))
@@ -122,18 +133,23 @@ class Engine:
         for task, key in keyed:
             folder = self._work / task.name
             if _is_done(folder, key):
-                progress(task.name, task.size_bytes)
+                listener.advanced(task.name, task.size_bytes)
+                listener.finished(task.name)
             else:
                 # Of another config.
                 shutil.rmtree(folder, ignore_errors=True)
                 missing.append((task, key))
         # Long ones first, so that none of them is left alone at the end.
         missing.sort(key=lambda pair: (-pair[0].size_bytes, pair[0].name))
-        self._executor(missing, self._work, progress)
+        self._executor(missing, self._work, listener)
         # Of attempts that another one was faster than.
         clear_attempts(self._work, (task for task, _ in missing))
         self._keys |= {self._work / task.name: key for task, key in keyed}
         return [self._finished(task, key) for task, key in keyed]
+
+    def result(self, task: str) -> dict[str, Any]:
+        """What a task that is done told."""
+        return _done(self._work / task)["result"]
 
     def _finished(self, task: Task, key: str) -> Done:
         folder = self._work / task.name
@@ -231,12 +247,11 @@ def _why(task: Task, error: Exception, work: Path) -> str:
     )
 
 
-def in_this_process(
-    tasks: Sequence[tuple[Task, str]], work: Path, progress: Callable[[str, int], None]
-) -> None:
+def in_this_process(tasks: Sequence[tuple[Task, str]], work: Path, listener: Listener) -> None:
     """Runs tasks one after the other; an `Executor`."""
     for task, key in tasks:
-        run_task(task, key, work, functools.partial(progress, task.name))
+        run_task(task, key, work, functools.partial(listener.advanced, task.name))
+        listener.finished(task.name)
 
 
 def _is_done(folder: Path, key: str) -> bool:

@@ -82,6 +82,20 @@ def test_elsewhere_a_stage_is_one_line(capsys):
     assert capsys.readouterr().err == "collect books ...\ncollect web ...\ngather books ...\n"
 
 
+def test_a_worker_that_died_is_told_at_once(screen):
+    told = "A process died, killed for lack of memory perhaps; run again: collect/b/1, collect/b/2."
+    with BuildProgress() as progress:
+        progress.stage("collect b", 2000)
+        progress.died(["collect/b/1", "collect/b/2"])
+        assert told in screen.getvalue()
+
+
+def test_elsewhere_a_worker_that_died_is_a_line(capsys):
+    with BuildProgress() as progress:
+        progress.died(["collect/[b]/1"])
+    assert capsys.readouterr().err.endswith("perhaps; run again: collect/[b]/1.\n")
+
+
 def test_a_bucket_to_work_in_is_refused_by_its_address(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     arguments = ["--out", "out", "--work", "gs://bucket/data"]

@@ -111,6 +111,8 @@ def print_summary(summary: dict[str, Any], directory: Path | str) -> None:
             print(f"  {name} left out {count:,}: {visible(told)}")
         if more := dropped[_MAX_REASONS:]:
             print(f"  {name} left out {sum(n for _, n in more):,} for {len(more)} more reasons")
+    if deaths := summary.get("worker_deaths"):
+        print(f"  workers died: {len(deaths):,}, at work on {' or '.join(deaths[0])} for one")
     if (page := _page(Path(directory))).is_file():
         print(f"In pictures: {page}")
 
