@@ -107,6 +107,10 @@ class TaskFailedError(ValueError):
     """A task that failed: which, of what, and why."""
 
 
+class WorkFailedError(TaskFailedError, OSError):
+    """One that failed though what was asked for was sound: run again, it may be done."""
+
+
 class Engine:
     """Runs the tasks of a build below one folder.
 
@@ -155,7 +159,7 @@ class Engine:
         folder = self._work / task.name
         done = _done(folder)
         if done["key"] != key:
-            raise TaskFailedError(
+            raise WorkFailedError(
                 f"{task.name}: a worker of an earlier build is still at work in {self._work}; end "
                 "it, then run the build again."
             )
@@ -194,7 +198,7 @@ def run_task(task: Task, key: str, work: Path, progress: Progress) -> None:
     except Exception as error:
         # What is left of it would only fill a disk that may be full.
         shutil.rmtree(partial, ignore_errors=True)
-        raise TaskFailedError(_why(task, error, work)) from error
+        raise _failure(task, error, work) from error
     # Sizes are estimates, and not every stage knows how far it is.
     progress(task.size_bytes - told)
 
@@ -233,18 +237,18 @@ def clear_attempts(work: Path, tasks: Iterable[Task]) -> set[str]:
     return begun
 
 
-def _why(task: Task, error: Exception, work: Path) -> str:
+def _failure(task: Task, error: Exception, work: Path) -> TaskFailedError:
     # Libraries that write for us raise errors of their own, with the system's words in them.
     if any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT)):
-        return (
+        return WorkFailedError(
             f"{task.name}: the disk of {work} is full. What is done is kept: make room and run the "
             "build again, or give it another folder with --work."
         )
-    return (
-        str(error)
-        if isinstance(error, ValueError | UnreadableError)
-        else (f"{task.name}: {type(error).__name__}: {error}")
-    )
+    if isinstance(error, UnreadableError):
+        return WorkFailedError(str(error))
+    if isinstance(error, ValueError):
+        return TaskFailedError(str(error))
+    return WorkFailedError(f"{task.name}: {type(error).__name__}: {error}")
 
 
 def in_this_process(tasks: Sequence[tuple[Task, str]], work: Path, listener: Listener) -> None:

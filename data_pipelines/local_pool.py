@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from .engine import Listener, Task, TaskFailedError, clear_attempts, run_task
+from .engine import Listener, Task, WorkFailedError, clear_attempts, run_task
 from .interrupts import interrupts_held
 
 _ATTEMPTS = 3
@@ -73,7 +73,7 @@ class LocalPool:
                 listener.died(sorted(started) or [_START])
             # Those side by side die together: which one it was nobody knows.
             if worst := [name for name, count in deaths.items() if count == _ATTEMPTS]:
-                raise TaskFailedError(
+                raise WorkFailedError(
                     f"{' or '.join(worst)}: the process at work on it died {_ATTEMPTS} times; "
                     "killed for lack of memory, perhaps: try fewer --workers. What is done is "
                     "kept; run the build again to go on."

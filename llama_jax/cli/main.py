@@ -44,8 +44,6 @@ def main(argv: list[str] | None = None) -> int:
         return _refuse(f"COMMAND={command!r} is no command. {hint}")
     try:
         return importlib.import_module(f"llama_jax.cli.{command}").main(argv[1:])
-    except ValueError as refusal:
-        return _refuse(str(refusal))
     except BrokenPipeError:
         # The reader of our output has gone (`| head`): nothing is left to say to it.
         sys.stderr.close()
@@ -54,9 +52,12 @@ def main(argv: list[str] | None = None) -> int:
         # While it was still importing, say: commands that can go on later say so themselves.
         print(f"llama-jax {command}: stopped.", file=sys.stderr)
         return 130
+    # Before the next: what fails in a task of a build is both.
     except OSError as failure:
         print(f"llama-jax {command}: failed: {failure}", file=sys.stderr)
         return 1
+    except ValueError as refusal:
+        return _refuse(str(refusal))
 
 
 def _refuse(message: str) -> int:
