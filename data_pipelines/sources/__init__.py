@@ -15,34 +15,43 @@ from llama_jax.config import (
 )
 
 from ..document import Document, DocumentSource, Dropped
-from .arxiv import Arxiv
-from .books import Books
-from .common_crawl import CommonCrawl
-from .files import Files
-from .github import GitHub
-from .python_environment import PythonEnvironment
-from .stack_exchange import StackExchange
-from .wikipedia import Wikipedia
 
 
 def open_source(config: Source) -> DocumentSource:
     """The reader of a configured source."""
+    # What one imports is no part of what another one has made; see `code_version`.
     match config:
         case PythonEnvironmentSource():
+            from .python_environment import PythonEnvironment
+
             return PythonEnvironment()
         case FilesSource():
+            from .files import Files
+
             return Files(config)
         case GitHubSource():
+            from .github import GitHub
+
             return GitHub(config)
         case BooksSource():
+            from .books import Books
+
             return Books(config)
         case StackExchangeSource():
+            from .stack_exchange import StackExchange
+
             return StackExchange(config)
         case WikipediaSource():
+            from .wikipedia import Wikipedia
+
             return Wikipedia(config)
         case CommonCrawlSource():
+            from .common_crawl import CommonCrawl
+
             return CommonCrawl(config)
         case ArxivSource():
+            from .arxiv import Arxiv
+
             return Arxiv(config)
 
 

@@ -16,7 +16,9 @@ from llama_jax.config import Source
 
 from ..document import Document, DocumentSource, Dropped, RawFile, WatchedFile
 from ..engine import Progress
+from ..sources import open_source
 from ..tables import SCHEMA, Hashed, from_batch, to_batches
+from .filters import open_filters
 
 _PIECES = "pieces.arrow"
 _OFFSETS = "offsets.npy"
@@ -69,9 +71,6 @@ def collect(
     config: Collect, inputs: tuple[Path, ...], folder: Path, progress: Progress
 ) -> dict[str, Any]:
     """Writes the documents of some files, bucket after bucket; tells what was left out."""
-    from ..sources import open_source
-    from .filters import open_filters
-
     dropped = Dropped()
     passages = [Passage(name="read")]
     documents = _read(open_source(config.source), config.files, dropped, progress)

@@ -9,17 +9,14 @@ import multiprocessing
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
-import types
 from multiprocessing import sharedctypes
 from pathlib import Path
 
 import pytest
 
 from data_pipelines import local_pool
-from data_pipelines.code_version import code_version
 from data_pipelines.engine import (
     Engine,
     Listener,
@@ -336,36 +333,6 @@ def test_processes_that_cannot_start_end_the_build(tmp_path, pool, monkeypatch):
     task = Task(name="never", function=where, config=Letters())
     with pytest.raises(TaskFailedError, match=r"the start of a process: .* died 3 times"):
         Engine(tmp_path, pool).run([task], Listener())
-
-
-def test_code_counts_where_it_is_imported_at_the_top_alone(tmp_path, monkeypatch):
-    package = tmp_path / "some_package"
-    package.mkdir()
-    files = {
-        "__init__": "from .far import y\n",
-        "stage": "from . import beside\nfrom .near import x\ndef run():\n    from .far import y\n",
-        "beside": "x = 1\n",
-        "near": "x = 1\n",
-        "far": "y = 1\n",
-    }
-    for name, text in files.items():
-        (package / f"{name}.py").write_text(text)
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-    def version(*more):
-        for cached in ("_imports", "_is_module", "_source"):
-            getattr(sys.modules[code_version.__module__], cached).cache_clear()
-        return code_version("some_package.stage", *more)
-
-    assert isinstance(sys.modules[code_version.__module__], types.ModuleType)
-    before, with_far = version(), version("some_package.far")
-    (package / "far.py").write_text("y = 2\n")
-    assert version() == before
-    assert version("some_package.far") != with_far
-    for name in ("near", "beside"):
-        before = version()
-        (package / f"{name}.py").write_text("x = 2\n")
-        assert version() != before
 
 
 def test_what_a_listener_raises_ends_a_step(tmp_path, engine):
