@@ -1,11 +1,12 @@
-"""A file that cannot be read is no damaged one: it is tried again, and then named."""
+"""Raw files are read wherever they lie; one that cannot be read is not taken for a damaged one."""
 
 import io
 from pathlib import Path
 
+import fsspec
 import pytest
 
-from data_pipelines import raw_stream
+from data_pipelines import plan, raw_stream
 from data_pipelines.document import Dropped, RawFile
 from data_pipelines.raw_stream import UnreadableError
 from data_pipelines.runner import build
@@ -21,7 +22,7 @@ every_corpus = pytest.mark.parametrize(
 
 def collect(corpus, path):
     dropped = Dropped()
-    return list(read_all(open_source(corpus.source(path=str(path))), dropped)), dropped
+    return list(read_all(open_source(corpus.source(path=str(path))), dropped)), dropped.counts
 
 
 class Network:
@@ -57,7 +58,7 @@ def test_a_connection_lost_and_found_costs_nothing(tmp_path, monkeypatch, corpus
     network = Network(monkeypatch, failures=3)
     documents, dropped = collect(corpus, path)
     assert documents == before
-    assert not dropped.counts
+    assert not dropped
     assert network.pauses == [0.5, 2.0, 8.0]
 
 
@@ -91,6 +92,55 @@ def test_a_build_fails_at_such_a_file_and_goes_on_once_it_can_be_read(
     build(config, tmp_path / "out", Quiet())
     build(config, tmp_path / "whole", Quiet())
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@every_corpus
+def test_behind_a_url_is_what_is_in_a_folder(tmp_path, corpus):
+    memory, url = fsspec.filesystem("memory"), f"memory:/{tmp_path}"
+    (tmp_path / "below").mkdir()
+    for name in (corpus.name, f"below/{corpus.name}"):
+        (tmp_path / name).write_bytes(corpus.data)
+        memory.pipe_file(f"{url}/{name}", corpus.data)
+    assert collect(corpus, url) == collect(corpus, tmp_path)
+    # One file, and what tells that it has changed.
+    (file,) = open_source(corpus.source(path=f"{url}/{corpus.name}")).files()
+    assert (file.name, file.size_bytes) == (corpus.name, len(corpus.data))
+    before = plan.fingerprint(file)
+    assert plan.fingerprint(file) == before
+    memory.pipe_file(f"{url}/{corpus.name}", corpus.data + b"more")
+    assert plan.fingerprint(file) != before
+    memory.rm(url, recursive=True)
+
+
+# What is said of a file of no bytes; nothing of lines, which there may be none of.
+OF_NOTHING = {
+    ".txt": {"no text"},
+    ".jsonl": set(),
+    ".parquet": {"file damaged, the rest of it is lost (ArrowInvalid)"},
+    ".tar": {f"{what} damaged, the rest of it is lost (ReadError)" for what in ("file", "tar")},
+    ".tar.bz2": {"file damaged, the rest of it is lost (EOFError)"},
+    ".xml": {"file damaged, the rest of it is lost (ExpatError)"},
+    ".xml.bz2": {"file damaged, the rest of it is lost (EOFError)"},
+    ".wacz": {"file damaged, the rest of it is lost (BadZipFile)", "no page in the file"},
+    ".warc": {"no page in the file"},
+    ".wet": {"no page in the file"},
+    ".arc": {"no page in the file"},
+}
+
+
+def said_of(name):
+    kinds = [kind for kind in OF_NOTHING if name.endswith((kind, f"{kind}.gz", f"{kind}.zst"))]
+    return OF_NOTHING[kinds[0]]
+
+
+@every_corpus
+def test_an_empty_file_is_no_document_and_ends_nothing(tmp_path, corpus):
+    path = tmp_path / corpus.name
+    path.write_bytes(b"")
+    documents, dropped = collect(corpus, path)
+    assert not documents
+    assert set(dropped) <= said_of(corpus.name)
+    assert bool(dropped) == bool(said_of(corpus.name))
 
 
 def test_a_place_that_no_file_has_is_damage(tmp_path):
