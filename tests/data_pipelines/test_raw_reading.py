@@ -1,6 +1,11 @@
 """Raw files are read wherever they lie; one that cannot be read is not taken for a damaged one."""
 
+import gzip
 import io
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import fsspec
@@ -141,6 +146,47 @@ def test_an_empty_file_is_no_document_and_ends_nothing(tmp_path, corpus):
     assert not documents
     assert set(dropped) <= said_of(corpus.name)
     assert bool(dropped) == bool(said_of(corpus.name))
+
+
+READ = """
+import json, re, sys
+from pathlib import Path
+from data_pipelines.document import Dropped
+from data_pipelines.sources import open_source, read_all
+from llama_jax.config import FilesSource
+
+def peak_bytes():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) << 10
+
+source, dropped = open_source(FilesSource(path=sys.argv[1])), Dropped()
+import pyarrow, zstandard  # what is imported is no memory of the reading
+before = peak_bytes()
+ids = [document.id for document in read_all(source, dropped)]
+print(json.dumps([ids, dropped.examples, peak_bytes() - before]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_a_line_of_a_gigabyte_is_counted_in_bounded_memory(tmp_path, name):
+    path, size = tmp_path / name, 1 << 30
+    begin, end = b'{"text": "', b'"}\n{"text": "next"}\n'
+    with path.open("wb") as file:
+        if name.endswith(".gz"):
+            # Members of a gzip file follow one another as if they were one.
+            piece = gzip.compress(bytes(1 << 24))
+            file.write(gzip.compress(begin) + piece * (size >> 24) + gzip.compress(end))
+        else:
+            file.write(begin)
+            file.seek(size, os.SEEK_CUR)
+            file.write(end)
+    child = [sys.executable, "-c", READ, str(path)]
+    answer = subprocess.run(child, check=True, capture_output=True, text=True)
+    path.unlink()
+    ids, examples, peak = json.loads(answer.stdout)
+    assert ids == [f"{name}:2"]
+    assert examples == {"longer than 16,777,216 bytes": [f"{name}:1"]}
+    assert peak < 100 << 20
 
 
 def test_a_place_that_no_file_has_is_damage(tmp_path):
