@@ -10,7 +10,7 @@ from .raw_stream import open_raw
 
 _MAX_EXAMPLES = 5
 _EXCERPT_CHARS = 300
-_COMPRESSED = (".gz", ".bz2", ".zst", ".parquet", ".tar", ".wacz")
+_COMPRESSED = (".gz", ".bz2", ".zst", ".parquet", ".tar", ".wacz", ".7z")
 _COMPRESSION = 4
 _BUFFER = 1 << 17
 

@@ -75,7 +75,7 @@ class BooksSource(_Source):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class StackExchangeSource(_Source):
-    """Questions with their answers, best first, of every Posts.xml(.bz2/.gz) below a folder.
+    """Questions with their answers, best first, of every Posts.xml(.bz2/.gz) or .7z below a folder.
 
     Attributes:
         path: Folder or file, local or a URL.

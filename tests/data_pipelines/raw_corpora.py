@@ -22,11 +22,12 @@ from llama_jax.config import (
     WikipediaSource,
 )
 from tests.data_pipelines.github_rows import MIT, row
+from tests.data_pipelines.seven_zip_archives import READ
 
 _PAPER = b"\\documentclass{article}\\begin{document}\\section{A} A paper.\\end{document}"
 _DUMP = b"""<mediawiki><page><title>One</title><ns>0</ns><id>1</id>
 <revision><text>An article.</text></revision></page></mediawiki>"""
-_POSTS = b"""<posts>
+POSTS = b"""<posts>
 <row Id="1" PostTypeId="1" Score="0" Body="A question." Title="Why?" />
 </posts>"""
 
@@ -111,9 +112,10 @@ CORPORA = [
     Corpus(GitHubSource, "a.tar.gz", gzip.compress(_REPOSITORY)),
     Corpus(GitHubSource, "a.tar.bz2", bz2.compress(_REPOSITORY)),
     Corpus(BooksSource, "a.txt", b"A book."),
-    Corpus(StackExchangeSource, "Posts.xml", _POSTS),
-    Corpus(StackExchangeSource, "Posts.xml.gz", gzip.compress(_POSTS)),
-    Corpus(StackExchangeSource, "Posts.xml.bz2", bz2.compress(_POSTS)),
+    Corpus(StackExchangeSource, "Posts.xml", POSTS),
+    Corpus(StackExchangeSource, "Posts.xml.gz", gzip.compress(POSTS)),
+    Corpus(StackExchangeSource, "Posts.xml.bz2", bz2.compress(POSTS)),
+    Corpus(StackExchangeSource, "a.7z", READ["BZip2"]),
     Corpus(WikipediaSource, "a.xml", _DUMP),
     Corpus(WikipediaSource, "a.xml.gz", gzip.compress(_DUMP)),
     Corpus(WikipediaSource, "a.xml.bz2", bz2.compress(_DUMP)),

@@ -126,6 +126,7 @@ OF_NOTHING = {
     ".tar.bz2": {"file damaged, the rest of it is lost (EOFError)"},
     ".xml": {"file damaged, the rest of it is lost (ExpatError)"},
     ".xml.bz2": {"file damaged, the rest of it is lost (EOFError)"},
+    ".7z": {"7z archive damaged (EOFError)"},
     ".wacz": {"file damaged, the rest of it is lost (BadZipFile)", "no page in the file"},
     ".warc": {"no page in the file"},
     ".wet": {"no page in the file"},
