@@ -261,6 +261,7 @@ def _dropped(dropped: dict[str, Any]) -> Iterator[str]:
     sizes = {reason: byte_size(entry["text_bytes"]) for reason, entry in dropped.items()}
     yield counted(("reason", "left out"), counts.items(), "gone", beside=("text", sizes))
     yield "<h3>The first documents that each reason left out</h3>"
+    yield '<p class="soft">All of them, with rule and value, are rows of dropped/*.parquet.</p>'
     for at, reason in enumerate(ordered):
         shown = "".join(example(e["id"], e["text"]) for e in dropped[reason]["examples"])
         head = f"<summary>{text(reason)} ({counts[reason]:,})</summary>"

@@ -172,7 +172,7 @@ class _Build:
         results = {name: [next(done) for _ in of_source] for name, of_source in tasks.items()}
         for name, finished in results.items():
             if name in self._sources:
-                self._sources[name].take_account([each.result for each in finished])
+                self._sources[name].take_account(step, finished)
         return results
 
     def _limits(self, documents: dict[str, list[Done]]) -> dict[str, list[Task]]:

@@ -145,8 +145,8 @@ class GitHub:
         licences = file.licence.split("\n")
         if (refused := self._allowed.refused(licences)) is None:
             return True
-        name = f"{file.record} ({short_text(licences)}; {file.repository}/{file.path})"
-        dropped.add(f"licence: {refused}", name, file.text)
+        value = f"{short_text(licences)}; {file.repository}/{file.path}"
+        dropped.add(f"licence: {refused}", file.record, file.text, value=value)
         return False
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..document import Dropped
+from ..dropped_rows import account
 from ..engine import Progress
 from ..tables import DOCUMENTS, Hashed, read_documents, write_documents
 from .collect import Passage
@@ -22,9 +23,9 @@ def limit(
     config: Limit, inputs: tuple[Path, ...], folder: Path, progress: Progress
 ) -> dict[str, Any]:
     """Copies the documents of a bucket up to the first that would exceed the limit."""
-    dropped, kept = Dropped(), Passage(name="limit")
+    kept = Passage(name="limit")
 
-    def documents() -> Iterator[Hashed]:
+    def documents(dropped: Dropped) -> Iterator[Hashed]:
         is_full = False
         for hashed in read_documents(inputs[0] / DOCUMENTS):
             size = len(hashed.document.text.encode())
@@ -36,5 +37,6 @@ def limit(
                 kept.add(hashed.document)
                 yield hashed
 
-    write_documents(folder / DOCUMENTS, documents())
+    with account(folder) as dropped:
+        write_documents(folder / DOCUMENTS, documents(dropped))
     return {"passages": [dataclasses.asdict(kept)], "dropped": dropped.to_json()}

@@ -274,9 +274,9 @@ class BuildConfig:
                 f"{', '.join(names)}."
             )
         for name in names:
-            if name == "documents":
+            if name in ("documents", "dropped"):
                 raise ValueError(
-                    "sources.name='documents' is the folder of cleaned documents; give another."
+                    f"sources.name={name!r} is the folder of all {name} of a build; give another."
                 )
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
                 raise ValueError(
