@@ -15,6 +15,7 @@ from llama_jax.config import (
 )
 
 from ..document import Document, DocumentSource, Dropped
+from ..raw_stream import UnreadableError
 
 
 def open_source(config: Source) -> DocumentSource:
@@ -56,6 +57,13 @@ def open_source(config: Source) -> DocumentSource:
 
 
 def read_all(source: DocumentSource, dropped: Dropped) -> Iterator[Document]:
-    """Documents of every file, one file after the other."""
-    for file in source.files():
-        yield from source.read(file, dropped)
+    """Documents of every file, one file after the other.
+
+    Raises:
+        OSError: If a file cannot be read.
+    """
+    try:
+        for file in source.files():
+            yield from source.read(file, dropped)
+    except UnreadableError as error:
+        raise OSError(str(error)) from error

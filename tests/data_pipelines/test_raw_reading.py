@@ -13,7 +13,6 @@ import pytest
 
 from data_pipelines import plan, raw_stream
 from data_pipelines.document import Dropped, RawFile
-from data_pipelines.raw_stream import UnreadableError
 from data_pipelines.runner import build
 from data_pipelines.sources import open_source, read_all
 from tests.data_pipelines.raw_corpora import CORPORA
@@ -73,7 +72,7 @@ def test_a_file_that_cannot_be_read_is_not_taken_for_a_damaged_one(tmp_path, mon
     path.write_bytes(corpus.data)
     network = Network(monkeypatch, failures=10**6)
     dropped = Dropped()
-    with pytest.raises(UnreadableError, match=r"cannot be read \(ConnectionResetError: peer\)"):
+    with pytest.raises(OSError, match=r"cannot be read \(ConnectionResetError: peer\)"):
         list(read_all(open_source(corpus.source(path=str(path))), dropped))
     assert not dropped.counts
     assert len(network.pauses) == 4
@@ -82,7 +81,7 @@ def test_a_file_that_cannot_be_read_is_not_taken_for_a_damaged_one(tmp_path, mon
 def test_what_does_not_change_is_not_waited_for(tmp_path, monkeypatch):
     network = Network(monkeypatch, failures=1, error=PermissionError)
     (tmp_path / "a.txt").write_text("text")
-    with pytest.raises(UnreadableError, match="PermissionError"):
+    with pytest.raises(OSError, match="PermissionError"):
         collect(CORPORA[0], tmp_path)
     assert not network.pauses
 
