@@ -28,7 +28,7 @@ import tyro
 from samples.texts import CORPORA, real_documents
 
 from data_pipelines.document import Dropped
-from data_pipelines.engine import DONE, Task, run_task
+from data_pipelines.engine import DONE, Listener, Task, run_task
 from data_pipelines.local_pool import LocalPool
 from data_pipelines.runner import build
 from data_pipelines.sources import open_source, read_all
@@ -213,6 +213,10 @@ class Stages:
     def advance(self, name: str, num_bytes: int) -> None:
         """See `Reporter`."""
 
+    def died(self, tasks: Sequence[str]) -> None:
+        """See `Reporter`."""
+        print(f"  a process died, at work on {' or '.join(tasks)}")
+
     def finish(self) -> dict[str, tuple[int, float]]:
         """Bytes and seconds of each stage."""
         ends = [start for _, start in self._starts[1:]] + [time.perf_counter()]
@@ -250,9 +254,7 @@ class Measured:
         self._prepare = prepare
         self.peaks: dict[str, float] = collections.defaultdict(float)
 
-    def __call__(
-        self, tasks: Sequence[tuple[Task, str]], work: Path, progress: Callable[[str, int], None]
-    ) -> None:
+    def __call__(self, tasks: Sequence[tuple[Task, str]], work: Path, listener: Listener) -> None:
         """See `Executor`."""
         spawned = multiprocessing.get_context("spawn")
         for task, key in tasks:
@@ -266,6 +268,7 @@ class Measured:
             stage = task.name.split("/")[0]
             self.peaks[stage] = max(self.peaks[stage], ours.recv())
             process.join()
+            listener.finished(task.name)
 
 
 def _limit_duckdb(num_bytes: int) -> None:

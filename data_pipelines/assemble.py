@@ -16,6 +16,7 @@ from llama_jax.data.tokenizer import SENTENCEPIECE_NAME, TIKTOKEN_NAME
 from llama_jax.recipe import to_json
 
 from .document import Dropped
+from .dropped_rows import DROPPED, DROPPED_FOLDER
 from .engine import Done
 from .report import REPORT_PAGE, write_report
 from .tables import DOCUMENTS, DOCUMENTS_FOLDER
@@ -36,6 +37,7 @@ class MadeSource:
         raw_bytes: Of them.
         documents: Tasks that wrote the buckets of cleaned documents.
         splits: Tasks that wrote the shards of each split.
+        dropped: Files with rows of what was left out, by their names without the source's.
     """
 
     account: Dropped = dataclasses.field(default_factory=Dropped)
@@ -45,10 +47,14 @@ class MadeSource:
     raw_bytes: int = 0
     documents: list[Done] = dataclasses.field(default_factory=list)
     splits: dict[str, list[Done]] = dataclasses.field(default_factory=dict)
+    dropped: dict[str, Path] = dataclasses.field(default_factory=dict)
 
-    def take_account(self, results: list[dict[str, Any]]) -> None:
+    def take_account(self, step: str, tasks: list[Done]) -> None:
         """Adds what the tasks of one step have told."""
-        for result in results:
+        results = [task.result for task in tasks]
+        for number, (task, result) in enumerate(zip(tasks, results, strict=True)):
+            if result.get("dropped", {}).get("counts"):
+                self.dropped[f"{step}-{number:05d}.parquet"] = task.folder / DROPPED
             if "dropped" in result:
                 self.account.merge(result["dropped"])
             self.duplicate_groups += result.get("group_sizes", [])
@@ -72,10 +78,13 @@ class Made:
     Attributes:
         tokenizer: The task that made it.
         sources: The others, by source.
+        worker_deaths: Of each process that died, the tasks that it may have been at work on, and
+            that were run again.
     """
 
     tokenizer: Done
     sources: dict[str, MadeSource]
+    worker_deaths: list[list[str]]
 
 
 def assemble(config: BuildConfig, made: Made, staging: Path, out: Path) -> dict[str, Any]:
@@ -85,7 +94,8 @@ def assemble(config: BuildConfig, made: Made, staging: Path, out: Path) -> dict[
         The contents of `build.json`.
     """
     shutil.rmtree(staging, ignore_errors=True)
-    (staging / DOCUMENTS_FOLDER).mkdir(parents=True)
+    for folder in (DOCUMENTS_FOLDER, DROPPED_FOLDER):
+        (staging / folder).mkdir(parents=True)
     tokenizer = made.tokenizer.result
     link(made.tokenizer.folder / tokenizer["file"], staging / tokenizer["file"])
     sources = {}
@@ -93,12 +103,15 @@ def assemble(config: BuildConfig, made: Made, staging: Path, out: Path) -> dict[
         for number, bucket in enumerate(source.documents):
             file = f"{name}-{number:05d}-of-{len(source.documents):05d}.parquet"
             link(bucket.folder / DOCUMENTS, staging / DOCUMENTS_FOLDER / file)
+        for file, path in source.dropped.items():
+            link(path, staging / DROPPED_FOLDER / f"{name}-{file}")
         manifest = _merge(name, source.splits, tokenizer, staging / name)
         sources[name] = _describe(manifest, source.account)
     summary = {
         "config": json.loads(to_json(config)),
         "tokenizer": tokenizer,
         "sources": sources,
+        "worker_deaths": made.worker_deaths,
     }
     (staging / BUILD).write_text(json.dumps(summary, indent=2) + "\n")
     report = _report(summary, made)
@@ -107,7 +120,7 @@ def assemble(config: BuildConfig, made: Made, staging: Path, out: Path) -> dict[
     # Shards cannot be opened without a tokenizer: it goes first and comes after them.
     for name in (SENTENCEPIECE_NAME, TIKTOKEN_NAME):
         (out / name).unlink(missing_ok=True)
-    for name in (*sources, DOCUMENTS_FOLDER):
+    for name in (*sources, DOCUMENTS_FOLDER, DROPPED_FOLDER):
         shutil.rmtree(out / name, ignore_errors=True)
         (staging / name).rename(out / name)
     for name in (tokenizer["file"], REPORT, REPORT_PAGE, BUILD):
@@ -163,6 +176,7 @@ def _report(summary: dict[str, Any], made: Made) -> dict[str, Any]:
         "name": summary["config"]["name"],
         "config": summary["config"],
         "tokenizer": summary["tokenizer"],
+        "worker_deaths": made.worker_deaths,
         "mixture": {"wanted": _shares(wanted) if wanted else None, "tokens": _shares(tokens)},
         "sources": {
             name: _report_source(made.sources[name]) | {"splits": source["splits"]}

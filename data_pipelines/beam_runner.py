@@ -1,9 +1,9 @@
 """Runs tasks through Apache Beam: on Dataflow, Flink or Spark, or here."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from .engine import Task, run_task
+from .engine import Listener, Task, run_task
 
 
 class BeamRunner:
@@ -29,9 +29,7 @@ class BeamRunner:
             ) from error
         self._options = list(options)
 
-    def __call__(
-        self, tasks: Sequence[tuple[Task, str]], work: Path, progress: Callable[[str, int], None]
-    ) -> None:
+    def __call__(self, tasks: Sequence[tuple[Task, str]], work: Path, listener: Listener) -> None:
         """See `Executor`; tells of tasks when their step is done."""
         import apache_beam as beam  # pyright: ignore[reportMissingImports]
         from apache_beam.options.pipeline_options import (  # pyright: ignore[reportMissingImports]
@@ -49,7 +47,8 @@ class BeamRunner:
                 | "run" >> beam.MapTuple(_run)
             )
         for task, _ in tasks:
-            progress(task.name, task.size_bytes)
+            listener.advanced(task.name, task.size_bytes)
+            listener.finished(task.name)
 
 
 def _run(task: Task, key: str, work: str) -> None:

@@ -4,11 +4,13 @@ import collections
 import io
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from .raw_stream import open_raw
 
 _MAX_EXAMPLES = 5
 _EXCERPT_CHARS = 300
-_COMPRESSED = (".gz", ".bz2", ".zst", ".parquet", ".tar", ".wacz")
+_COMPRESSED = (".gz", ".bz2", ".zst", ".parquet", ".tar", ".wacz", ".7z")
 _COMPRESSION = 4
 _BUFFER = 1 << 17
 
@@ -29,13 +31,16 @@ class RawFile(NamedTuple):
     unread: str = ""
 
     def open(self) -> io.BufferedReader:
-        """Its bytes, seekable."""
+        """Its bytes, seekable; see `open_raw`."""
+        return open_raw(self.url, self._stream)
+
+    def _stream(self) -> Any:
         if "://" not in self.url:
-            return Path(self.url).open("rb")
+            return Path(self.url).open("rb", buffering=0)
         import fsspec
 
         system, path = fsspec.core.url_to_fs(self.url)
-        return io.BufferedReader(cast(Any, system.open(path, "rb")))
+        return system.open(path, "rb")
 
     def expected_text_bytes(self) -> int:
         """About how much text is in it: compressed formats fourfold."""
@@ -110,8 +115,29 @@ class Document(NamedTuple):
     metadata: tuple[tuple[str, str], ...] = ()
 
 
+class LeftOut(NamedTuple):
+    """One document or record that was left out.
+
+    Attributes:
+        id: Of the document, or where the record is.
+        rule: Why, such as "gopher_quality: mean word length".
+        value: What it has of that which the rule looks at; empty where there is no more to say.
+        allowed: What the rule allows, such as "at most 10"; empty where that is not a number.
+        text_bytes: UTF-8 bytes of its text; 0 of a record without one.
+    """
+
+    id: str
+    rule: str
+    value: str
+    allowed: str
+    text_bytes: int
+
+
 class Dropped:
     """Counts what was left out, by reason, and names the first few of each.
+
+    Args:
+        tell: Is told of every one of them.
 
     Attributes:
         counts: Left out, by reason.
@@ -123,7 +149,8 @@ class Dropped:
         notes: Tables of what filters found or changed; rows and their counts.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[LeftOut], None] | None = None) -> None:
+        self._tell = tell
         self.counts: collections.Counter[str] = collections.Counter()
         self.examples: dict[str, list[str]] = {}
         self.excerpts: dict[str, list[str]] = {}
@@ -132,13 +159,19 @@ class Dropped:
         self.bad: list[str] = []
         self.notes: dict[str, collections.Counter[str]] = {}
 
-    def add(self, reason: str, name: str, text: str = "") -> None:
-        """Records one document or record left out."""
+    def add(
+        self, reason: str, name: str, text: str = "", *, value: str = "", allowed: str = ""
+    ) -> None:
+        """Records one document or record left out; see `LeftOut`."""
         self.counts[reason] += 1
-        self.text_bytes[reason] += len(text.encode("utf-8", "replace"))
+        text_bytes = len(text.encode("utf-8", "replace"))
+        self.text_bytes[reason] += text_bytes
+        if self._tell is not None:
+            self._tell(LeftOut(name, reason, value, allowed, text_bytes))
         examples = self.examples.setdefault(reason, [])
         if len(examples) < _MAX_EXAMPLES:
-            examples.append(name)
+            shown = ", ".join(filter(None, (value, allowed)))
+            examples.append(f"{name} ({shown})" if shown else name)
             self.excerpts.setdefault(reason, []).append(text[:_EXCERPT_CHARS])
 
     def add_bad(self, reason: str, name: str) -> None:
@@ -194,6 +227,9 @@ class DocumentSource(Protocol):
         """Documents of one file, in order; what is left out is recorded in `dropped`.
 
         Damage is recorded, not raised. What came before it is given.
+
+        Raises:
+            UnreadableError: If the file cannot be read, which says nothing of its contents.
         """
         ...
 

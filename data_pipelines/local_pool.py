@@ -7,17 +7,16 @@ import ctypes
 import fcntl
 import multiprocessing
 import os
-import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import sharedctypes
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from .engine import Task, TaskFailedError, run_task
+from .engine import Listener, Task, WorkFailedError, clear_attempts, run_task
 from .interrupts import interrupts_held
 
 _ATTEMPTS = 3
@@ -59,36 +58,34 @@ class LocalPool:
     ) -> None:
         self._end()
 
-    def __call__(
-        self, tasks: Sequence[tuple[Task, str]], work: Path, progress: Callable[[str, int], None]
-    ) -> None:
+    def __call__(self, tasks: Sequence[tuple[Task, str]], work: Path, listener: Listener) -> None:
         """See `Executor`."""
         deaths: collections.Counter[str] = collections.Counter()
         while tasks:
             num_before = len(tasks)
-            tasks = self._run(tasks, work, progress)
+            tasks = self._run(tasks, work, listener)
             # A process can die of its task, for lack of memory, or by somebody's hand.
-            started = [task for task, _ in tasks if _partial(work, task).exists()]
-            for task in started:
-                shutil.rmtree(_partial(work, task), ignore_errors=True)
-            deaths.update([task.name for task in started])
+            started = clear_attempts(work, (task for task, _ in tasks))
+            deaths.update(started)
             if not started and len(tasks) == num_before:
                 deaths[_START] += 1
+            if tasks:
+                listener.died(sorted(started) or [_START])
             # Those side by side die together: which one it was nobody knows.
             if worst := [name for name, count in deaths.items() if count == _ATTEMPTS]:
-                raise TaskFailedError(
+                raise WorkFailedError(
                     f"{' or '.join(worst)}: the process at work on it died {_ATTEMPTS} times; "
                     "killed for lack of memory, perhaps: try fewer --workers. What is done is "
                     "kept; run the build again to go on."
                 )
 
     def _run(
-        self, tasks: Sequence[tuple[Task, str]], work: Path, progress: Callable[[str, int], None]
+        self, tasks: Sequence[tuple[Task, str]], work: Path, listener: Listener
     ) -> list[tuple[Task, str]]:
         """Tasks that are left when a process has died; none if all are done."""
         workers = self._workers_for(len(tasks), work)
         try:
-            left = workers.run(tasks, progress)
+            left = workers.run(tasks, listener)
         except BaseException:
             # Others are still at work.
             self._end()
@@ -133,9 +130,7 @@ class _Workers:
         is_ours = work == self._work and (work / _LOCK).exists()
         return is_ours and num_tasks < len(self._counters)
 
-    def run(
-        self, tasks: Sequence[tuple[Task, str]], progress: Callable[[str, int], None]
-    ) -> list[tuple[Task, str]]:
+    def run(self, tasks: Sequence[tuple[Task, str]], listener: Listener) -> list[tuple[Task, str]]:
         """Tasks that are left when a process has died; none if all are done."""
         told = [0] * len(tasks)
         self._counters[: len(tasks)] = told
@@ -144,7 +139,7 @@ class _Workers:
             for index, (task, _) in enumerate(tasks):
                 if new := self._counters[index] - told[index]:
                     told[index] += new
-                    progress(task.name, new)
+                    listener.advanced(task.name, new)
 
         futures = {}
         # Of an idle process that has died it says so here.
@@ -162,6 +157,8 @@ class _Workers:
                     future.result()
                 except BrokenProcessPool:
                     left.append(futures[future])
+                else:
+                    listener.finished(futures[future][0].name)
         return left
 
     def end(self) -> None:
@@ -213,7 +210,3 @@ def _work_on(index: int, task: Task, key: str, work: Path) -> None:
         _counters[index] += num_bytes
 
     run_task(task, key, work, progress)
-
-
-def _partial(work: Path, task: Task) -> Path:
-    return (work / task.name).with_name(f"{Path(task.name).name}.partial")

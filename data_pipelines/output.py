@@ -13,6 +13,7 @@ from llama_jax.data.tokenizer import SENTENCEPIECE_NAME, TIKTOKEN_NAME
 from llama_jax.recipe import differences, from_json
 
 from .assemble import REPORT
+from .dropped_rows import DROPPED_FOLDER
 from .report import REPORT_PAGE
 from .tables import DOCUMENTS_FOLDER
 
@@ -66,7 +67,7 @@ def _is_inside(folder: Path | str, path: str) -> bool:
 
 def refuse_foreign(out: Path) -> None:
     """Refuses a folder in which a build would overwrite what no build has written."""
-    ours = {WORK, ".lock", DOCUMENTS_FOLDER, REPORT, REPORT_PAGE}
+    ours = {WORK, ".lock", DOCUMENTS_FOLDER, DROPPED_FOLDER, REPORT, REPORT_PAGE}
     ours |= {SENTENCEPIECE_NAME, TIKTOKEN_NAME}
     foreign = [
         path.name

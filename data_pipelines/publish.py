@@ -15,7 +15,8 @@ from llama_jax.data.shards import BUILD
 
 from . import output
 from .engine import Executor, in_this_process
-from .runner import Reporter, build
+from .listeners import Reporter
+from .runner import build
 
 # In --work; the files in it are links to those of the tasks.
 _FOLDER = "publish"

@@ -239,7 +239,9 @@ def _serve(
             except Exception as error:
                 # Others may not be made again there.
                 text = f"{type(error).__name__}: {error}"
-                connection.send(error if type(error) is ValueError else RuntimeError(text))
+                connection.send(
+                    error if type(error) in (ValueError, OSError) else RuntimeError(text)
+                )
 
 
 def _batches(raw: RawDocuments, file: int) -> Iterator[_Batch]:

@@ -17,6 +17,7 @@ from .report_charts import columns, counted, example, power_labels
 
 REPORT_PAGE = "report.html"
 _SPLITS = {"train": "→ for training", "heldout": "→ held out"}
+_MAX_DEATHS = 5
 # Groups of near duplicates are counted from each of these sizes to the next.
 _SIZES = (2, 3, 4, 8, 16, 32, 64, 128, 1024)
 
@@ -98,6 +99,7 @@ def _estimate(text_bytes: int, kept: dict[str, int]) -> float:
 def _page(report: dict[str, Any]) -> Iterator[str]:
     sources = report["sources"]
     yield from _overview(report)
+    yield from _deaths(report["worker_deaths"])
     if len(sources) > 1:
         yield from _sources(sources)
     if sources:
@@ -130,6 +132,15 @@ def _overview(report: dict[str, Any]) -> Iterator[str]:
         f"tokenizer, {tokenizer['kind']}": f"{tokenizer['vocab_size']:,} ids",
     }
     yield facts(numbers)
+
+
+def _deaths(deaths: list[list[str]]) -> Iterator[str]:
+    if deaths:
+        named = "".join(example(" or ".join(tasks), "") for tasks in deaths[:_MAX_DEATHS])
+        yield (
+            f'<div class="warn"><b>Workers died: {len(deaths):,}</b>. What they were at work on '
+            f"was run again:{named}</div>"
+        )
 
 
 def _sources(sources: dict[str, Any]) -> Iterator[str]:
@@ -250,6 +261,7 @@ def _dropped(dropped: dict[str, Any]) -> Iterator[str]:
     sizes = {reason: byte_size(entry["text_bytes"]) for reason, entry in dropped.items()}
     yield counted(("reason", "left out"), counts.items(), "gone", beside=("text", sizes))
     yield "<h3>The first documents that each reason left out</h3>"
+    yield '<p class="soft">All of them, with rule and value, are rows of dropped/*.parquet.</p>'
     for at, reason in enumerate(ordered):
         shown = "".join(example(e["id"], e["text"]) for e in dropped[reason]["examples"])
         head = f"<summary>{text(reason)} ({counts[reason]:,})</summary>"

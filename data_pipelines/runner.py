@@ -4,7 +4,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from llama_jax.checksum import file_sha256
 from llama_jax.config import BuildConfig, MinHash, ParagraphDedup, Source, TokenizerFile
@@ -15,7 +15,8 @@ from .assemble import Made, MadeSource, assemble
 from .beam_runner import BeamRunner
 from .deduplication import remove_near_duplicates, remove_repeated_paragraphs
 from .document import Dropped, Fingerprinted
-from .engine import Done, Engine, Executor, Task, in_this_process
+from .engine import Done, Engine, Executor, Listener, Task, in_this_process
+from .listeners import BuildListener, Reporter
 from .local_pool import LocalPool
 from .sources import open_source
 from .stages.collect import Collect, collect
@@ -28,18 +29,6 @@ from .tables import DOCUMENTS, read_documents
 
 _Split = Literal["train", "heldout"]
 _SPLITS: tuple[_Split, ...] = ("train", "heldout")
-
-
-class Reporter(Protocol):
-    """Is told how far a build is."""
-
-    def stage(self, name: str, total_bytes: int) -> None:
-        """A stage of a source begins, over so many bytes; others may be under way."""
-        ...
-
-    def advance(self, name: str, num_bytes: int) -> None:
-        """A stage has done so many more."""
-        ...
 
 
 @contextlib.contextmanager
@@ -112,8 +101,8 @@ def build(
 def sample(source: Source, max_bytes: int, work: Path, dropped: Dropped) -> Iterator[str]:
     """Texts of a source by hash, each once, until they hold so many bytes; see `build`."""
     engine = Engine(work, in_this_process)
-    collected = engine.run(_collect(source), _quiet)
-    gathered = engine.run(_gather(source.name, collected), _quiet)
+    collected = engine.run(_collect(source), Listener())
+    gathered = engine.run(_gather(source.name, collected), Listener())
     for done in (*collected, *gathered):
         dropped.merge(done.result["dropped"])
     taken = 0
@@ -131,8 +120,8 @@ class _Build:
     def __init__(
         self, config: BuildConfig, engine: Engine, reporter: Reporter, max_bad_records: int | None
     ):
-        self._config, self._engine, self._reporter = config, engine, reporter
-        self._max_bad_records = max_bad_records
+        self._config, self._engine = config, engine
+        self._listener = BuildListener(reporter, engine, max_bad_records)
         self._sources = {source.name: MadeSource() for source in config.sources}
 
     def made(self) -> Made:
@@ -141,7 +130,6 @@ class _Build:
             # It is wanted last: what is wrong with it must not be found hours later.
             load_tokenizer(Path(self._config.tokenizer.path))
         collected = self._run("collect", {s.name: _collect(s) for s in self._config.sources})
-        self._check_damage()
         documents = self._run("gather", {n: list(_gather(n, c)) for n, c in collected.items()})
         for name, buckets in documents.items():
             if not plan.text_bytes(buckets):
@@ -170,48 +158,29 @@ class _Build:
             source.splits = {split: [] for split in _SPLITS}
             for task in tokenized[name]:
                 source.splits[task.folder.parent.name].append(task)
-        return Made(tokenizer=tokenizer, sources=self._sources)
+        return Made(
+            tokenizer=tokenizer,
+            sources=self._sources,
+            worker_deaths=self._listener.worker_deaths,
+        )
 
     def _run(self, step: str, tasks: dict[str, list[Task]]) -> dict[str, list[Done]]:
         """Runs a step of all sources at once; their accounts grow by what it left out."""
-        labels = {}
-        for name, of_source in tasks.items():
-            label = f"{step} {name}".strip()
-            labels |= {task.name: label for task in of_source}
-            if of_source:
-                self._reporter.stage(label, sum(task.size_bytes for task in of_source))
-        done = iter(
-            self._engine.run(
-                [task for of_source in tasks.values() for task in of_source],
-                lambda task, num_bytes: self._reporter.advance(labels[task], num_bytes),
-            )
-        )
+        self._listener.begin_step(step, tasks)
+        every = [task for of_source in tasks.values() for task in of_source]
+        done = iter(self._engine.run(every, self._listener))
         results = {name: [next(done) for _ in of_source] for name, of_source in tasks.items()}
         for name, finished in results.items():
             if name in self._sources:
-                self._sources[name].take_account([each.result for each in finished])
+                self._sources[name].take_account(step, finished)
         return results
-
-    def _check_damage(self) -> None:
-        bad = {name: source.account.num_bad for name, source in self._sources.items()}
-        if self._max_bad_records is not None and sum(bad.values()) > self._max_bad_records:
-            found = "; ".join(
-                f"{count:,} in {name}, such as {self._sources[name].account.bad[0]}"
-                for name, count in bad.items()
-                if count
-            )
-            raise ValueError(
-                f"--max-bad-records={self._max_bad_records}: there are {sum(bad.values()):,} "
-                f"damaged files or records: {found}. Mend or remove them, or allow more; what is "
-                "done is kept."
-            )
 
     def _limits(self, documents: dict[str, list[Done]]) -> dict[str, list[Task]]:
         """Tasks for the sources of which there is more than is wanted."""
         tasks = {}
         for source in self._config.sources:
             buckets = documents[source.name]
-            if plan.text_bytes(buckets) > source.max_bytes:
+            if source.max_bytes and plan.text_bytes(buckets) > source.max_bytes:
                 sizes = [plan.text_bytes([bucket]) for bucket in buckets]
                 tasks[source.name] = [
                     Task(
@@ -322,10 +291,6 @@ def _gather(name: str, collected: list[Done]) -> Iterator[Task]:
             inputs=tuple(done.folder for done in collected),
             size_bytes=size // buckets,
         )
-
-
-def _quiet(task: str, num_bytes: int) -> None:
-    """Tells nobody."""
 
 
 def _empty(name: str, dropped: Dropped) -> str:

@@ -13,7 +13,7 @@ from llama_jax.config import BuildConfig, PersonalData, Source
 from . import plan
 from .document import Dropped, RawFile
 from .engine import Engine, Executor, Progress, Task
-from .runner import Reporter
+from .listeners import Reporter, StageListener
 from .sources import open_source
 from .stages.personal_data import PersonalDataStage
 from .stages.sites import SiteCounts
@@ -56,14 +56,12 @@ def sites_above(
     counts = SiteCounts()
     with contextlib.ExitStack() as stack:
         folder = work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        tasks = {f"sites {source.name}": list(_tasks(source)) for source in config.sources}
-        stage_of = {task.name: stage for stage, of_source in tasks.items() for task in of_source}
-        for stage, of_source in tasks.items():
-            reporter.stage(stage, sum(task.size_bytes for task in of_source))
-        for done in Engine(folder.absolute(), run).run(
-            [task for of_source in tasks.values() for task in of_source],
-            lambda task, num_bytes: reporter.advance(stage_of[task], num_bytes),
-        ):
+        listener, tasks = StageListener(reporter), list[Task]()
+        for source in config.sources:
+            of_source = list(_tasks(source))
+            listener.begin(f"sites {source.name}", of_source)
+            tasks += of_source
+        for done in Engine(folder.absolute(), run).run(tasks, listener):
             counts.update(SiteCounts.from_json(json.loads((done.folder / _COUNTS).read_text())))
     if not counts.documents:
         names = ", ".join(source.name for source in config.sources)

@@ -9,6 +9,7 @@ from llama_jax.config import BuildConfig, Source
 
 from .document import Document, Dropped, Fingerprinted, RawFile
 from .plan import fingerprint
+from .raw_stream import UnreadableError
 from .sources import open_source
 from .stages.filters import apply_filters, open_filters
 from .tables import Hashed
@@ -68,12 +69,19 @@ class RawDocuments:
             file: Number of the file.
             is_wanted: Asked before each document that is read, whether filters keep it or not;
                 documents end where it says no.
+
+        Raises:
+            OSError: If the file cannot be read.
         """
         read = self._source.read(self.raw_files[file], self._dropped)
         read = itertools.takewhile(lambda _: is_wanted(), read)
-        for document in apply_filters(self._filters, read, self._dropped):
-            hashed = _hashed(document)
-            yield document.id, document.text, hashed.is_held_out(self._held_out_fraction)
+        try:
+            for document in apply_filters(self._filters, read, self._dropped):
+                hashed = _hashed(document)
+                yield document.id, document.text, hashed.is_held_out(self._held_out_fraction)
+        except UnreadableError as error:
+            # Which ends a run as any other failure of a disk does.
+            raise OSError(str(error)) from error
 
     def left_out(self) -> Sequence[str]:
         """Reasons for which something was left out so far, most frequent first."""

@@ -2,7 +2,6 @@
 
 import io
 import re
-import tarfile
 import zlib
 from collections.abc import Iterator
 
@@ -11,6 +10,7 @@ from llama_jax.config import ArxivSource
 from ..document import Document, Dropped, RawFile
 from .folder import raw_files
 from .latex import MAX_CHARACTERS, PaperTooLargeError, clean_paper
+from .tar_members import DAMAGE, Member, TarTooLargeError, tar_members
 
 _MAX_PAPER_BYTES = 128 << 20  # unpacked; beyond it is a bomb, or a book of pictures
 _TEX = (".tex", ".ltx", ".latex")
@@ -49,36 +49,33 @@ class Arxiv:
         """Every paper with text; see `DocumentSource`."""
         name = file.name
         try:
-            with file.open() as opened, tarfile.open(fileobj=opened, mode="r:") as papers:
-                while member := papers.next():
-                    yield from self._paper(f"{name}:{member.name}", member, papers, dropped)
-                # A header cut short looks like an end to tarfile.
-                opened.seek(papers.offset)
-                if opened.read(tarfile.BLOCKSIZE).strip(b"\0"):
-                    raise EOFError
-        except (tarfile.TarError, OSError, EOFError) as error:
+            with file.open() as opened:
+                for member in tar_members(opened):
+                    if not member.is_folder:
+                        yield from self._paper(f"{name}:{member.name}", member, dropped)
+        except TarTooLargeError:
+            dropped.add("larger than a tar may be, the rest of it is lost", name)
+        except DAMAGE as error:
             dropped.add_bad(f"tar damaged, the rest of it is lost ({type(error).__name__})", name)
 
-    def _paper(
-        self, paper: str, member: tarfile.TarInfo, papers: tarfile.TarFile, dropped: Dropped
-    ) -> Iterator[Document]:
-        if not member.isfile():
+    def _paper(self, paper: str, member: Member, dropped: Dropped) -> Iterator[Document]:
+        if member.refused:
+            dropped.add(member.refused, paper)
             return
         if member.name.lower().endswith(".pdf"):
             dropped.add("PDF alone", paper)
             return
-        if member.size > _MAX_PAPER_BYTES:
+        if member.size_bytes > _MAX_PAPER_BYTES:
             dropped.add("larger than a paper may be", paper)
             return
-        file = papers.extractfile(member)
-        assert file is not None
+        packed = member.read()
         try:
-            files, reason = _unpack(file.read())
+            files, reason = _unpack(packed)
             text = clean_paper(files) if files else None
-        except PaperTooLargeError:
+        except (PaperTooLargeError, TarTooLargeError):
             dropped.add("larger than a paper may be", paper)
             return
-        except (zlib.error, tarfile.TarError, EOFError, ValueError) as error:
+        except DAMAGE as error:
             dropped.add_bad(f"paper damaged ({type(error).__name__})", paper)
             return
         if text is None:
@@ -94,7 +91,8 @@ def _unpack(packed: bytes) -> tuple[dict[str, str], str]:
 
     Raises:
         PaperTooLargeError: If it unpacks to more than a paper may be.
-        zlib.error, tarfile.TarError: If it is damaged.
+        TarTooLargeError: If it is a tar with longer headers than one has.
+        DAMAGE: One of these, if it is damaged.
     """
     data = _gunzip(packed) if packed[:2] == b"\x1f\x8b" else packed
     if data[:5] == b"%PDF-":
@@ -106,10 +104,9 @@ def _unpack(packed: bytes) -> tuple[dict[str, str], str]:
             return {}, "no TeX (encrypted, withdrawn, or of another kind)"
         return {"paper.tex": _decode(data)}, ""
     files = {}
-    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        for member in tar:
-            file = tar.extractfile(member) if member.isfile() else None
-            content = file.read() if file else b""
+    for member in tar_members(io.BytesIO(data)):
+        if not member.refused:
+            content = member.read()
             # Authors name files as they like; a document says what it is.
             if member.name.lower().endswith(_TEX) or _DOCUMENT.search(content[:_HEAD_BYTES]):
                 files[member.name.removeprefix("./")] = _decode(content)

@@ -60,12 +60,8 @@ class Books:
 
     def read(self, file: RawFile, dropped: Dropped) -> Iterator[Document]:
         """The book, if it has text; see `DocumentSource`."""
-        try:
-            with file.open() as opened:
-                data = opened.read(_MAX_BYTES + 1)
-        except OSError:
-            dropped.add_bad("cannot be read", file.name)
-            return
+        with file.open() as opened:
+            data = opened.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
             dropped.add(f"longer than {_MAX_BYTES:,} bytes", file.name)
         elif "\0" in (text := _decode(data)):

@@ -29,6 +29,18 @@ _READ_AS_WARC = "WET of a WARC that is read"
 _MAX_PAGE_BYTES = 8 << 20
 # Deflate makes a thousandth of zeros, and a fifth of pages.
 _MAX_EXPANSION = 100
+# Of other methods one can ask for gigabytes; the format wants none at all.
+_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_IS_ENCRYPTED = 1
+# zipfile has all of these for what it does not know, and for names that are no text.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    zlib.error,
+    zipfile.BadZipFile,
+    NotImplementedError,
+    UnicodeDecodeError,
+)
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _LOOKS_LIKE_HTML = re.compile(rb"\s*<(!doctype\s+html|html|head|title|body)\b", re.I)
 
@@ -77,7 +89,7 @@ class CommonCrawl:
                         dropped.add(str(error), key)
                         continue
                     yield Document(key, text, record.url, metadata=(("date", record.date),))
-        except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        except _DAMAGE as error:
             dropped.add_bad(
                 f"file damaged, the rest of it is lost ({type(error).__name__})", file.name
             )
@@ -125,13 +137,30 @@ def _wacz_records(file: BinaryIO, name: str, dropped: Dropped) -> Iterator[tuple
             inner = f"{name}/{entry.filename}"
             if not any(_FORMATS[kind].fullmatch(inner) for kind in ("warc", "arc")):
                 continue
-            if not PurePosixPath(entry.filename).is_relative_to("archive") or ".." in inner:
-                dropped.add("WACZ: archive outside archive/", inner)
-            elif entry.file_size > _MAX_EXPANSION * entry.compress_size + _MAX_PAGE_BYTES:
-                dropped.add("WACZ: archive expands too much", inner)
-            else:
+            if reason := _why_not(entry):
+                dropped.add(f"WACZ: archive {reason}", inner)
+                continue
+            try:
                 with archive.open(entry) as opened:
                     yield from _records(cast(BinaryIO, opened), inner, dropped)
+            except _DAMAGE as error:
+                dropped.add_bad(
+                    f"WACZ: archive damaged, the rest of it is lost ({type(error).__name__})", inner
+                )
+
+
+def _why_not(entry: zipfile.ZipInfo) -> str:
+    """Why an archive of a WACZ is not read; empty if it is."""
+    path = PurePosixPath(entry.filename)
+    if not path.is_relative_to("archive") or ".." in path.parts:
+        return "outside archive/"
+    if entry.file_size > _MAX_EXPANSION * entry.compress_size + _MAX_PAGE_BYTES:
+        return "expands too much"
+    if entry.flag_bits & _IS_ENCRYPTED:
+        return "encrypted"
+    if entry.compress_type not in _ZIP_METHODS:
+        return "neither stored nor deflated"
+    return ""
 
 
 def page_html(record: Record) -> str:

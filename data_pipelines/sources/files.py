@@ -10,7 +10,6 @@ from .records import (
     MAX_RECORD_BYTES,
     RECORD_SUFFIXES,
     checked_text,
-    damage,
     read_records,
     short_text,
 )
@@ -61,12 +60,12 @@ class Files:
 
 
 def _whole(file: RawFile, dropped: Dropped) -> Iterator[Document]:
+    with file.open() as opened:
+        data = opened.read(MAX_RECORD_BYTES + 1)
     try:
-        with file.open() as opened:
-            data = opened.read(MAX_RECORD_BYTES + 1)
         if len(data) > MAX_RECORD_BYTES:
             dropped.add(f"longer than {MAX_RECORD_BYTES:,} bytes", file.name)
         elif (text := checked_text(data.decode(), "text", file.name, dropped)) is not None:
             yield Document(file.name, text)
-    except damage() as error:
+    except UnicodeDecodeError as error:
         dropped.add_bad(f"file damaged, the rest of it is lost ({type(error).__name__})", file.name)

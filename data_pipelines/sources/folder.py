@@ -56,15 +56,20 @@ def open_decompressed(file: RawFile) -> Iterator[io.BufferedReader | gzip.GzipFi
             yield raw
 
 
+def readable(name: str) -> str:
+    """A name as text: bytes of it that are no UTF-8, as systems and tars may have them, escaped."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def _local(path: str) -> Iterator[RawFile] | None:
     root = Path(path)
     if not path or not root.exists():
         return None
     if root.is_file():
-        return iter([RawFile(root.name, path, root.stat().st_size)])
+        return iter([RawFile(readable(root.name), path, root.stat().st_size)])
     below = (found for found in root.rglob("*") if found.is_file())
     return (
-        RawFile(found.relative_to(root).as_posix(), str(found), found.stat().st_size)
+        RawFile(readable(found.relative_to(root).as_posix()), str(found), found.stat().st_size)
         for found in below
     )
 
@@ -76,8 +81,10 @@ def _remote(url: str) -> Iterator[RawFile] | None:
     if not system.exists(root):
         return None
     if system.isfile(root):
-        return iter([RawFile(root.rpartition("/")[2], url, system.size(root))])
+        return iter([RawFile(readable(root.rpartition("/")[2]), url, system.size(root))])
     return (
-        RawFile(found[len(root) :].lstrip("/"), system.unstrip_protocol(found), entry["size"])
+        RawFile(
+            readable(found[len(root) :].lstrip("/")), system.unstrip_protocol(found), entry["size"]
+        )
         for found, entry in system.find(root, detail=True).items()
     )

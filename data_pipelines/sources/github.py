@@ -10,6 +10,7 @@ from urllib.parse import quote
 from llama_jax.config import GitHubSource
 
 from ..document import Document, Dropped, RawFile
+from ..stages.filters import apply_filters, open_filters
 from . import repository_archive, repository_checkout
 from .folder import raw_files
 from .licences import (
@@ -76,8 +77,6 @@ class GitHub:
         Raises:
             OSError: If the temporary folder is full.
         """
-        from ..stages.filters import apply_filters, open_filters
-
         filters = open_filters(self._config.file_filters)
         documents = apply_filters(filters, self._documents(file, dropped), dropped)
         yield from _repositories(documents) if self._config.concatenate_repositories else documents
@@ -146,8 +145,8 @@ class GitHub:
         licences = file.licence.split("\n")
         if (refused := self._allowed.refused(licences)) is None:
             return True
-        name = f"{file.record} ({short_text(licences)}; {file.repository}/{file.path})"
-        dropped.add(f"licence: {refused}", name, file.text)
+        value = f"{short_text(licences)}; {file.repository}/{file.path}"
+        dropped.add(f"licence: {refused}", file.record, file.text, value=value)
         return False
 
 

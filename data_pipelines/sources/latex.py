@@ -28,15 +28,17 @@ _SECTION = re.compile(r"\\(?:part|chapter|section|subsection|heading|head)\b\*?"
 _BIBLIOGRAPHY = re.compile(
     r"\\begin\s*\{thebibliography\}.*?(?:\\end\s*\{thebibliography\}|\Z)"
     r"|\\(?:bibliography|bibliographystyle|nobibliography|addbibresource)\s*\{[^{}]*\}"
-    r"|\\printbibliography(?:\[[^\]]*\])?"
+    r"|\\printbibliography(?:\[[^\]]{0,1000}+\])?"
     r"|\\Refs\b.*?(?:\\endRefs\b|\Z)",
     re.S,
 )
+# Blanks and options are taken once, and options that never end given up soon: each of many starts
+# would look through the rest of the text else.
 _DEFINITION = re.compile(
     r"\\(?:(?:re)?newcommand|providecommand|DeclareRobustCommand|DeclareMathOperator)\*?\s*"
-    r"(?:\{\s*\\(?P<braced>[A-Za-z]+)\s*\}|\\(?P<bare>[A-Za-z]+))\s*"
-    r"(?:\[(?P<count>[1-9])\])?\s*(?:\[(?P<default>[^\]\n]*)\])?\s*\{"
-    r"|\\(?:long\s*)?def\s*\\(?P<plain>[A-Za-z]+)\s*(?P<parameters>(?:#[1-9])*)\s*\{"
+    r"(?:\{\s*\\(?P<braced>[A-Za-z]+)\s*\}|\\(?P<bare>[A-Za-z]++))\s*+"
+    r"(?:\[(?P<count>[1-9])\])?\s*+(?:\[(?P<default>[^\]\n]{0,1000}+)\])?\s*+\{"
+    r"|\\(?:long\s*)?def\s*\\(?P<plain>[A-Za-z]++)\s*+(?P<parameters>(?:#[1-9])*+)\s*+\{"
 )
 # Bodies that do something other than stand for text: these stay as they were called.
 _PROGRAM = re.compile(
@@ -44,6 +46,9 @@ _PROGRAM = re.compile(
 )
 
 
+# From its first blank on, a run is looked at once.
+_TRAILING_BLANKS = re.compile(r"(?<![ \t])[ \t]++\n")
+_CALL = re.compile(r"\\([A-Za-z]++)(?!@)")
 _SLOT = re.compile(r"#([1-9])")
 _BRACE = re.compile(r"\\.|[{}]", re.S)
 _TOKEN = re.compile(r"\\(?:[A-Za-z]+|.)|[^}]", re.S)
@@ -150,7 +155,7 @@ def _body(text: str) -> str:
     if section := _SECTION.search(text):
         text = text[section.start() :]
     text = _BIBLIOGRAPHY.sub("", text)
-    text = re.sub(r"[ \t]+\n", "\n", text)
+    text = _TRAILING_BLANKS.sub("\n", text)
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 
@@ -160,8 +165,6 @@ def _expand(text: str) -> str:
     macros = {name: macro for name, macro in macros.items() if not _PROGRAM.search(macro.body)}
     if not macros:
         return text
-    names = "|".join(sorted(macros, key=len, reverse=True))
-    call = re.compile(rf"\\({names})(?![A-Za-z@])")
     budget = 8 * MAX_CHARACTERS  # of what is read: arguments are, once in each call around them
     expanded: dict[str, str] = {}  # those without arguments, which make up most of the calls
 
@@ -173,12 +176,14 @@ def _expand(text: str) -> str:
 
     def expand(text: str, above: frozenset[str], depth: int) -> str:
         spend(len(text))
-        parts, place, groups = [], 0, _Groups(text)
-        while found := call.search(text, place):
-            name, macro = found[1], macros[found[1]]
-            arguments, end = _arguments(groups, found.end(), macro)
+        parts, place, seen, groups = [], 0, 0, _Groups(text)
+        while found := _CALL.search(text, seen):
+            seen, name = found.end(), found[1]
+            if (macro := macros.get(name)) is None:
+                continue
+            arguments, end = _arguments(groups, seen, macro)
             parts.append(text[place : found.start()])
-            place = end
+            place = seen = end
             if arguments is None or name in above or depth >= _MAX_DEPTH:
                 parts.append(text[found.start() : end])
                 continue
@@ -194,7 +199,7 @@ def _expand(text: str) -> str:
                 parts.append(expanded[name])
                 spend(len(parts[-1]))
             if not arguments and text.startswith("{}", end):
-                place = end + 2
+                place = seen = end + 2
             elif text[end : end + 1].isalpha() and parts[-1][-1:].isalpha():
                 parts.append(" ")  # where the macro's name ended at a letter, so does its text
         parts.append(text[place:])
@@ -225,7 +230,7 @@ def _take_definitions(text: str) -> tuple[dict[str, _Macro], str]:
             body = f"\\operatorname{{{body}}}"
         count = int(found["count"] or (found["parameters"] or "").count("#"))
         # One that is defined by itself adds to an older meaning, which stays LaTeX's.
-        if not re.search(rf"\\{name}(?![A-Za-z])", body):
+        if f"\\{name}" not in body or not re.search(rf"\\{name}(?![A-Za-z])", body):
             macros[name] = _Macro(count, found["default"], body)
         kept.append(text[place : found.start()])
         place = end
@@ -240,7 +245,7 @@ def _arguments(groups: "_Groups", place: int, macro: _Macro) -> tuple[list[str] 
         return [], place
     arguments = []
     if macro.default is not None:
-        optional = _OPTIONAL.match(text, place)
+        optional = _OPTIONAL.match(text, place) if place < groups.last_bracket else None
         arguments.append(optional[1] if optional else macro.default)
         place = optional.end() if optional else place
     while len(arguments) < macro.num_arguments:
@@ -264,10 +269,15 @@ def _arguments(groups: "_Groups", place: int, macro: _Macro) -> tuple[list[str] 
 
 
 class _Groups:
-    """The groups of a text, found in one pass when the first is asked for."""
+    """The groups and brackets of a text, found in one pass when the first is asked for."""
 
     def __init__(self, text: str):
         self.text = text
+
+    @functools.cached_property
+    def last_bracket(self) -> int:
+        """Where the last closing bracket is; -1 where there is none."""
+        return self.text.rfind("]")
 
     @functools.cached_property
     def ends(self) -> dict[int, int]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..document import Document, Dropped, RawFile
+from .folder import readable
 
 _SUFFIXES = frozenset({".py", ".pyi", ".rst", ".md", ".txt"})
 _MIN_BYTES = 200
@@ -29,7 +30,13 @@ class PythonEnvironment:
     def files(self) -> Iterator[RawFile]:
         """Every file of Python or of its documentation; see `DocumentSource`."""
         found = sorted(
-            RawFile(name, str(path), path.stat().st_size) for name, path in self._files()
+            RawFile(
+                name,
+                str(path),
+                path.stat().st_size,
+                unread="" if os.access(path, os.R_OK) else "cannot be read",
+            )
+            for name, path in self._files()
         )
         if not found:
             raise ValueError(
@@ -54,7 +61,7 @@ class PythonEnvironment:
                     path = Path(folder, file)
                     wanted = path.suffix in _SUFFIXES or file == "METADATA"
                     if wanted and path.is_file() and not path.is_symlink():
-                        yield f"{label}/{path.relative_to(root).as_posix()}", path
+                        yield readable(f"{label}/{path.relative_to(root).as_posix()}"), path
 
 
 def _roots() -> list[tuple[str, Path]]:
@@ -66,14 +73,16 @@ def _roots() -> list[tuple[str, Path]]:
 def _read(file: RawFile, dropped: Dropped) -> str | None:
     """The file's text, or None, with the reason recorded."""
     name = file.name
+    if file.unread:
+        return dropped.add_bad(file.unread, name)
     if file.size_bytes < _MIN_BYTES:
         return dropped.add(f"shorter than {_MIN_BYTES} bytes", name)
     if file.size_bytes > _MAX_BYTES:
         return dropped.add(f"longer than {_MAX_BYTES:,} bytes", name)
+    with file.open() as opened:
+        data = opened.read()
     try:
-        text = Path(file.url).read_bytes().decode("utf-8")
-    except OSError:
-        return dropped.add_bad("cannot be read", name)
+        text = data.decode("utf-8")
     except UnicodeDecodeError:
         return dropped.add("not UTF-8", name)
     if len(text) / (text.count("\n") + 1) > _MAX_MEAN_LINE:

@@ -99,7 +99,7 @@ def _plain(value: object) -> str:
 
 
 def damage() -> tuple[type[Exception], ...]:
-    """What reading raises at damaged files."""
+    """What decoders raise at damaged files; `OSError` as well, as Arrow's and gzip's do."""
     import zlib
 
     import pyarrow

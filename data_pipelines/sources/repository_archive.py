@@ -1,20 +1,14 @@
 """Files of a repository's tar, as `git archive` and GitHub make them."""
 
-import tarfile
-import zlib
 from collections.abc import Iterator
-from pathlib import PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import NamedTuple
 
 from ..document import Dropped, RawFile
 from .folder import open_decompressed
 from .records import MAX_RECORD_BYTES, checked_text
+from .tar_members import DAMAGE, Member, TarTooLargeError, tar_members
 
 SUFFIXES = (".tar", ".tar.gz", ".tar.bz2")
-_MAX_ARCHIVE_BYTES = 16 << 30
-_MAX_PATH_CHARACTERS = 4096
-# A chain of extended headers recurses in tarfile.
-_DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, RecursionError)
 
 
 class SourceFile(NamedTuple):
@@ -41,32 +35,6 @@ class SourceFile(NamedTuple):
     text: str
 
 
-class _TooLargeError(Exception):
-    """More than the archive of a repository holds."""
-
-
-class _Capped:
-    """The unpacked tar, of which no header can ask for more than memory holds."""
-
-    def __init__(self, unpacked: Any):
-        self._unpacked = unpacked
-        self.last = b""
-
-    def read(self, size: int) -> bytes:
-        if size > MAX_RECORD_BYTES:
-            raise _TooLargeError
-        self.last = self._unpacked.read(size)
-        return self.last
-
-    def seek(self, position: int) -> int:
-        if position > _MAX_ARCHIVE_BYTES:
-            raise _TooLargeError
-        return self._unpacked.seek(position)
-
-    def tell(self) -> int:
-        return self._unpacked.tell()
-
-
 def read_archive(file: RawFile, dropped: Dropped) -> Iterator[SourceFile]:
     """Text files of a tar, in its order; nothing is unpacked to disk, and no link is followed.
 
@@ -77,42 +45,26 @@ def read_archive(file: RawFile, dropped: Dropped) -> Iterator[SourceFile]:
     repository = file.name[: -len(suffix)]
     try:
         with open_decompressed(file) as unpacked:
-            capped = _Capped(unpacked)
-            with tarfile.open(fileobj=cast(BinaryIO, capped), mode="r:") as tar:
-                number = 0
-                while member := tar.next():
-                    number += 1
-                    # It would keep every header.
-                    vars(tar)["members"].clear()
-                    path = member.name.removeprefix("./")
-                    record = f"{file.name}:{path[:_MAX_PATH_CHARACTERS]}"
-                    if (text := _text(tar, member, record, dropped)) is not None:
-                        yield SourceFile(repository, path, number, "", "", "", record, text)
-                # A damaged header looks like an end to tarfile.
-                if capped.last.strip(b"\0"):
-                    raise EOFError
-    except _TooLargeError:
+            for number, member in enumerate(tar_members(unpacked), 1):
+                path = member.name.removeprefix("./")
+                record = f"{file.name}:{path}"
+                if (text := _text(member, record, dropped)) is not None:
+                    yield SourceFile(repository, path, number, "", "", "", record, text)
+    except TarTooLargeError:
         dropped.add("larger than an archive may be, the rest of it is lost", file.name)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         dropped.add_bad(f"file damaged, the rest of it is lost ({type(error).__name__})", file.name)
 
 
-def _text(
-    tar: tarfile.TarFile, member: tarfile.TarInfo, record: str, dropped: Dropped
-) -> str | None:
+def _text(member: Member, record: str, dropped: Dropped) -> str | None:
     """The member's text, or None, with the reason recorded if it is a file or a link."""
-    if member.isdir():
+    if member.is_folder:
         return None
-    if not member.isreg() or member.issparse():
-        return dropped.add("a link or a device", record)
-    path = PurePosixPath(member.name)
-    if len(member.name) > _MAX_PATH_CHARACTERS or path.is_absolute() or ".." in path.parts:
-        return dropped.add("a path out of the archive", record)
-    if member.size > MAX_RECORD_BYTES:
+    if member.refused:
+        return dropped.add(member.refused, record)
+    if member.size_bytes > MAX_RECORD_BYTES:
         return dropped.add(f"longer than {MAX_RECORD_BYTES:,} bytes", record)
-    opened = tar.extractfile(member)
-    assert opened is not None
-    return decoded(opened.read(), record, dropped)
+    return decoded(member.read(), record, dropped)
 
 
 def decoded(data: bytes, record: str, dropped: Dropped) -> str | None:

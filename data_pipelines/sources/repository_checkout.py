@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..document import Dropped, RawFile
+from .folder import readable
 from .records import MAX_RECORD_BYTES
 from .repository_archive import SourceFile, decoded
 
@@ -25,7 +26,7 @@ def checkouts(path: str) -> list[RawFile]:
             here = Path(folder)
             name = here.relative_to(root).as_posix() if here != root else here.resolve().name
             size = sum(file.lstat().st_size for file in _files(here))
-            found.append(RawFile(name, folder, size))
+            found.append(RawFile(readable(name), folder, size))
     return found
 
 
@@ -33,19 +34,24 @@ def read_checkout(file: RawFile, dropped: Dropped) -> Iterator[SourceFile]:
     """Text files of a working tree, in order of path, but for `.git`; no link is followed."""
     root = Path(file.url)
     for number, path in enumerate(_files(root)):
-        below = path.relative_to(root).as_posix()
+        below = readable(path.relative_to(root).as_posix())
         record = f"{file.name}:{below}"
         if path.is_symlink() or not path.is_file():
             dropped.add("a link or a device", record)
-        elif path.stat().st_size > MAX_RECORD_BYTES:
+        elif (size := path.stat().st_size) > MAX_RECORD_BYTES:
             dropped.add(f"longer than {MAX_RECORD_BYTES:,} bytes", record)
-        elif (text := decoded(path.read_bytes(), record, dropped)) is not None:
-            yield SourceFile(file.name, below, number, "", "", "", record, text)
+        else:
+            with RawFile(record, str(path), size).open() as opened:
+                data = opened.read(size)
+            if (text := decoded(data, record, dropped)) is not None:
+                yield SourceFile(file.name, below, number, "", "", "", record, text)
 
 
 def checkout_stamp(folder: Path) -> str:
     """What changes when a file in it does: names, sizes, and when each was written."""
-    stats = ((path.relative_to(folder).as_posix(), path.lstat()) for path in _files(folder))
+    stats = (
+        (readable(path.relative_to(folder).as_posix()), path.lstat()) for path in _files(folder)
+    )
     return "\0".join(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}" for name, stat in stats)
 
 

@@ -1,19 +1,24 @@
 """Stack Exchange's dumps: each question with its answers, best first."""
 
+import contextlib
+import functools
 import itertools
 import zlib
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
 from xml.parsers import expat
 
 from llama_jax.config import StackExchangeSource
 
 from ..document import Document, Dropped, RawFile
+from . import seven_zip
 from .folder import open_decompressed, raw_files
 from .post_html import html_to_text
 from .scratch import scratch_database
 
 _SUFFIXES = (".xml", ".xml.bz2", ".xml.gz")
+_ARCHIVE = ".7z"
 _CHUNK_BYTES = 1 << 16
 # Between one row and the next; a post is 30,000 characters of Markdown at most.
 _MAX_ROW_BYTES = 4 << 20
@@ -23,7 +28,7 @@ _MAX_DEPTH = 4
 _MAX_NUMBER = 1 << 62
 _QUESTION, _ANSWER = "1", "2"
 _POSTS = "CREATE TABLE posts (question, is_answer, score, id, title, text)"
-_DAMAGE = (OSError, EOFError, zlib.error, expat.ExpatError)
+_DAMAGE = (*seven_zip.DAMAGE, zlib.error, expat.ExpatError)
 
 
 class _DamagedError(Exception):
@@ -40,10 +45,11 @@ class _Post(NamedTuple):
 
 
 class StackExchange:
-    """Documents of Posts.xml dumps, plain or as .bz2 or .gz: a question a document.
+    """Documents of Posts.xml dumps, plain, as .bz2, .gz or in .7z: a question a document.
 
     "Q: title", the question, then "A: answer" for each answer, the highest score first, ties by id.
-    Ids are the path below the folder and the question's number: "coffee/Posts.xml:17". Posts wait
+    Ids are the path below the folder and the question's number: "coffee/Posts.xml:17", and in an
+    archive as they are published "coffee.stackexchange.com.7z/Posts.xml:17". Posts wait
     for their answers in a file of SQLite, in a temporary folder (`TMPDIR`) of about the dump's
     size, and are sorted there: memory does not grow with the dump.
 
@@ -56,25 +62,16 @@ class StackExchange:
         self._config = config
 
     def files(self) -> Iterator[RawFile]:
-        """Every Posts.xml, and archives, so that they are counted; see `DocumentSource`."""
+        """Every Posts.xml and every archive; see `DocumentSource`."""
         # A dump that is named alone may have any name.
         prefix = "" if self._config.path.lower().endswith(_SUFFIXES) else "posts"
-        wanted = (*(f"{prefix}{suffix}" for suffix in _SUFFIXES), ".7z")
-        files = list(
-            raw_files(
-                self._config.name,
-                self._config.path,
-                lambda name: name.lower().endswith(wanted),
-                kinds="Posts.xml, Posts.xml.bz2 or Posts.xml.gz",
-            )
+        wanted = (*(f"{prefix}{suffix}" for suffix in _SUFFIXES), _ARCHIVE)
+        return raw_files(
+            self._config.name,
+            self._config.path,
+            lambda name: name.lower().endswith(wanted),
+            kinds="Posts.xml, Posts.xml.bz2, Posts.xml.gz or .7z",
         )
-        if all(_is_archive(file) for file in files):
-            raise ValueError(
-                f"sources.{self._config.name}.path={self._config.path!r} holds 7z archives alone, "
-                f"which are not read. Unpack them: 7z x {files[0].name} Posts.xml (and bzip2 it, "
-                "to save disk)."
-            )
-        yield from files
 
     def read(self, file: RawFile, dropped: Dropped) -> Iterator[Document]:
         """Every question, by file and number; see `DocumentSource`.
@@ -82,15 +79,42 @@ class StackExchange:
         Raises:
             OSError: If the temporary folder is full.
         """
-        if _is_archive(file):
-            dropped.add("a 7z archive: unpack it first", file.name)
-            return
-        name = file.name
+        if file.name.lower().endswith(_ARCHIVE):
+            yield from self._archive(file, dropped)
+        else:
+            yield from self._dump(file.name, lambda: open_decompressed(file), dropped)
+
+    def _archive(self, file: RawFile, dropped: Dropped) -> Iterator[Document]:
+        with file.open() as archive:
+            try:
+                dumps = [each for each in seven_zip.members(archive) if _is_dump(each.name)]
+            except seven_zip.NotReadError as error:
+                dropped.add(f"7z archive that is not read ({error}): unpack it first", file.name)
+                return
+            except seven_zip.DAMAGE as error:
+                dropped.add_bad(f"7z archive damaged ({type(error).__name__})", file.name)
+                return
+            if not dumps:
+                dropped.add("7z archive without Posts.xml", file.name)
+            for each in dumps:
+                opened = functools.partial(seven_zip.open_member, archive, each)
+                yield from self._dump(f"{file.name}/{each.name}", opened, dropped)
+
+    def _dump(
+        self,
+        name: str,
+        opened: Callable[[], contextlib.AbstractContextManager[Any]],
+        dropped: Dropped,
+    ) -> Iterator[Document]:
+        """Every question of a dump that `opened` opens."""
         with scratch_database(f"sources.{self._config.name}", _POSTS) as table:
             try:
-                for row in _rows(file):
-                    if (post := self._post(name, row, dropped)) is not None:
-                        table.execute("INSERT INTO posts VALUES (?, ?, ?, ?, ?, ?)", post)
+                with opened() as dump:
+                    for row in _rows(dump):
+                        if (post := self._post(name, row, dropped)) is not None:
+                            table.execute("INSERT INTO posts VALUES (?, ?, ?, ?, ?, ?)", post)
+            except seven_zip.NotReadError as error:
+                dropped.add(f"7z archive that is not read ({error}): unpack it first", name)
             except _DAMAGE as error:
                 reason = f"file damaged, the rest of it is lost ({type(error).__name__})"
                 dropped.add_bad(reason, name)
@@ -150,7 +174,7 @@ class StackExchange:
         return "\n\n".join(parts)
 
 
-def _rows(file: RawFile) -> Iterator[dict[str, str]]:
+def _rows(dump: Any) -> Iterator[dict[str, str]]:
     """Attributes of every row, as they come; whatever a dump never holds is refused."""
     rows: list[dict[str, str]] = []
     names: dict[str, str] = {}
@@ -176,24 +200,23 @@ def _rows(file: RawFile) -> Iterator[dict[str, str]]:
 
     parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
-    with open_decompressed(file) as dump:
-        while chunk := dump.read(_CHUNK_BYTES):
-            fed += len(chunk)
-            failure: Exception | None = None
-            try:
-                parser.Parse(chunk)
-            except (expat.ExpatError, _DamagedError) as error:
-                failure = error
-            yield from rows
-            rows.clear()
-            if failure is not None:
-                raise failure
-            # A single long row, or a bomb of spaces that holds none.
-            if fed - last_row > _MAX_ROW_BYTES:
-                raise _DamagedError(f"no row in {_MAX_ROW_BYTES:,} bytes")
-            if len(names) > _MAX_NAMES:
-                raise _DamagedError(f"more than {_MAX_NAMES} names of attributes")
-        parser.Parse(b"", True)
+    while chunk := dump.read(_CHUNK_BYTES):
+        fed += len(chunk)
+        failure: Exception | None = None
+        try:
+            parser.Parse(chunk)
+        except (expat.ExpatError, _DamagedError) as error:
+            failure = error
+        yield from rows
+        rows.clear()
+        if failure is not None:
+            raise failure
+        # A single long row, or a bomb of spaces that holds none.
+        if fed - last_row > _MAX_ROW_BYTES:
+            raise _DamagedError(f"no row in {_MAX_ROW_BYTES:,} bytes")
+        if len(names) > _MAX_NAMES:
+            raise _DamagedError(f"more than {_MAX_NAMES} names of attributes")
+    parser.Parse(b"", True)
 
 
 def _number(text: str | None) -> int | None:
@@ -207,5 +230,6 @@ def _number(text: str | None) -> int | None:
     return number if abs(number) < _MAX_NUMBER else None
 
 
-def _is_archive(file: RawFile) -> bool:
-    return file.name.lower().endswith(".7z")
+def _is_dump(name: str) -> bool:
+    """Whether a member of an archive is one; there are comments, votes and others beside it."""
+    return PurePosixPath(name).name.lower() == "posts.xml"

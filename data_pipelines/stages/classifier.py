@@ -123,8 +123,13 @@ class ClassifierStage:
                 if score > (limit := self._limit(document)):
                     yield document
                 else:
-                    example = f"{document.id} ({score:.3f}, above {limit:.3f})"
-                    dropped.add("quality classifier: score", example, document.text)
+                    dropped.add(
+                        "quality classifier: score",
+                        document.id,
+                        document.text,
+                        value=f"{score:.3f}",
+                        allowed=f"above {limit:.3f}",
+                    )
 
     def _limit(self, document: Document) -> float:
         if self._config.keep == "above":

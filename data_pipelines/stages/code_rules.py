@@ -94,8 +94,13 @@ class CodeFilter:
             if broken is None:
                 yield document
             else:
-                name = f"{document.id} ({broken.value}, {broken.limit})"
-                dropped.add(broken.rule, name, document.text)
+                dropped.add(
+                    broken.rule,
+                    document.id,
+                    document.text,
+                    value=str(broken.value),
+                    allowed=broken.limit,
+                )
 
 
 def broken_name(path: str, rules: CodeRules) -> Broken | None:

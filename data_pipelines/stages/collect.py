@@ -15,8 +15,11 @@ import pyarrow as pa
 from llama_jax.config import Source
 
 from ..document import Document, DocumentSource, Dropped, RawFile, WatchedFile
+from ..dropped_rows import account
 from ..engine import Progress
+from ..sources import open_source
 from ..tables import SCHEMA, Hashed, from_batch, to_batches
+from .filters import open_filters
 
 _PIECES = "pieces.arrow"
 _OFFSETS = "offsets.npy"
@@ -69,17 +72,13 @@ def collect(
     config: Collect, inputs: tuple[Path, ...], folder: Path, progress: Progress
 ) -> dict[str, Any]:
     """Writes the documents of some files, bucket after bucket; tells what was left out."""
-    from ..sources import open_source
-    from .filters import open_filters
-
-    dropped = Dropped()
     passages = [Passage(name="read")]
-    documents = _read(open_source(config.source), config.files, dropped, progress)
-    documents = passages[0].count(documents)
-    for each in open_filters(config.source.filters):
-        passages.append(Passage(name=type(each).__name__))
-        documents = passages[-1].count(each.keep(documents, dropped))
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    with account(folder) as dropped, tempfile.TemporaryDirectory(dir=folder) as scratch:
+        documents = _read(open_source(config.source), config.files, dropped, progress)
+        documents = passages[0].count(documents)
+        for each in open_filters(config.source.filters):
+            passages.append(Passage(name=type(each).__name__))
+            documents = passages[-1].count(each.keep(documents, dropped))
         in_order = _by_digest(map(_hashed, documents), Path(scratch))
         offsets = _write(in_order, folder / _PIECES, config.num_buckets)
     np.save(folder / _OFFSETS, np.array(offsets, np.int64))

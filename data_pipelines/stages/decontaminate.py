@@ -227,18 +227,18 @@ class DecontaminationStage:
                 dropped.note("evaluation items found", self._index.items[item])
             if self._config.action == "drop":
                 first = min(matches.first.values(), key=lambda match: (match.start, match.end))
-                example = self._example(document, first, hashed)
-                dropped.add("decontamination", example, document.text)
+                value = self._shown(document, first, hashed)
+                dropped.add("decontamination", document.id, document.text, value=value)
             elif any(map(str.isalnum, cut := _cut(document.text, matches.spans, hashed))):
                 yield document._replace(text=cut)
             else:
                 dropped.add("decontamination: nothing else in it", document.id, document.text)
 
-    def _example(self, document: Document, match: Match, hashed: HashedWords) -> str:
+    def _shown(self, document: Document, match: Match, hashed: HashedWords) -> str:
         units = document.text.encode("utf-16-le")
         start, end = int(hashed.starts[match.start]), int(hashed.ends[match.end - 1])
         shown = units[2 * start : 2 * min(end, start + _MAX_SHOWN)].decode("utf-16-le", "replace")
-        return f"{document.id} ({self._index.items[match.item]}: {' '.join(shown.split())})"
+        return f"{self._index.items[match.item]}: {' '.join(shown.split())}"
 
 
 class _Found:

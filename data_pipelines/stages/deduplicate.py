@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from llama_jax.config import MinHash, ParagraphDedup
 
-from ..document import Dropped
+from ..dropped_rows import account
 from ..engine import Progress
 from ..tables import DOCUMENTS, Hashed, read_documents, write_documents
 from . import minhash, near_duplicates, paragraphs
@@ -134,16 +134,16 @@ def remove(
 ) -> dict[str, Any]:
     """A bucket without what is unwanted; `inputs` are the bucket, and what says what that is."""
     bucket, decided = inputs
-    dropped = Dropped()
     documents = _told(read_documents(bucket / DOCUMENTS), progress)
     unwanted = decided / _of_bucket(config.bucket)
-    if isinstance(config.rule, MinHash):
-        kept = Passage(name="near duplicates")
-        documents = near_duplicates.remove(documents, unwanted, dropped)
-    else:
-        kept = Passage(name="paragraphs")
-        documents = paragraphs.remove_repeats(documents, unwanted, config.rule, dropped)
-    write_documents(folder / DOCUMENTS, kept.count_hashed(documents))
+    with account(folder) as dropped:
+        if isinstance(config.rule, MinHash):
+            kept = Passage(name="near duplicates")
+            documents = near_duplicates.remove(documents, unwanted, dropped)
+        else:
+            kept = Passage(name="paragraphs")
+            documents = paragraphs.remove_repeats(documents, unwanted, config.rule, dropped)
+        write_documents(folder / DOCUMENTS, kept.count_hashed(documents))
     return {"passages": [dataclasses.asdict(kept)], "dropped": dropped.to_json()}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..document import Dropped
+from ..dropped_rows import account
 from ..engine import Progress
 from ..tables import DOCUMENTS, Hashed, write_documents
 from .collect import Passage, read_buckets
@@ -24,10 +25,11 @@ def gather(
     config: Gather, inputs: tuple[Path, ...], folder: Path, progress: Progress
 ) -> dict[str, Any]:
     """Merges a range of what `collect` wrote into `inputs`; of equal texts the first id stays."""
-    dropped, kept = Dropped(), Passage(name="exact duplicates")
+    kept = Passage(name="exact duplicates")
     pieces = (read_buckets(source, config.first, config.stop) for source in inputs)
-    documents = _each_text_once(heapq.merge(*pieces), dropped, progress)
-    write_documents(folder / DOCUMENTS, kept.count_hashed(documents))
+    with account(folder) as dropped:
+        documents = _each_text_once(heapq.merge(*pieces), dropped, progress)
+        write_documents(folder / DOCUMENTS, kept.count_hashed(documents))
     return {"passages": [dataclasses.asdict(kept)], "dropped": dropped.to_json()}
 
 

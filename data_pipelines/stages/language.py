@@ -191,13 +191,13 @@ class LanguageStage:
         wanted = self._config.languages
         for document in documents:
             language, score = self._detector.detect(document.text)
-            example = f"{document.id} ({language or 'none'}, {score:.2f})"
+            value = f"{language or 'none'}, {score:.2f}"
             sure = bool(language) and score >= self._config.min_score
             dropped.note("language", language if sure else "none")
             if wanted and not sure:
-                dropped.add("language: not sure", example, document.text)
+                dropped.add("language: not sure", document.id, document.text, value=value)
             elif wanted and language not in wanted:
-                dropped.add("language: another", example, document.text)
+                dropped.add("language: another", document.id, document.text, value=value)
             else:
                 yield document._replace(language=language if sure else "")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..document import Dropped
+from ..dropped_rows import account
 from ..engine import Progress
 from ..tables import DOCUMENTS, Hashed, read_documents, write_documents
 from .collect import Passage
@@ -24,14 +25,18 @@ def limit(
     """Copies the documents of a bucket up to the first that would exceed the limit."""
     kept = Passage(name="limit")
 
-    def documents() -> Iterator[Hashed]:
+    def documents(dropped: Dropped) -> Iterator[Hashed]:
+        is_full = False
         for hashed in read_documents(inputs[0] / DOCUMENTS):
             size = len(hashed.document.text.encode())
             progress(size)
-            if kept.text_bytes + size > config.max_bytes:
-                return
-            kept.add(hashed.document)
-            yield hashed
+            is_full = is_full or kept.text_bytes + size > config.max_bytes
+            if is_full:
+                dropped.add("beyond max_bytes", hashed.document.id, hashed.document.text)
+            else:
+                kept.add(hashed.document)
+                yield hashed
 
-    write_documents(folder / DOCUMENTS, documents())
-    return {"passages": [dataclasses.asdict(kept)], "dropped": Dropped().to_json()}
+    with account(folder) as dropped:
+        write_documents(folder / DOCUMENTS, documents(dropped))
+    return {"passages": [dataclasses.asdict(kept)], "dropped": dropped.to_json()}

@@ -204,8 +204,8 @@ def remove(documents: Iterable[Hashed], removed: Path, dropped: Dropped) -> Iter
     digest, stays = next(rows, (b"", b""))
     for hashed in documents:
         if hashed.digest == digest:
-            name = f"{hashed.document.id} (of {stays.hex()})"
-            dropped.add("near duplicate", name, hashed.document.text)
+            document = hashed.document
+            dropped.add("near duplicate", document.id, document.text, value=f"of {stays.hex()}")
             digest, stays = next(rows, (b"", b""))
         else:
             yield hashed

@@ -164,8 +164,13 @@ def remove_repeats(
         lines = hashed.document.text.split("\n")
         text = "\n".join(line for at, line in enumerate(lines) if at not in gone).strip()
         if len(text) < config.min_characters:
-            name = f"{hashed.document.id} ({len(text)}, at least {config.min_characters})"
-            dropped.add("paragraphs: characters left", name, hashed.document.text)
+            dropped.add(
+                "paragraphs: characters left",
+                hashed.document.id,
+                hashed.document.text,
+                value=str(len(text)),
+                allowed=f"at least {config.min_characters}",
+            )
         else:
             yield Hashed(hashed.digest, hashed.document._replace(text=text))
     assert next_row < 0, f"{repeats} is of other documents"

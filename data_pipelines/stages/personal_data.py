@@ -204,12 +204,17 @@ class PersonalDataStage:
         """See `DocumentFilter`; replacements are noted by kind."""
         for document in documents:
             if self._sites and (host := host_of(document.url)) in self._sites:
-                dropped.add("personal data: site", f"{document.id} ({host})", document.text)
+                dropped.add("personal data: site", document.id, document.text, value=host)
                 continue
             finds = self.find(document.text)
             if len(finds) > self._config.max_finds:
-                example = f"{document.id} ({len(finds)}, at most {self._config.max_finds})"
-                dropped.add("personal data: finds", example, document.text)
+                dropped.add(
+                    "personal data: finds",
+                    document.id,
+                    document.text,
+                    value=str(len(finds)),
+                    allowed=f"at most {self._config.max_finds}",
+                )
                 continue
             for found in finds:
                 dropped.note("personal data replaced", found.kind)

@@ -163,8 +163,8 @@ def _remove_lines(
 
 
 def _record(document: Document, broken: Broken, dropped: Dropped) -> None:
-    name = f"{document.id} ({broken.value:.4g}, {broken.limit})"
-    dropped.add(broken.rule, name, document.text)
+    value = f"{broken.value:.4g}"
+    dropped.add(broken.rule, document.id, document.text, value=value, allowed=broken.limit)
 
 
 _NO_LIMIT = float("inf")

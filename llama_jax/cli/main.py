@@ -48,10 +48,6 @@ def main(argv: list[str] | None = None) -> int:
         return _refuse(f"COMMAND={command!r} is no command. {hint}")
     try:
         return importlib.import_module(f"llama_jax.cli.{command}").main(argv[1:])
-    except ValueError as error:
-        if not is_refusal(error):
-            raise
-        return _refuse(str(error))
     except BrokenPipeError:
         # The reader of our output has gone (`| head`): nothing is left to say to it.
         sys.stderr.close()
@@ -60,9 +56,14 @@ def main(argv: list[str] | None = None) -> int:
         # While it was still importing, say: commands that can go on later say so themselves.
         print(f"llama-jax {command}: stopped.", file=sys.stderr)
         return 130
+    # Before the next: what fails in a task of a build is both.
     except OSError as failure:
         print(f"llama-jax {command}: failed: {failure}", file=sys.stderr)
         return 1
+    except ValueError as error:
+        if not is_refusal(error):
+            raise
+        return _refuse(str(error))
 
 
 def _refuse(message: str) -> int:

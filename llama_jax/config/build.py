@@ -16,19 +16,19 @@ class _Source:
 
     Attributes:
         name: Of the source, in the mixture and in the shards.
-        max_bytes: Text taken at most; documents are chosen by hash.
+        max_bytes: Text taken at most, documents being chosen by hash; 0 takes all.
         filters: What documents pass on their way, in order; see `llama_jax.config.filters`.
         dedup: Which documents and paragraphs count as the same, beside equal texts; in order.
     """
 
     name: str
-    max_bytes: int = 1 << 40
+    max_bytes: int = 0
     filters: tuple[Filter, ...] = ()
     dedup: tuple[Deduplication, ...] = ()
 
     def __post_init__(self) -> None:
         owner = f"sources.{self.name}"
-        checks.positive(owner, max_bytes=self.max_bytes)
+        checks.not_negative(owner, max_bytes=self.max_bytes)
         check_kinds(f"{owner}.filters", self.filters)
         check_kinds(f"{owner}.dedup", self.dedup)
 
@@ -75,7 +75,7 @@ class BooksSource(_Source):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class StackExchangeSource(_Source):
-    """Questions with their answers, best first, of every Posts.xml(.bz2/.gz) below a folder.
+    """Questions with their answers, best first, of every Posts.xml(.bz2/.gz) or .7z below a folder.
 
     Attributes:
         path: Folder or file, local or a URL.
@@ -274,9 +274,9 @@ class BuildConfig:
                 f"{', '.join(names)}."
             )
         for name in names:
-            if name == "documents":
+            if name in ("documents", "dropped"):
                 raise ValueError(
-                    "sources.name='documents' is the folder of cleaned documents; give another."
+                    f"sources.name={name!r} is the folder of all {name} of a build; give another."
                 )
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
                 raise ValueError(

@@ -1,8 +1,6 @@
 """What of a data recipe a run can read without building it first."""
 
-from llama_jax.config.build import BuildConfig, FilesSource, TokenizerFile
-
-_NO_LIMIT = FilesSource().max_bytes
+from llama_jax.config.build import BuildConfig, TokenizerFile
 
 
 def check_stream(config: BuildConfig) -> None:
@@ -19,7 +17,7 @@ def check_stream(config: BuildConfig) -> None:
                 f"stream.sources.{source.name}.dedup: duplicates are found in a whole corpus, not "
                 "in a stream. Give a recipe without it, or build shards: `llama-jax data build`."
             )
-        if source.max_bytes != _NO_LIMIT:
+        if source.max_bytes:
             raise ValueError(
                 f"stream.sources.{source.name}.max_bytes={source.max_bytes}: documents are chosen "
                 "by hash from a whole corpus, not in a stream. Give a recipe without it "

@@ -82,12 +82,47 @@ def test_elsewhere_a_stage_is_one_line(capsys):
     assert capsys.readouterr().err == "collect books ...\ncollect web ...\ngather books ...\n"
 
 
+def test_a_worker_that_died_is_told_at_once(screen):
+    told = "A process died, killed for lack of memory perhaps; run again: collect/b/1, collect/b/2."
+    with BuildProgress() as progress:
+        progress.stage("collect b", 2000)
+        progress.died(["collect/b/1", "collect/b/2"])
+        assert told in screen.getvalue()
+
+
+def test_elsewhere_a_worker_that_died_is_a_line(capsys):
+    with BuildProgress() as progress:
+        progress.died(["collect/[b]/1"])
+    assert capsys.readouterr().err.endswith("perhaps; run again: collect/[b]/1.\n")
+
+
 def test_a_bucket_to_work_in_is_refused_by_its_address(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     arguments = ["--out", "out", "--work", "gs://bucket/data"]
     assert main(["data", "build", "demo", *arguments]) == 2
     assert "--work=gs://bucket/data: what stages leave" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [(ConnectionResetError("peer"), 1, "failed: "), (ValueError("no such thing"), 2, "error: ")],
+)
+def test_work_that_failed_is_told_from_a_wrong_request(
+    tmp_path, monkeypatch, capsys, raised, code, said
+):
+    def reads_nothing(*arguments):
+        raise raised
+
+    monkeypatch.setattr("data_pipelines.raw_stream.time.sleep", lambda seconds: None)
+    if code == 1:
+        monkeypatch.setattr("data_pipelines.document.RawFile._stream", reads_nothing)
+    else:
+        monkeypatch.setattr("data_pipelines.sources.files.Files.read", reads_nothing)
+    (tmp_path / "a.txt").write_text("text")
+    arguments = ["--input", str(tmp_path / "a.txt"), "--out", str(tmp_path / "out")]
+    assert main(["data", "build", "demo", *arguments, "--workers", "1"]) == code
+    assert said in capsys.readouterr().err
 
 
 def test_an_interrupted_build_says_how_to_go_on(tmp_path, monkeypatch, capsys):

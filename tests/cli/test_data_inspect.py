@@ -134,6 +134,8 @@ def test_the_report_says_what_was_dropped_and_where_the_page_is(built, capsys):
     assert Path(page).read_text().startswith("<!doctype html>")
     (reason,) = (row for row in rest if "the same text as another document" in row)
     assert re.search(r"left out 6 \(\d+ bytes\): the same text as .*, such as 0\.jsonl:", reason)
+    assert rest[-1].endswith(f"{built[1].absolute()}/dropped/*.parquet")
+    assert len(list((built[1] / "dropped").glob("*.parquet"))) == 1
     assert json.loads(inspect(built, capsys, "--report", "--json"))["name"] == "small"
 
 

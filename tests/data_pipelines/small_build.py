@@ -17,7 +17,7 @@ class Quiet:
     """Hears of progress; dies at a stage when told to."""
 
     def __init__(self, die_at="never"):
-        self.stages, self._die_at = [], die_at
+        self.stages, self.deaths, self._die_at = [], [], die_at
 
     def stage(self, name, total_bytes):
         self.stages.append(name)
@@ -25,6 +25,9 @@ class Quiet:
     def advance(self, name, num_bytes):
         if name.startswith(self._die_at):
             raise KeyboardInterrupt
+
+    def died(self, tasks):
+        self.deaths.append(tasks)
 
 
 def read_split(out, source, split):

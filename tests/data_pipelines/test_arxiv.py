@@ -125,6 +125,8 @@ DOUBLING = "".join(
     f"\\def\\x{letter}{{\\x{after}\\x{after}}}"
     for letter, after in itertools.pairwise("abcdefghijklmnopqrstu")
 )
+NAMES = ["".join(letters) for letters in itertools.product("abcdefghijklmnop", repeat=4)]
+# Sizes at which time with their square would be minutes to days.
 BOMBS = {
     "doubling macros": (DOUBLING, "\\xa " * 2000),
     "unclosed calls": ("\\def\\x#1{#1#1}", "\\x{" * 100_000),
@@ -133,6 +135,19 @@ BOMBS = {
     "references": ("", "\\Refs" * 200_000),
     "percents": ("", "%" * 1_000_000),
     "escaped percents": ("", "\\%" * 500_000),
+    "blanks": ("", "x" + " " * 1_000_000 + "y"),
+    "tabs": ("", "x" + " \t" * 500_000 + "y"),
+    "options without end": ("\\newcommand{\\x}[1][d]{#1}", "\\x[" * 100_000),
+    "options with one end": ("\\newcommand{\\x}[1][d]{#1}", "\\x[" * 100_000 + "]"),
+    "blanks in a definition": ("\\newcommand\\x" + " " * 1_000_000 + "x", ""),
+    "blanks in a plain definition": ("\\def\\x" + " " * 1_000_000 + "x", ""),
+    "defaults without end": ("\\newcommand\\x[" * 100_000, ""),
+    "defaults with one end": ("\\newcommand\\x[" * 100_000 + "]", ""),
+    "bibliographies without end": ("", "\\printbibliography[" * 100_000),
+    "many macros": (
+        "".join(f"\\def\\{name}{{}}" for name in NAMES),
+        "".join(f"\\{name}" for name in NAMES),
+    ),
 }
 
 

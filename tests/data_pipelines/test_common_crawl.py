@@ -4,7 +4,6 @@ import gzip
 import io
 import random
 import tracemalloc
-import zipfile
 import zlib
 from pathlib import Path
 
@@ -321,44 +320,6 @@ def test_a_body_that_expands_is_bounded(tmp_path, monkeypatch, coding):
     assert texts(documents) == [TEXTS[1]]
     assert dropped.counts == {"page of more than 1,048,576 bytes": 1}
     assert peak < 6_000_000
-
-
-def wacz(path, entries, **options):
-    with zipfile.ZipFile(path, "w", **options) as archive:
-        for name, data in entries.items():
-            archive.writestr(name, data)
-
-
-def test_archives_in_a_wacz_are_read_in_place(tmp_path):
-    wacz(tmp_path / "a.wacz", {"archive/b.warc.gz": PACKED, "archive/a.warc": RECORDS[0], "x": "y"})
-    documents, dropped = collect(tmp_path)
-    assert texts(documents) == [TEXTS[0], *TEXTS]
-    assert documents[0].id == "a.wacz/archive/a.warc:0"
-    assert documents[2].id == f"a.wacz/archive/b.warc.gz:{len(MEMBERS[0])}"
-    assert not dropped.counts
-
-
-def test_a_hostile_wacz_is_named_and_leaves_nothing_behind(tmp_path):
-    folder = tmp_path / "in"
-    folder.mkdir()
-    evil = {"archive/../../evil.warc": RECORDS[0], "/etc/evil.warc": RECORDS[0]}
-    wacz(folder / "a.wacz", evil)
-    bomb = {"archive/bomb.warc": record(0, bytes(30_000_000))}
-    wacz(folder / "b.wacz", bomb, compression=zipfile.ZIP_DEFLATED)
-    (folder / "c.wacz").write_bytes(b"PK no zip")
-    (folder / "d.wacz").write_bytes((folder / "a.wacz").read_bytes()[:-30])
-    documents, dropped = collect(folder)
-    assert not documents
-    assert dropped.examples["WACZ: archive outside archive/"] == [
-        "a.wacz//etc/evil.warc",
-        "a.wacz/archive/../../evil.warc",
-    ]
-    assert dropped.examples["WACZ: archive expands too much"] == ["b.wacz/archive/bomb.warc"]
-    assert dropped.examples["file damaged, the rest of it is lost (BadZipFile)"] == [
-        "c.wacz",
-        "d.wacz",
-    ]
-    assert [path.name for path in tmp_path.rglob("*")].count("evil.warc") == 0
 
 
 FACT, GREETING, JAPANESE = (

@@ -1,6 +1,7 @@
 """What cannot become a dataset is refused by name, before anything is lost."""
 
 import dataclasses
+import json
 import shutil
 
 import pytest
@@ -24,6 +25,20 @@ def test_more_damage_than_allowed_ends_the_build_and_names_it(config, tmp_path):
         build(config, tmp_path / "out", Quiet(), max_bad_records=1)
     summary, _ = build(config, tmp_path / "out", Quiet(), max_bad_records=2)
     assert sum(summary["sources"]["files"]["dropped"].values()) == 2
+
+
+def test_the_first_piece_of_damage_too_many_ends_a_build_at_once(config, tmp_path, monkeypatch):
+    """Also where it was found by a build that was stopped, and others found none yet."""
+    monkeypatch.setattr("data_pipelines.plan._PART_BYTES", 500)
+    monkeypatch.setattr("data_pipelines.plan._MIN_PART_BYTES", 500)
+    # Parts with more to read come first.
+    (tmp_path / "texts" / "bad.jsonl").write_text("{" * 10_000)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"--max-bad-records=0: there are 1 damaged"):
+            build(config, tmp_path / "out", Quiet(), max_bad_records=0)
+        (done,) = (tmp_path / "out").rglob("done.json")
+        assert json.loads(done.read_text())["result"]["dropped"]["num_bad"] == 1
+    build(config, tmp_path / "out", Quiet(), max_bad_records=1)
 
 
 def test_another_config_in_the_same_folder_is_refused_field_by_field(config, tmp_path):

@@ -49,6 +49,7 @@ REPORT = {
     "name": "mix",
     "config": {"name": "mix", "sources": []},
     "tokenizer": {"file": "t.model", "kind": "sentencepiece", "sha256": "ab", "vocab_size": 32000},
+    "worker_deaths": [["collect/web/00003", "collect/web/00007"]],
     "mixture": {"wanted": {"web": 0.75, "books": 0.25}, "tokens": {"web": 0.5, "books": 0.5}},
     "sources": {"web": SOURCE, "books": SOURCE},
 }
@@ -152,6 +153,8 @@ def test_titles_say_what_pictures_show(tmp_path):
         "35 groups of documents alike, the largest of 40; 77 dropped",
         "Damaged: 2 files or records",
         "c.gz (damaged)",
+        "Workers died: 1",
+        "collect/web/00003 or collect/web/00007",
         "personal data replaced, 20",
         "short & sweet",
         "tokenizer, sentencepiece 32,000 ids",

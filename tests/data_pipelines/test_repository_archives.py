@@ -7,7 +7,7 @@ import tarfile
 import pytest
 
 from data_pipelines import plan
-from data_pipelines.sources import open_source, repository_archive
+from data_pipelines.sources import open_source, repository_archive, tar_members
 from llama_jax.config import GitHubSource
 from tests.data_pipelines.github_rows import MIT, collect, row, write_rows
 
@@ -129,30 +129,9 @@ def test_a_damaged_header_is_no_end_of_the_tar(tmp_path):
 
 
 def test_a_bomb_of_a_tar_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(repository_archive, "_MAX_ARCHIVE_BYTES", 1 << 20)
+    monkeypatch.setattr(tar_members, "_MAX_TAR_BYTES", 1 << 20)
     members = {"LICENSE": MIT.encode(), "zeros.py": b"\0" * (2 << 20), "b.py": b"x"}
     path = tar_of(tmp_path / "a" / "r.tar.gz", members)
     documents, dropped = collect(path)
     assert [d.id for d in documents] == ["r.tar.gz:LICENSE"]
     assert "larger than an archive may be, the rest of it is lost" in dropped.counts
-
-
-def test_a_header_that_asks_for_all_memory_is_refused(tmp_path):
-    info = tarfile.TarInfo("././@PaxHeader")
-    info.type, info.size = tarfile.XHDTYPE, 1 << 40
-    path = tmp_path / "r.tar"
-    path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + b"1" * 10240)
-    documents, dropped = collect(path)
-    assert not documents
-    assert list(dropped.counts) == ["larger than an archive may be, the rest of it is lost"]
-
-
-def test_a_chain_of_extended_headers_does_not_exhaust_the_stack(tmp_path):
-    info = tarfile.TarInfo("././@PaxHeader")
-    info.type, info.size = tarfile.XHDTYPE, 512
-    header = info.tobuf(tarfile.USTAR_FORMAT) + b"11 path=aa\n".ljust(512, b"\0")
-    path = tmp_path / "r.tar.gz"
-    path.write_bytes(gzip.compress(header * 5000))
-    documents, dropped = collect(path)
-    assert not documents
-    assert sum(dropped.counts.values()) == 1

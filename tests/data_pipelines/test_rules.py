@@ -21,6 +21,7 @@ from llama_jax.config import (
     TokenizerTraining,
 )
 from llama_jax.recipe import from_json, to_json
+from tests.data_pipelines.small_build import Quiet
 
 WORDS = ["ab", "abc", "d", "efg", "h"]
 PROSE = """The people of the village have walked down to the river before sunrise, all {0} of them.
@@ -263,10 +264,6 @@ def test_a_build_counts_what_each_rule_dropped(tmp_path):
         tokenizer=TokenizerTraining(vocab_size=330, sample_bytes=20_000),
     )
     assert from_json(to_json(config), BuildConfig) == config
-
-    class Quiet:
-        def stage(self, name, total_bytes): ...
-        def advance(self, name, num_bytes): ...
 
     summary, _ = build(config, tmp_path / "out", Quiet())
     files = summary["sources"]["files"]

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import typing
 
 from data_pipelines.runner import build
 from llama_jax.config import (
@@ -10,6 +11,7 @@ from llama_jax.config import (
     FilesSource,
     MinHash,
     ParagraphDedup,
+    Source,
     TokenizerFile,
 )
 from llama_jax.data.dataset import open_dataset
@@ -126,12 +128,18 @@ def test_a_limit_on_bytes_takes_the_first_documents_by_hash(config, tmp_path):
     )
     summary, _ = build(limited, tmp_path / "some", Quiet())
     splits = summary["sources"]["files"]["splits"]
+    kept = sum(split["documents"] for split in splits.values())
+    assert summary["sources"]["files"]["dropped"] == {"beyond max_bytes": 200 - kept}
     assert 7500 < sum(split["text_bytes"] for split in splits.values()) <= 8000
     assert splits["heldout"]["documents"] < splits["train"]["documents"]
     for split in ("train", "heldout"):
         some = read_split(tmp_path / "some", "files", split)
         assert some == read_split(tmp_path / "all", "files", split)[: len(some)]
         assert some
+
+
+def test_all_of_a_source_is_taken_unless_a_limit_is_asked_for():
+    assert all(source().max_bytes == 0 for source in typing.get_args(Source))
 
 
 def test_several_sources_share_a_tokenizer(config, tmp_path):

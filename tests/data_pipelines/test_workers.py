@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from data_pipelines.engine import in_this_process
 from data_pipelines.runner import build, executor
 from llama_jax.config import (
     MinHash,
@@ -67,6 +68,29 @@ def test_near_duplicates_and_repeated_paragraphs_are_removed_for_any_number_of_w
         "near duplicates",
         "paragraphs",
     ]
+
+
+def test_workers_that_died_are_told_and_counted(config, tmp_path):
+    def losing_some(tasks, work, listener):
+        if tasks and tasks[0][0].name.startswith("collect"):
+            listener.died(["collect/files/00000", "collect/files/00001"])
+        in_this_process(tasks, work, listener)
+
+    reporter = Quiet()
+    summary, _ = build(config, tmp_path / "1", reporter, run=losing_some)
+    report = json.loads((tmp_path / "1" / "report.json").read_text())
+    deaths = [["collect/files/00000", "collect/files/00001"]]
+    assert reporter.deaths == summary["worker_deaths"] == report["worker_deaths"] == deaths
+    page = (tmp_path / "1" / "report.html").read_text()
+    assert "Workers died: 1" in page
+    build(config, tmp_path / "2", Quiet())
+    assert "Workers died" not in (tmp_path / "2" / "report.html").read_text()
+    one, two = contents(tmp_path / "1"), contents(tmp_path / "2")
+    assert {name for name in one if one[name] != two[name]} == {
+        "build.json",
+        "report.json",
+        "report.html",
+    }
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ class _Options:
     shuffle_seed: int = 0
     """Seed of the order of the step shown."""
     report: bool = False
-    """Show what was dropped and why, and where the page about it is."""
+    """Show what was dropped and why, where the page about it is, and where all of it is listed."""
     json: bool = False
     """Print one JSON document on stdout."""
 
@@ -111,6 +111,8 @@ def print_summary(summary: dict[str, Any], directory: Path | str) -> None:
             print(f"  {name} left out {count:,}: {visible(told)}")
         if more := dropped[_MAX_REASONS:]:
             print(f"  {name} left out {sum(n for _, n in more):,} for {len(more)} more reasons")
+    if deaths := summary.get("worker_deaths"):
+        print(f"  workers died: {len(deaths):,}, at work on {' or '.join(deaths[0])} for one")
     if (page := _page(Path(directory))).is_file():
         print(f"In pictures: {page}")
 
@@ -154,6 +156,8 @@ def _print_report(report: dict[str, Any], directory: Path) -> None:
             first = "".join(f", such as {example['id']}" for example in dropped["examples"][:1])
             size = f" ({dropped['text_bytes']:,} bytes)" if dropped.get("text_bytes") else ""
             print(visible(f"{name} left out {dropped['count']:,}{size}: {reason}{first}"))
+    if (rows := directory.absolute() / "dropped").is_dir():
+        print(f"Every one of them, with its rule and value: {rows}/*.parquet")
 
 
 def _page(directory: Path) -> Path:

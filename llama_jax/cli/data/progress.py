@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,7 +13,7 @@ _AT_ONCE_SECONDS = 0.1
 
 
 class BuildProgress:
-    """A `data_pipelines.runner.Reporter` on stderr.
+    """A `data_pipelines.listeners.Reporter` on stderr.
 
     On a terminal, bars are alive below the lines of stages that are done; elsewhere a stage is a
     line when it begins.
@@ -54,7 +55,7 @@ class BuildProgress:
         self._bars.stop()
 
     def stage(self, name: str, total_bytes: int) -> None:
-        """See `data_pipelines.runner.Reporter`."""
+        """See `data_pipelines.listeners.Reporter`."""
         # A step's sources begin together: what is of another step has come to its end.
         if any(other.split()[0] != name.split()[0] for other in self._stages):
             self._end_all()
@@ -65,7 +66,7 @@ class BuildProgress:
             print(f"{name} ...", file=sys.stderr, flush=True)
 
     def advance(self, name: str, num_bytes: int) -> None:
-        """See `data_pipelines.runner.Reporter`."""
+        """See `data_pipelines.listeners.Reporter`."""
         # Sizes are estimates: a stage that had less to do has ended, and stays so.
         if (stage := self._stages.get(name)) is not None:
             done = stage.done_bytes = min(stage.done_bytes + num_bytes, stage.total_bytes)
@@ -73,6 +74,14 @@ class BuildProgress:
             self._bars.update(stage.bar, total=stage.total_bytes, completed=done, told=told)
             if stage.done_bytes == stage.total_bytes:
                 self._end(name)
+
+    def died(self, tasks: Sequence[str]) -> None:
+        """See `data_pipelines.listeners.Reporter`."""
+        self._console.print(
+            f"A process died, killed for lack of memory perhaps; run again: {', '.join(tasks)}.",
+            markup=False,
+            soft_wrap=True,
+        )
 
     def _end_all(self) -> None:
         for name in list(self._stages):
