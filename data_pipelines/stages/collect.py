@@ -29,7 +29,7 @@ class Collect:
 
     Attributes:
         source: Whose files they are, and what its documents pass.
-        files: Of the source, side by side.
+        files: Of the source, side by side, or pieces of them.
         num_buckets: Into which the range of hashes is cut.
     """
 
@@ -84,8 +84,9 @@ def collect(
     np.save(folder / _OFFSETS, np.array(offsets, np.int64))
     return {
         "num_buckets": config.num_buckets,
-        "files": len(config.files),
-        "raw_bytes": sum(file.size_bytes for file in config.files),
+        # Pieces of a file are one.
+        "files": sum(not file.start for file in config.files),
+        "raw_bytes": sum(file.num_bytes for file in config.files),
         "passages": [dataclasses.asdict(passage) for passage in passages],
         "dropped": dropped.to_json(),
     }
@@ -122,7 +123,7 @@ def _read(
             progress(num_bytes)
 
         yield from source.read(WatchedFile.of(file, tell), dropped)
-        tell(file.size_bytes - told)
+        tell(file.num_bytes - told)
 
 
 def _hashed(document: Document) -> Hashed:
