@@ -2,7 +2,7 @@
 
 Command: llama-jax data build wikipedia --out wiki_data
     --sources.0.path enwiki-latest-pages-articles-multistream.xml.bz2
-Dumps: https://dumps.wikimedia.org, "pages-articles-multistream"; a folder of several languages will do too.
+Dumps: https://dumps.wikimedia.org, "pages-articles-multistream"; a folder of several will do too.
 """
 
 from llama_jax.config import BuildConfig, TokenizerTraining, WikipediaSource
