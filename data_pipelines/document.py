@@ -23,12 +23,26 @@ class RawFile(NamedTuple):
         url: Local path, or what fsspec opens: "s3://bucket/key".
         size_bytes: As it lies there.
         unread: Why its source counts it and does not read it; empty where it does.
+        start: Of a piece of a file the first byte at which its records may begin.
+        stop: The byte behind the last one at which they may; 0 for all of a file.
     """
 
     name: str
     url: str
     size_bytes: int
     unread: str = ""
+    start: int = 0
+    stop: int = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the file, or of the piece."""
+        return (self.stop or self.size_bytes) - self.start
+
+    @property
+    def label(self) -> str:
+        """For people: its name, and which bytes of it."""
+        return f"{self.name} (bytes {self.start} to {self.stop})" if self.stop else self.name
 
     def open(self) -> io.BufferedReader:
         """Its bytes, seekable; see `open_raw`."""
@@ -46,11 +60,11 @@ class RawFile(NamedTuple):
         """About how much text is in it: compressed formats fourfold."""
         if self.unread:
             return 0
-        return self.size_bytes * (_COMPRESSION if self.name.lower().endswith(_COMPRESSED) else 1)
+        return self.num_bytes * (_COMPRESSION if self.name.lower().endswith(_COMPRESSED) else 1)
 
 
 class WatchedFile(RawFile):
-    """A raw file that tells how many of its bytes have been read, up to its size."""
+    """A raw file that tells how many of its bytes have been read; of a piece those of the piece."""
 
     _told: Callable[[int], None]
 
@@ -63,18 +77,21 @@ class WatchedFile(RawFile):
 
     def open(self) -> io.BufferedReader:
         """See `RawFile.open`."""
-        return io.BufferedReader(_Watched(super().open(), self.size_bytes, self._told), _BUFFER)
+        watched = _Watched(super().open(), self.start, self.start + self.num_bytes, self._told)
+        return io.BufferedReader(watched, _BUFFER)
 
 
 class _Watched(io.RawIOBase):
     """Reads from a stream and tells how far it has come; what is read again is told once."""
 
-    def __init__(self, stream: io.BufferedReader, size: int, told: Callable[[int], None]):
-        self._stream, self._size, self._told, self._furthest = stream, size, told, 0
+    def __init__(
+        self, stream: io.BufferedReader, start: int, stop: int, told: Callable[[int], None]
+    ):
+        self._stream, self._furthest, self._stop, self._told = stream, start, stop, told
 
     def readinto(self, buffer: Any) -> int:
         count = self._stream.readinto(buffer)
-        if (at := min(self._stream.tell(), self._size)) > self._furthest:
+        if (at := min(self._stream.tell(), self._stop)) > self._furthest:
             self._told(at - self._furthest)
             self._furthest = at
         return count
@@ -231,6 +248,15 @@ class DocumentSource(Protocol):
         Raises:
             UnreadableError: If the file cannot be read, which says nothing of its contents.
         """
+        ...
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """A source that reads pieces of some files; see `RawFile.start`."""
+
+    def can_cut(self, file: RawFile) -> bool:
+        """Whether it does of this one: wherever it is cut, the same documents come, in order."""
         ...
 
 

@@ -4,10 +4,11 @@ Nothing here depends on the number of workers: whoever builds gets the same byte
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from .document import RawFile
+from .document import Divisible, DocumentSource, RawFile
 from .engine import Done
 from .sources.repository_checkout import checkout_stamp
 
@@ -20,21 +21,31 @@ _USUAL = 64
 _FINE = 4
 
 
-def parts(files: Sequence[RawFile]) -> Iterator[tuple[RawFile, ...]]:
-    """Files side by side, each part of about as many bytes."""
+def parts(source: DocumentSource, files: Sequence[RawFile]) -> Iterator[tuple[RawFile, ...]]:
+    """Files side by side, each part of about as many bytes; large ones are cut if they can be."""
     # A shuffle reads every bucket of every part: of a large corpus, parts are large.
     whole = sum(file.expected_text_bytes() for file in files)
     most = max(min(max(whole // _USUAL, _MIN_PART_BYTES), _PART_BYTES), whole // _MAX_PARTS)
     part: list[RawFile] = []
     size = 0
-    for file in files:
-        if part and size + file.expected_text_bytes() > most:
+    for piece in itertools.chain.from_iterable(_pieces(source, file, most) for file in files):
+        if part and size + piece.expected_text_bytes() > most:
             yield tuple(part)
             part, size = [], 0
-        part.append(file)
-        size += file.expected_text_bytes()
+        part.append(piece)
+        size += piece.expected_text_bytes()
     if part:
         yield tuple(part)
+
+
+def _pieces(source: DocumentSource, file: RawFile, most: int) -> Iterator[RawFile]:
+    count = -(-file.expected_text_bytes() // most)
+    if count < 2 or not (isinstance(source, Divisible) and source.can_cut(file)):
+        yield file
+        return
+    ends = [file.size_bytes * number // count for number in range(count + 1)]
+    for start, stop in itertools.pairwise(ends):
+        yield file._replace(start=start, stop=stop)
 
 
 def num_fine_buckets(text_bytes: int) -> int:

@@ -260,6 +260,8 @@ def _collect(source: Source) -> list[Task]:
     within = open_filters(getattr(source, "file_filters", ()))
     files = list(opened.files())
     buckets = plan.num_fine_buckets(sum(file.expected_text_bytes() for file in files))
+    # Of a file with many pieces once: behind a URL each is a request.
+    made_from = {file.url: plan.fingerprint(file) for file in files}
     # Lists of evaluation items, say: what a filter reads decides its results.
     filters_made_from = [
         each.fingerprint() for each in (*filters, *within) if isinstance(each, Fingerprinted)
@@ -269,11 +271,11 @@ def _collect(source: Source) -> list[Task]:
             name=f"collect/{source.name}/{number:05d}",
             function=collect,
             config=Collect(source=source, files=part, num_buckets=buckets),
-            made_from=(*map(plan.fingerprint, part), *filters_made_from),
+            made_from=(*(made_from[file.url] for file in part), *filters_made_from),
             code=tuple(type(each).__module__ for each in (opened, *filters, *within)),
-            size_bytes=sum(file.size_bytes for file in part),
+            size_bytes=sum(file.num_bytes for file in part),
         )
-        for number, part in enumerate(plan.parts(files))
+        for number, part in enumerate(plan.parts(opened, files))
     ]
 
 

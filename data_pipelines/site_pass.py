@@ -83,7 +83,7 @@ def count_sites(
     )
     for file in config.files:
         counts.add(source.read(file, Dropped()), stage.find)
-        progress(file.size_bytes)
+        progress(file.num_bytes)
     (folder / _COUNTS).write_text(json.dumps(counts.to_json()))
     return {}
 
@@ -95,12 +95,12 @@ def _tasks(source: Source) -> Iterator[Task]:
     )
     # The list is what this pass makes.
     finds = dataclasses.replace(finds, sites_file="")
-    for number, part in enumerate(plan.parts(list(opened.files()))):
+    for number, part in enumerate(plan.parts(opened, list(opened.files()))):
         yield Task(
             name=f"sites/{source.name}/{number:05d}",
             function=count_sites,
             config=CountSites(source=source, files=part, finds=finds),
             made_from=tuple(map(plan.fingerprint, part)),
             code=(type(opened).__module__,),
-            size_bytes=sum(file.size_bytes for file in part),
+            size_bytes=sum(file.num_bytes for file in part),
         )

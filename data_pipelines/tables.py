@@ -64,14 +64,16 @@ def read_documents(
                 yield from from_batch(batch.filter(chosen))
 
 
-def to_batches(documents: Iterable[Hashed]) -> Iterator[pa.RecordBatch]:
+def to_batches(
+    documents: Iterable[Hashed], batch_bytes: int = _BATCH_BYTES
+) -> Iterator[pa.RecordBatch]:
     """Documents as columns, a few megabytes at a time."""
     held: list[Hashed] = []
     size = 0
     for hashed in documents:
         held.append(hashed)
         size += len(hashed.document.text)
-        if len(held) == _ROWS or size >= _BATCH_BYTES:
+        if len(held) == _ROWS or size >= batch_bytes:
             yield _to_batch(held)
             held, size = [], 0
     if held:

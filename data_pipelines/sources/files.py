@@ -9,6 +9,7 @@ from .folder import raw_files
 from .records import (
     MAX_RECORD_BYTES,
     RECORD_SUFFIXES,
+    can_cut,
     checked_text,
     read_records,
     short_text,
@@ -21,7 +22,7 @@ _SUFFIXES = (*_WHOLE, *RECORD_SUFFIXES)
 class Files:
     """Documents of text, JSON lines and Parquet files, in the order of their paths.
 
-    Ids are paths below the folder; records add their line or row, from 1: "a/b.jsonl:17".
+    Ids are paths below the folder; records add their line or row, or a byte; see `Record`.
     """
 
     def __init__(self, config: FilesSource):
@@ -35,6 +36,10 @@ class Files:
             lambda name: name.lower().endswith(_SUFFIXES),
             kinds=", ".join(_SUFFIXES),
         )
+
+    def can_cut(self, file: RawFile) -> bool:
+        """Whether it is Parquet, or large and plain JSON lines; see `Divisible`."""
+        return can_cut(file)
 
     def read(self, file: RawFile, dropped: Dropped) -> Iterator[Document]:
         """Every record with text; see `DocumentSource`."""

@@ -19,6 +19,8 @@ _MAX_VALUE_CHARACTERS = 4096
 _ROWS = 256
 _BATCH_BYTES = 16 << 20
 _BUFFER_BYTES = 1 << 20
+# Lines of larger plain files are known by their bytes, so that pieces of them can be read.
+_LARGE_BYTES = 64 << 20
 # Zstandard can unpack 4 bytes to 128 KiB, and gives all that a piece holds at once.
 _PIECE_BYTES = 512
 
@@ -27,7 +29,8 @@ class Record(NamedTuple):
     """A record with text.
 
     Attributes:
-        id: Its file and its line or row, from 1: "a/b.jsonl:17".
+        id: Its file and its line or row, from 1: "a/b.jsonl:17". In plain JSON lines of more than
+            64 MiB the byte at which its line begins: "a/b.jsonl:@73400320".
         text: Its text, not blank and without lone surrogates.
         values: What else it was asked for and has, by the field's name.
     """
@@ -37,13 +40,19 @@ class Record(NamedTuple):
     values: dict[str, object]
 
 
+def can_cut(file: RawFile) -> bool:
+    """Whether pieces of a file can be read; see `Divisible`."""
+    name = file.name.lower()
+    return name.endswith(".parquet") or (name.endswith(".jsonl") and file.size_bytes > _LARGE_BYTES)
+
+
 def read_records(
     file: RawFile, text_fields: Sequence[str], fields: Sequence[str], dropped: Dropped
 ) -> Iterator[Record]:
     """Records with text, in order; others and what is damaged are recorded in `dropped`.
 
     Args:
-        file: One of `RECORD_SUFFIXES`.
+        file: One of `RECORD_SUFFIXES`, or a piece of it.
         text_fields: The text is in the first of these that a record has. Names of nested fields
             have dots: "meta.url".
         fields: What else is wanted.
@@ -57,14 +66,17 @@ def read_records(
             if name is None:
                 names = " or ".join(map(repr, text_fields))
                 if is_table:
-                    # All rows of a table have the same columns.
-                    dropped.add(f"no column {names}", file.name)
+                    # All rows of a table have the same columns; its first piece has rows.
+                    if not file.start:
+                        dropped.add(f"no column {names}", file.name)
                     return
                 dropped.add(f"no field {names}", record)
             elif (text := checked_text(values[name], name, record, dropped)) is not None:
                 yield Record(record, text, values)
     except damage() as error:
-        dropped.add_bad(f"file damaged, the rest of it is lost ({type(error).__name__})", file.name)
+        dropped.add_bad(
+            f"file damaged, the rest of it is lost ({type(error).__name__})", file.label
+        )
 
 
 def checked_text(value: object, name: str, record: str, dropped: Dropped) -> str | None:
@@ -130,8 +142,8 @@ def _values(record: dict[str, Any], names: Sequence[str]) -> dict[str, object]:
 def _json_lines(
     file: RawFile, fields: Sequence[str], dropped: Dropped
 ) -> Iterator[tuple[str, dict[str, object]]]:
-    for number, line in enumerate(_lines(file), 1):
-        record = f"{file.name}:{number}"
+    for place, line in _lines(file):
+        record = f"{file.name}:{place}"
         if line is None:
             dropped.add(f"longer than {MAX_RECORD_BYTES:,} bytes", record)
             continue
@@ -145,14 +157,31 @@ def _json_lines(
         yield record, _values(value if isinstance(value, dict) else {}, fields)
 
 
-def _lines(file: RawFile) -> Iterator[bytes | None]:
-    """Lines of a file; None for one that is too long."""
+def _lines(file: RawFile) -> Iterator[tuple[object, bytes | None]]:
+    """Lines of a file with their numbers, or bytes; None for one that is too long."""
     if Path(file.name).suffix.lower() == ".zst":
         with file.open() as packed:
-            yield from _capped_lines(io.BufferedReader(_Unpacked(packed), _BUFFER_BYTES))
+            yield from enumerate(
+                _capped_lines(io.BufferedReader(_Unpacked(packed), _BUFFER_BYTES)), 1
+            )
+    elif file.stop or can_cut(file):
+        with file.open() as lines:
+            yield from _lines_by_byte(lines, file.start, file.stop or file.size_bytes)
     else:
         with open_decompressed(file) as lines:
-            yield from _capped_lines(lines)
+            yield from enumerate(_capped_lines(lines), 1)
+
+
+def _lines_by_byte(lines: BinaryIO, start: int, stop: int) -> Iterator[tuple[str, bytes | None]]:
+    """Lines that begin in a range of bytes."""
+    if start:
+        # To the end of the line that is before this byte, or that it is in.
+        lines.seek(start - 1)
+        next(_capped_lines(lines), None)
+    place = lines.tell()
+    while place < stop and (line := next(_capped_lines(lines), b"")) != b"":
+        yield f"@{place}", line
+        place = lines.tell()
 
 
 def _capped_lines(lines: Any) -> Iterator[bytes | None]:
@@ -204,7 +233,12 @@ def _parquet(
     import pyarrow.parquet
 
     with file.open() as opened:
-        metadata = pyarrow.parquet.read_metadata(opened)
+        try:
+            metadata = pyarrow.parquet.read_metadata(opened)
+        except damage():
+            if file.start:
+                return  # The first piece tells of it.
+            raise
         columns = [metadata.schema.column(index) for index in range(metadata.num_columns)]
         wanted = {
             index: column.path
@@ -226,6 +260,9 @@ def _parquet(
         ):
             number = 0
             for group in range(metadata.num_row_groups):
+                if not _begins_in(file, metadata.row_group(group)):
+                    number += metadata.row_group(group).num_rows
+                    continue
                 only: dict[str, Any] = {"row_groups": [group], "columns": list(wanted.values())}
                 first = next(as_dictionaries.iter_batches(batch_size=1, **only), None)
                 rows = _batch_rows(metadata.row_group(group), wanted, first)
@@ -237,6 +274,15 @@ def _parquet(
                             dropped.add_bad("not UTF-8", record)
                         else:
                             yield record, _values(values, fields)
+
+
+def _begins_in(file: RawFile, group: Any) -> bool:
+    """Whether a row group does so in a piece of a file, with all that a damaged file may say."""
+    column = group.column(0) if group.num_columns else None
+    offsets = (column.dictionary_page_offset, column.data_page_offset) if column else ()
+    begin = min(filter(None, offsets), default=0)
+    begin = min(max(begin, 0), file.size_bytes - 1)
+    return file.start <= begin < (file.stop or file.size_bytes)
 
 
 def _batch_rows(group: Any, columns: Iterable[int], first: "pyarrow.RecordBatch | None") -> int:

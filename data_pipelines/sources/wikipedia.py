@@ -10,7 +10,9 @@ from xml.parsers import expat
 from llama_jax.config import WikipediaSource
 
 from ..document import Document, Dropped, RawFile
-from .folder import open_decompressed, raw_files
+from .dump_pieces import open_dump
+from .folder import raw_files
+from .pieces import has_streams, is_bz2
 from .wikitext import to_text
 from .wikitext_names import HIDDEN_NAMESPACES, REDIRECTS
 
@@ -58,18 +60,22 @@ class Wikipedia:
             kinds=".xml, .xml.bz2 or .xml.gz (.xml.7z must be unpacked first)",
         )
 
+    def can_cut(self, file: RawFile) -> bool:
+        """Whether it is plain, or of many streams; see `Divisible`."""
+        return has_streams(file) if is_bz2(file) else not file.name.lower().endswith(".gz")
+
     def read(self, file: RawFile, dropped: Dropped) -> Iterator[Document]:
         """Every article, its title on the first line; see `DocumentSource`."""
         try:
             yield from _read(file, dropped)
         except (OSError, EOFError, zlib.error, expat.ExpatError, _RefusedError) as error:
             why = str(error) if isinstance(error, _RefusedError) else type(error).__name__
-            dropped.add_bad(f"file damaged, the rest of it is lost ({why})", file.name)
+            dropped.add_bad(f"file damaged, the rest of it is lost ({why})", file.label)
 
 
 def _read(file: RawFile, dropped: Dropped) -> Iterator[Document]:
     reader, found, name = _DumpReader(), False, file.name
-    with open_decompressed(file) as dump:
+    with open_dump(file) as dump:
         # Not `read`: it loses what it has already decompressed where a file is cut short.
         while chunk := dump.read1(_CHUNK_BYTES):
             for page in reader.feed(chunk):
@@ -82,7 +88,7 @@ def _read(file: RawFile, dropped: Dropped) -> Iterator[Document]:
                 else:
                     dropped.add("no text", key)
         reader.close()
-    if not found:
+    if not found and not file.stop:
         dropped.add("no page in the file", name)
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import heapq
 import itertools
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -20,10 +19,10 @@ from ..engine import Progress
 from ..sources import open_source
 from ..tables import SCHEMA, Hashed, from_batch, to_batches
 from .filters import open_filters
+from .sorted_runs import by_digest
 
 _PIECES = "pieces.arrow"
 _OFFSETS = "offsets.npy"
-_RUN_BYTES = 16 << 20
 _ZSTD = pa.ipc.IpcWriteOptions(compression="zstd")
 
 
@@ -33,7 +32,7 @@ class Collect:
 
     Attributes:
         source: Whose files they are, and what its documents pass.
-        files: Of the source, side by side.
+        files: Of the source, side by side, or pieces of them.
         num_buckets: Into which the range of hashes is cut.
     """
 
@@ -79,28 +78,33 @@ def collect(
         for each in open_filters(config.source.filters):
             passages.append(Passage(name=type(each).__name__))
             documents = passages[-1].count(each.keep(documents, dropped))
-        in_order = _by_digest(map(_hashed, documents), Path(scratch))
+        in_order = by_digest(map(_hashed, documents), Path(scratch))
         offsets = _write(in_order, folder / _PIECES, config.num_buckets)
     np.save(folder / _OFFSETS, np.array(offsets, np.int64))
     return {
         "num_buckets": config.num_buckets,
-        "files": len(config.files),
-        "raw_bytes": sum(file.size_bytes for file in config.files),
+        # Pieces of a file are one.
+        "files": sum(not file.start for file in config.files),
+        "raw_bytes": sum(file.num_bytes for file in config.files),
         "passages": [dataclasses.asdict(passage) for passage in passages],
         "dropped": dropped.to_json(),
     }
 
 
 def read_buckets(folder: Path, first: int, stop: int) -> Iterator[Hashed]:
-    """Documents of some buckets that `collect` left in a folder, by digest; one is in memory."""
+    """Documents of some buckets that `collect` left in a folder, by digest; one is in memory.
+
+    No file stays open between them: thousands of folders can be read side by side.
+    """
     offsets = np.load(folder / _OFFSETS, mmap_mode="r")[first : stop + 1].tolist()
-    with (folder / _PIECES).open("rb") as file:
-        for start, end in itertools.pairwise(offsets):
-            if start < end:
+    for start, end in itertools.pairwise(offsets):
+        if start < end:
+            with (folder / _PIECES).open("rb") as file:
                 file.seek(start)
-                with pa.ipc.open_stream(file.read(end - start)) as batches:
-                    for batch in batches:
-                        yield from from_batch(batch)
+                piece = file.read(end - start)
+            with pa.ipc.open_stream(piece) as batches:
+                for batch in batches:
+                    yield from from_batch(batch)
 
 
 def _read(
@@ -118,38 +122,11 @@ def _read(
             progress(num_bytes)
 
         yield from source.read(WatchedFile.of(file, tell), dropped)
-        tell(file.size_bytes - told)
+        tell(file.num_bytes - told)
 
 
 def _hashed(document: Document) -> Hashed:
     return Hashed(hashlib.sha256(document.text.encode()).digest(), document)
-
-
-def _by_digest(documents: Iterable[Hashed], scratch: Path) -> Iterator[Hashed]:
-    """Documents by digest and id; memory holds a run of them."""
-    runs: list[Path] = []
-    held: list[Hashed] = []
-    size = 0
-    for hashed in documents:
-        held.append(hashed)
-        size += len(hashed.document.text)
-        if size >= _RUN_BYTES:
-            runs.append(_write_run(sorted(held), scratch / f"{len(runs)}.arrow"))
-            held, size = [], 0
-    yield from heapq.merge(*map(_read_run, runs), sorted(held))
-
-
-def _write_run(documents: list[Hashed], path: Path) -> Path:
-    with pa.ipc.new_stream(path, SCHEMA) as writer:
-        for batch in to_batches(documents):
-            writer.write_batch(batch)
-    return path
-
-
-def _read_run(path: Path) -> Iterator[Hashed]:
-    with pa.ipc.open_stream(path) as batches:
-        for batch in batches:
-            yield from from_batch(batch)
 
 
 def _write(documents: Iterable[Hashed], path: Path, num_buckets: int) -> list[int]:
