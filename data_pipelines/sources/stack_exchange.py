@@ -1,6 +1,7 @@
 """Stack Exchange's dumps: each question with its answers, best first."""
 
 import itertools
+import re
 import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -23,6 +24,16 @@ _MAX_DEPTH = 4
 _MAX_NUMBER = 1 << 62
 _QUESTION, _ANSWER = "1", "2"
 _POSTS = "CREATE TABLE posts (question, is_answer, score, id, title, text)"
+_SITE = re.compile(
+    r"((?:[a-z0-9-]+\.){0,2}(?:stackexchange\.com|stackoverflow\.com|serverfault\.com|superuser\.com"
+    r"|askubuntu\.com|stackapps\.com|mathoverflow\.net))(?:\.7z)?(?:-posts\.xml(?:\.bz2|\.gz)?)?"
+)
+# Elsewhere, on the sites about languages, there may be several.
+_LANGUAGES = {
+    **dict.fromkeys(("stackoverflow.com", "serverfault.com", "superuser.com"), "en"),
+    **dict.fromkeys(("askubuntu.com", "mathoverflow.net", "stackapps.com"), "en"),
+    **{f"{code}.stackoverflow.com": code for code in ("es", "ja", "pt", "ru")},
+}
 _DAMAGE = (OSError, EOFError, zlib.error, expat.ExpatError)
 
 
@@ -43,7 +54,8 @@ class StackExchange:
     """Documents of Posts.xml dumps, plain or as .bz2 or .gz: a question a document.
 
     "Q: title", the question, then "A: answer" for each answer, the highest score first, ties by id.
-    Ids are the path below the folder and the question's number: "coffee/Posts.xml:17". Posts wait
+    Ids are the path below the folder and the question's number: "coffee/Posts.xml:17"; it has an
+    address where a folder or the file is named by the site, "coffee.stackexchange.com". Posts wait
     for their answers in a file of SQLite, in a temporary folder (`TMPDIR`) of about the dump's
     size, and are sorted there: memory does not grow with the dump.
 
@@ -85,7 +97,8 @@ class StackExchange:
         if _is_archive(file):
             dropped.add("a 7z archive: unpack it first", file.name)
             return
-        name = file.name
+        name, site = file.name, _site(file.url)
+        language = _LANGUAGES.get(site, "")
         with scratch_database(f"sources.{self._config.name}", _POSTS) as table:
             try:
                 for row in _rows(file):
@@ -102,7 +115,8 @@ class StackExchange:
             posts = map(_Post._make, by_score)
             for question, group in itertools.groupby(posts, key=lambda post: post.question):
                 if (text := self._thread(name, group, dropped)) is not None:
-                    yield Document(f"{name}:{question}", text)
+                    url = f"https://{site}/questions/{question}" if site else ""
+                    yield Document(f"{name}:{question}", text, url, language)
 
     def _post(self, name: str, row: dict[str, str], dropped: Dropped) -> _Post | None:
         """The row's post, or None, with the reason recorded."""
@@ -148,6 +162,12 @@ class StackExchange:
                 chars += len(post.text)
                 parts.append(f"A: {post.text}")
         return "\n\n".join(parts)
+
+
+def _site(url: str) -> str:
+    """The site in the path of a dump: archives are named by it, and unpack to one name."""
+    sites = [found[1] for part in url.lower().split("/") if (found := _SITE.fullmatch(part))]
+    return sites[-1] if sites else ""
 
 
 def _rows(file: RawFile) -> Iterator[dict[str, str]]:

@@ -1,6 +1,7 @@
 """Articles of Wikipedia's pages-articles dumps."""
 
 import re
+import urllib.parse
 import zlib
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -23,11 +24,15 @@ _MAX_FIELD_CHARS = 1_000
 _MAX_TOKEN_BYTES = 1 << 24
 _MAX_DEPTH = 50
 _MAX_NAMESPACES = 1_000
+# Of a code such as "pt-br" the language; longer codes are none of ISO 639-1.
+_LANGUAGE = re.compile(r"[a-z]{2}(?![a-z])")
+_PLAIN_IN_URLS = "/:;@$!*(),~'"
 _REDIRECT = re.compile(r"\s*#\s*(\w+)[\s:]*\[\[")
 # Of the namespaces' own numbers: media, files and categories show no text where they are linked.
 _HIDDEN_KEYS = frozenset(["-2", "6", "14"])
 _FIELDS = frozenset(
     [
+        ("siteinfo", "base"),
         ("namespaces", "namespace"),
         ("page", "title"),
         ("page", "ns"),
@@ -42,8 +47,9 @@ class Wikipedia:
     """Articles of every XML dump below a folder, in the order of the paths.
 
     Takes .xml, .xml.bz2 (multistream too) and .xml.gz of any version of MediaWiki's export schema.
-    Ids are path, page id and title: "enwiki-pages-articles.xml.bz2:12:Anarchism". A page with
-    several revisions gives the last one.
+    Ids are path, page id and title: "enwiki-pages-articles.xml.bz2:12:Anarchism". Address and
+    language are those of the wiki that the dump names. A page with several revisions gives the
+    last one.
     """
 
     def __init__(self, config: WikipediaSource):
@@ -78,7 +84,9 @@ def _read(file: RawFile, dropped: Dropped) -> Iterator[Document]:
                 if reason := _why_not(page, reader.namespaces):
                     dropped.add(reason, key)
                 elif text := to_text(page.wikitext, hidden=reader.hidden):
-                    yield Document(key, f"{page.title}\n{text}")
+                    yield Document(
+                        key, f"{page.title}\n{text}", reader.url(page.title), reader.language
+                    )
                 else:
                     dropped.add("no text", key)
         reader.close()
@@ -117,9 +125,17 @@ class _RefusedError(Exception):
 
 
 class _DumpReader:
-    """Pages of a dump that is fed in pieces; holds one piece and one page."""
+    """Pages of a dump that is fed in pieces; holds one piece and one page.
+
+    Attributes:
+        language: ISO 639-1 code of the wiki's language; empty where the dump names none.
+        hidden: Namespaces whose links show no text.
+        namespaces: Number of each namespace, by lower-case name.
+    """
 
     def __init__(self) -> None:
+        self.language = ""
+        self._base = ""
         self.hidden = HIDDEN_NAMESPACES
         self.namespaces: dict[str, str] = {}
         self._pages: list[_Page] = []
@@ -151,6 +167,11 @@ class _DumpReader:
         if self._num_bytes - self._parser.CurrentByteIndex > _MAX_TOKEN_BYTES:
             raise _RefusedError(f"a tag or comment of more than {_MAX_TOKEN_BYTES:,} bytes")
 
+    def url(self, title: str) -> str:
+        """Where a page is to be read; empty where the dump does not say of which wiki it is."""
+        name = urllib.parse.quote(title.replace(" ", "_"), safe=_PLAIN_IN_URLS)
+        return self._base and self._base + name
+
     def close(self) -> None:
         """Ends the dump; one that is cut short raises `ExpatError`."""
         self._parser.Parse(b"", True)
@@ -164,7 +185,10 @@ class _DumpReader:
         self._path.append(tag)
         if len(self._path) > _MAX_DEPTH:
             raise _RefusedError(f"tags nested deeper than {_MAX_DEPTH}")
-        if tag == "page":
+        if tag == "mediawiki":
+            found = _LANGUAGE.match(attributes.get("xml:lang", "").lower())
+            self.language = found[0] if found else ""
+        elif tag == "page":
             self._fields, self._is_redirect = {}, False
             self._too_long.clear()
         elif tag == "redirect":
@@ -192,6 +216,10 @@ class _DumpReader:
             self._field, self._parts = "", []
             if tag == "namespace":
                 self._add_namespace(self._fields.pop(tag).lower())
+            elif tag == "base":
+                # That of the main page; others are beside it.
+                start, slash, _ = self._fields.pop(tag).rpartition("/")
+                self._base = start + slash if start.startswith(("https://", "http://")) else ""
         elif tag == "page":
             self._pages.append(
                 _Page(

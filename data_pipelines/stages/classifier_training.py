@@ -1,7 +1,7 @@
 """Trains the quality classifier by logistic regression, and says how well it does.
 
-Documents of one web site, or else one document, fall together into training or into the held-out
-part, by the hash of the site: pages of a site resemble each other, and would flatter the model.
+Web pages of one site fall together into training or into the held-out part, by the hash of the
+site: they resemble each other, and would flatter the model. Other documents fall by themselves.
 """
 
 import hashlib
@@ -35,8 +35,15 @@ class Sample(NamedTuple):
     text: str
 
 
-def choose(documents: Iterable[Document], count: int) -> list[Sample]:
-    """Different texts, at most so many, by hash: the same whatever their order."""
+def choose(documents: Iterable[Document], count: int, *, are_pages: bool = True) -> list[Sample]:
+    """Different texts, at most so many, by hash: the same whatever their order.
+
+    Args:
+        documents: To choose from.
+        count: At most so many.
+        are_pages: Whether their addresses say which site each is of; all articles of an
+            encyclopedia are at one site.
+    """
     chosen: list[tuple[int, Sample]] = []
     known: set[bytes] = set()
     for document in documents:
@@ -45,7 +52,8 @@ def choose(documents: Iterable[Document], count: int) -> list[Sample]:
         if digest in known or (len(chosen) == count and rank < chosen[0][0]):
             continue
         known.add(digest)
-        sample = Sample(digest, host_of(document.url) or document.id, document.text)
+        site = host_of(document.url) if are_pages else ""
+        sample = Sample(digest, site or document.id, document.text)
         heapq.heappush(chosen, (rank, sample))
         if len(chosen) > count:
             known.discard(heapq.heappop(chosen)[1].digest)

@@ -88,6 +88,16 @@ def test_a_site_is_either_trained_on_or_held_out(monkeypatch):
     assert {site: sites.count(site) for site in sites} == dict.fromkeys(set(sites), 5)
 
 
+def test_documents_that_are_no_pages_fall_by_themselves():
+    articles = list(documents(GOOD, 60, 1, "wiki"))
+    pages, others = (
+        classifier_training.choose(articles, 1000, are_pages=are_pages)
+        for are_pages in (True, False)
+    )
+    assert len({sample.group for sample in pages}) == 30
+    assert {sample.group for sample in others} == {article.id for article in articles}
+
+
 def test_a_score_is_the_logistic_function_of_the_mean_weight():
     weights = np.linspace(-3, 3, 1 << 10).astype(np.float32)
     model = Model(weights, -0.25, {})

@@ -7,6 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from llama_jax.config import (
+    ArxivSource,
+    BooksSource,
+    CommonCrawlSource,
+    FilesSource,
+    LanguageFilter,
+    StackExchangeSource,
+    WikipediaSource,
+)
+
 USAGE = """usage: llama-jax data classifier train --good PATH --bad PATH --out FILE [...]
 
 Trains a linear model that tells good documents from others, for the filter QualityClassifier.
@@ -64,7 +74,12 @@ def main(argv: list[str]) -> int:
     samples = {}
     for name in ("good", "bad"):
         print(f"reading {name} documents ...", file=sys.stderr)
-        samples[name] = training.choose(_documents(name, options), options.max_documents)
+        source = _source(name, options)
+        samples[name] = training.choose(
+            _documents(name, source, options),
+            options.max_documents,
+            are_pages=isinstance(source, FilesSource | CommonCrawlSource),
+        )
     print("training ...", file=sys.stderr)
     model = training.train(
         samples["good"],
@@ -89,19 +104,8 @@ def _check(options: _Options) -> None:
             raise ValueError(f"--{name.replace('_', '-')}={value} must be positive.")
 
 
-def _documents(name: str, options: _Options) -> Iterator[Any]:
-    """Documents of one kind, of the language asked for; what was left out is said on stderr."""
-    from llama_jax.cli.pipelines import load_pipelines
-    from llama_jax.config import (
-        ArxivSource,
-        BooksSource,
-        CommonCrawlSource,
-        FilesSource,
-        LanguageFilter,
-        StackExchangeSource,
-        WikipediaSource,
-    )
-
+def _source(name: str, options: _Options) -> Any:
+    """The source that one of the options names."""
     kinds = {
         "wikipedia": WikipediaSource,
         "common_crawl": CommonCrawlSource,
@@ -109,14 +113,20 @@ def _documents(name: str, options: _Options) -> Iterator[Any]:
         "stack_exchange": StackExchangeSource,
         "arxiv": ArxivSource,
     }
-    kind, colon, path = getattr(options, name).partition(":")
-    if not colon or kind not in kinds:
-        kind, path = "files", getattr(options, name)
-    config = kinds.get(kind, FilesSource)(name=name, path=path)
+    kind, _, path = getattr(options, name).partition(":")
+    if kind in kinds:
+        return kinds[kind](name=name, path=path)
+    return FilesSource(name=name, path=getattr(options, name))
+
+
+def _documents(name: str, source: Any, options: _Options) -> Iterator[Any]:
+    """Documents of one kind, of the language asked for; what was left out is said on stderr."""
+    from llama_jax.cli.pipelines import load_pipelines
+
     sources, filters = load_pipelines("sources"), load_pipelines("stages.filters")
     dropped = load_pipelines("document").Dropped()
     wanted = [LanguageFilter(languages=(options.language,))] if options.language else []
-    documents = sources.read_all(sources.open_source(config), dropped)
+    documents = sources.read_all(sources.open_source(source), dropped)
     for document in filters.apply_filters(filters.open_filters(wanted), documents, dropped):
         if len(document.text) >= options.min_characters:
             yield document
