@@ -6,6 +6,7 @@ sorting numbers of words. Intended differences:
 - words are split as `words` says, not by spaCy;
 - repeated n-grams are sequences of equal words; datatrove joins their letters, so that "1 23" and
   "12 3" are the same to it;
+- white space is no word, which to spaCy's sentences it is: after "?" a no-break space begins one;
 - terminal punctuation is Unicode's Sentence_Terminal, which has some more scripts and lacks three
   Khmer marks.
 """
