@@ -17,8 +17,8 @@ from pathlib import Path
 import tyro
 
 from data_pipelines.document import Dropped
-from data_pipelines.sources import open_source, read_all, wikipedia
-from data_pipelines.sources.folder import open_decompressed
+from data_pipelines.sources import open_source, read_all
+from data_pipelines.sources.wikipedia import articles
 from data_pipelines.sources.wikitext import to_text
 from llama_jax.config import WikipediaSource
 
@@ -40,13 +40,8 @@ class Options:
 
 def read(dump: Path) -> list[str]:
     """Wikitext of the articles of a dump."""
-    reader, texts = wikipedia._DumpReader(), []
     (file,) = open_source(WikipediaSource(path=str(dump))).files()
-    with open_decompressed(file) as opened:
-        while chunk := opened.read1(1 << 18):
-            pages = reader.feed(chunk)
-            texts += [p.wikitext for p in pages if not wikipedia._why_not(p, reader.namespaces)]
-    return texts
+    return [article.wikitext for article in articles(file, Dropped())]
 
 
 def main(options: Options) -> None:

@@ -26,7 +26,7 @@ _QUESTION, _ANSWER = "1", "2"
 _POSTS = "CREATE TABLE posts (question, is_answer, score, id, title, text)"
 _SITE = re.compile(
     r"((?:[a-z0-9-]+\.){0,2}(?:stackexchange\.com|stackoverflow\.com|serverfault\.com|superuser\.com"
-    r"|askubuntu\.com|stackapps\.com|mathoverflow\.net))(?:\.7z)?(?:-posts\.xml(?:\.bz2|\.gz)?)?"
+    r"|askubuntu\.com|stackapps\.com|mathoverflow\.net))(?:-posts)?(?:\.7z|\.xml(?:\.bz2|\.gz)?)?"
 )
 # Elsewhere, on the sites about languages, there may be several.
 _LANGUAGES = {

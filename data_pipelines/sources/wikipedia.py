@@ -66,14 +66,44 @@ class Wikipedia:
 
     def read(self, file: RawFile, dropped: Dropped) -> Iterator[Document]:
         """Every article, its title on the first line; see `DocumentSource`."""
-        try:
-            yield from _read(file, dropped)
-        except (OSError, EOFError, zlib.error, expat.ExpatError, _RefusedError) as error:
-            why = str(error) if isinstance(error, _RefusedError) else type(error).__name__
-            dropped.add_bad(f"file damaged, the rest of it is lost ({why})", file.name)
+        for article in articles(file, dropped):
+            if text := to_text(article.wikitext, hidden=article.hidden):
+                text = f"{article.title}\n{text}"
+                yield Document(article.key, text, article.url, article.language)
+            else:
+                dropped.add("no text", article.key)
 
 
-def _read(file: RawFile, dropped: Dropped) -> Iterator[Document]:
+class Article(NamedTuple):
+    """An article as a dump has it.
+
+    Attributes:
+        key: File, page id and title.
+        title: As readers see it.
+        wikitext: Source of the page.
+        url: Where it is to be read; empty where the dump does not say.
+        language: ISO 639-1 code of the wiki's language; empty where the dump names none.
+        hidden: Namespaces of the wiki whose links show no text.
+    """
+
+    key: str
+    title: str
+    wikitext: str
+    url: str
+    language: str
+    hidden: frozenset[str]
+
+
+def articles(file: RawFile, dropped: Dropped) -> Iterator[Article]:
+    """The articles of a dump; what else it holds, and damage, is recorded in `dropped`."""
+    try:
+        yield from _articles(file, dropped)
+    except (OSError, EOFError, zlib.error, expat.ExpatError, _RefusedError) as error:
+        why = str(error) if isinstance(error, _RefusedError) else type(error).__name__
+        dropped.add_bad(f"file damaged, the rest of it is lost ({why})", file.name)
+
+
+def _articles(file: RawFile, dropped: Dropped) -> Iterator[Article]:
     reader, found, name = _DumpReader(), False, file.name
     with open_decompressed(file) as dump:
         # Not `read`: it loses what it has already decompressed where a file is cut short.
@@ -83,12 +113,9 @@ def _read(file: RawFile, dropped: Dropped) -> Iterator[Document]:
                 key = f"{name}:{page.id}:{page.title}"
                 if reason := _why_not(page, reader.namespaces):
                     dropped.add(reason, key)
-                elif text := to_text(page.wikitext, hidden=reader.hidden):
-                    yield Document(
-                        key, f"{page.title}\n{text}", reader.url(page.title), reader.language
-                    )
                 else:
-                    dropped.add("no text", key)
+                    url, wikitext = reader.url(page.title), page.wikitext
+                    yield Article(key, page.title, wikitext, url, reader.language, reader.hidden)
         reader.close()
     if not found:
         dropped.add("no page in the file", name)
