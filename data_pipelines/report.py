@@ -204,7 +204,7 @@ def _source(source: dict[str, Any]) -> Iterator[str]:
             f"The first:{named}</div>"
         )
     yield from _funnel(source)
-    yield from _dropped(source["dropped"])
+    yield from _dropped(source["dropped"], totals(source))
     yield from _lengths(source["lengths"])
     yield from _languages(source["languages"])
     yield from _duplicates(source["duplicate_groups"])
@@ -249,7 +249,7 @@ def _funnel(source: dict[str, Any]) -> Iterator[str]:
     yield table((head[0], *head[1]), made)
 
 
-def _dropped(dropped: dict[str, Any]) -> Iterator[str]:
+def _dropped(dropped: dict[str, Any], kept: dict[str, int]) -> Iterator[str]:
     if not dropped:
         yield "<h3>No rule dropped a document</h3>"
         return
@@ -258,7 +258,11 @@ def _dropped(dropped: dict[str, Any]) -> Iterator[str]:
     first = ordered[0]
     share = percent(counts[first], sum(counts.values()))
     yield f"<h3>Why documents or records were left out: {share} for “{text(first)}”</h3>"
-    sizes = {reason: byte_size(entry["text_bytes"]) for reason, entry in dropped.items()}
+    sizes = {}
+    for reason, entry in dropped.items():
+        tokens = _estimate(entry["text_bytes"], kept)
+        estimated = f" ≈ {amount(tokens, 2)} tokens" if tokens else ""
+        sizes[reason] = f"{byte_size(entry['text_bytes'])}{estimated}"
     yield counted(("reason", "left out"), counts.items(), "gone", beside=("text", sizes))
     yield "<h3>The first documents that each reason left out</h3>"
     yield '<p class="soft">All of them, with rule and value, are rows of dropped/*.parquet.</p>'

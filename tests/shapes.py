@@ -34,6 +34,8 @@ def _is_array(hint: Any) -> bool:
 
 
 def _states_shape(hint: Any) -> bool:
+    if typing.get_origin(hint) is Callable:
+        return False  # what a function takes is seen when it is called
     return _is_array(hint) or any(map(_states_shape, typing.get_args(hint)))
 
 

@@ -12,10 +12,17 @@ Input: a folder with one of each source, named as the paths below (without one: 
     arxiv/          arXiv_src_*.tar
     stackexchange/  Posts.xml of each site
 
-Source: Touvron et al. 2023 (arXiv:2302.13971), section 2.1 and table 1. Where that does not say
-how, Gopher's and C4's published rules stand in: LLaMA-1's CommonCrawl went through CCNet, whose
-perplexities and whose classifier against references of Wikipedia need models of their own (train
-the latter with `llama-jax data classifier train`, and add `QualityClassifier`).
+And, where it is there (what is not is said, and its filter left out):
+
+    eval/           evaluation sets, whose texts are kept out of all sources
+    quality.model   of `llama-jax data classifier train`, for web pages; another name:
+                    --sources.0.filters.3.path other.model
+
+Source: Touvron et al. 2023 (arXiv:2302.13971), section 2.1 and table 1: CommonCrawl through CCNet's
+paragraphs and languages and a classifier against references of Wikipedia, C4, near duplicates of
+books. Where that does not say how, or a model of CCNet's would be needed (its perplexities),
+published rules stand in: Gopher's and C4's; RedPajama-1's for code, with its near duplicates as
+StarCoder; personal data as Dolma; evaluation sets as GPT-3.
 """
 
 from llama_jax.config import (
@@ -25,6 +32,7 @@ from llama_jax.config import (
     C4Rules,
     CodeRules,
     CommonCrawlSource,
+    Decontamination,
     FilesSource,
     GitHubSource,
     GopherQuality,
@@ -32,10 +40,17 @@ from llama_jax.config import (
     LanguageFilter,
     MinHash,
     ParagraphDedup,
+    PersonalData,
+    QualityClassifier,
     StackExchangeSource,
     TokenizerTraining,
     WikipediaSource,
 )
+
+QUALITY = QualityClassifier(path="quality.model", if_there=True)
+# A page goes for a test item that it has; of a book or an article the item alone.
+NO_TESTS = Decontamination(paths=("eval",), if_there=True)
+WITHOUT_TESTS = Decontamination(paths=("eval",), action="remove", if_there=True)
 
 
 def config() -> BuildConfig:
@@ -44,17 +59,27 @@ def config() -> BuildConfig:
         sources=(
             CommonCrawlSource(
                 path="commoncrawl",
-                filters=(LanguageFilter(), GopherRepetition(), GopherQuality()),
+                filters=(
+                    LanguageFilter(),
+                    GopherRepetition(),
+                    GopherQuality(),
+                    QUALITY,
+                    PersonalData(),
+                    NO_TESTS,
+                ),
                 dedup=(ParagraphDedup(),),
             ),
             FilesSource(
-                name="c4", path="c4", filters=(C4Rules(), LanguageFilter()), dedup=(MinHash(),)
+                name="c4",
+                path="c4",
+                filters=(C4Rules(), LanguageFilter(), PersonalData(), NO_TESTS),
+                dedup=(MinHash(),),
             ),
-            GitHubSource(path="github", filters=(CodeRules(),)),
-            WikipediaSource(path="wikipedia"),
-            BooksSource(path="books", dedup=(MinHash(),)),
-            ArxivSource(path="arxiv"),
-            StackExchangeSource(path="stackexchange"),
+            GitHubSource(path="github", filters=(CodeRules(), NO_TESTS), dedup=(MinHash(),)),
+            WikipediaSource(path="wikipedia", filters=(WITHOUT_TESTS,)),
+            BooksSource(path="books", filters=(WITHOUT_TESTS,), dedup=(MinHash(),)),
+            ArxivSource(path="arxiv", filters=(WITHOUT_TESTS,)),
+            StackExchangeSource(path="stackexchange", filters=(NO_TESTS,)),
         ),
         mixture=(
             ("common_crawl", 67.0),

@@ -17,6 +17,8 @@ _TEX = (".tex", ".ltx", ".latex")
 _DOCUMENT = re.compile(rb"^[^%\n]*\\document(?:class|style)\b", re.M)
 _HEAD_BYTES = 1 << 16
 _DECLARED = re.compile(rb"\\(?:usepackage|RequirePackage)\s*\[([a-z0-9]+)\]\s*\{inputenc\}")
+# "2406/2406.00001.gz", and before 2007 "0303/math0303004.gz".
+_PAPER = re.compile(r"(?:([a-z][a-z.-]*)(?=\d{7}\.)|(?=\d{4}\.\d{4,5}\.))([\d.]+)\.[a-z]+", re.I)
 # Encodings as inputenc names them, where Python has another name.
 _PYTHON_NAMES = {
     "ansinew": "cp1252",
@@ -83,7 +85,7 @@ class Arxiv:
         elif not text:
             dropped.add("no text", paper)
         else:
-            yield Document(paper, text)
+            yield Document(paper, text, _url(member.name))
 
 
 def _unpack(packed: bytes) -> tuple[dict[str, str], str]:
@@ -147,3 +149,16 @@ def _decode(data: bytes) -> str:
             return data.decode(_PYTHON_NAMES.get(name, name))
         except (LookupError, UnicodeDecodeError):
             return data.decode("latin-1")
+
+
+def _url(member: str) -> str:
+    """The address of a paper's abstract; empty for a name that is no paper's number."""
+    found = _PAPER.fullmatch(member.rpartition("/")[2])
+    if not found:
+        return ""
+    archive, number = found.groups()
+    return (
+        f"https://arxiv.org/abs/{archive}/{number}"
+        if archive
+        else f"https://arxiv.org/abs/{number}"
+    )

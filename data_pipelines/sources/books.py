@@ -16,6 +16,18 @@ _NOTE_LINES = 120
 _TAIL_LINES = 400
 _GAP_LINES = 3
 
+_HEAD_CHARACTERS = 10_000
+_NUMBER = re.compile(r"\[e-?(?:book|text) ?#(\d{1,7})\]", re.I)
+_LANGUAGE = re.compile(r"^Language: ([a-z]+)\s*$", re.I | re.M)
+_LANGUAGES = dict(
+    re.findall(
+        r"(\w+):(\w+)",
+        "english:en french:fr finnish:fi german:de dutch:nl italian:it spanish:es portuguese:pt "
+        "hungarian:hu chinese:zh greek:el swedish:sv latin:la esperanto:eo danish:da catalan:ca "
+        "polish:pl japanese:ja norwegian:no welsh:cy tagalog:tl czech:cs icelandic:is russian:ru",
+    )
+)
+
 _START = re.compile(r"\s{0,9}\*{3} ?START OF (THE|THIS) PROJECT GUTENBERG", re.I)
 _SMALL_PRINT = re.compile(r"\s{0,9}\*END ?\*? ?THE SMALL PRINT", re.I)
 _END = re.compile(r"\s{0,9}\*{3} ?END OF (THE|THIS) PROJECT GUTENBERG", re.I)
@@ -43,7 +55,7 @@ class Books:
 
     UTF-8, else Windows-1252 (of which Gutenberg's Latin-1 is a part), else Latin-1; the ends of
     lines are "\\n". A text in which no header of Project Gutenberg is found is kept whole. Ids are
-    paths below the folder.
+    paths below the folder; address and language are what Gutenberg's header says.
 
     Source: the forms of headers and footers from 1991 to 2018, read in books of those years.
     """
@@ -66,10 +78,20 @@ class Books:
             dropped.add(f"longer than {_MAX_BYTES:,} bytes", file.name)
         elif "\0" in (text := _decode(data)):
             dropped.add("no text: has NUL characters", file.name)
-        elif not (text := strip_gutenberg(text)).strip():
+        elif not (book := strip_gutenberg(text)).strip():
             dropped.add("no text", file.name)
         else:
-            yield Document(file.name, text)
+            yield Document(file.name, book, *_public_record(text))
+
+
+def _public_record(text: str) -> tuple[str, str]:
+    """Address and language (ISO 639-1) of a book whose header has its number; else empty."""
+    head = text[:_HEAD_CHARACTERS]
+    if not (number := _NUMBER.search(head)):
+        return "", ""
+    language = _LANGUAGE.search(head)
+    code = _LANGUAGES.get(language[1].lower(), "") if language else ""
+    return f"https://www.gutenberg.org/ebooks/{number[1]}", code
 
 
 def strip_gutenberg(text: str) -> str:

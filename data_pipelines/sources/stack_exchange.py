@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
@@ -29,6 +30,16 @@ _MAX_NUMBER = 1 << 62
 _QUESTION, _ANSWER = "1", "2"
 _POSTS = "CREATE TABLE posts (question, is_answer, score, id, title, text)"
 _DAMAGE = (*seven_zip.DAMAGE, zlib.error, expat.ExpatError)
+_SITE = re.compile(
+    r"((?:[a-z0-9-]+\.){0,2}(?:stackexchange\.com|stackoverflow\.com|serverfault\.com|superuser\.com"
+    r"|askubuntu\.com|stackapps\.com|mathoverflow\.net))(?:-posts)?(?:\.7z|\.xml(?:\.bz2|\.gz)?)?"
+)
+# Elsewhere, on the sites about languages, there may be several.
+_LANGUAGES = {
+    **dict.fromkeys(("stackoverflow.com", "serverfault.com", "superuser.com"), "en"),
+    **dict.fromkeys(("askubuntu.com", "mathoverflow.net", "stackapps.com"), "en"),
+    **{f"{code}.stackoverflow.com": code for code in ("es", "ja", "pt", "ru")},
+}
 
 
 class _DamagedError(Exception):
@@ -49,7 +60,8 @@ class StackExchange:
 
     "Q: title", the question, then "A: answer" for each answer, the highest score first, ties by id.
     Ids are the path below the folder and the question's number: "coffee/Posts.xml:17", and in an
-    archive as they are published "coffee.stackexchange.com.7z/Posts.xml:17". Posts wait
+    archive as they are published "coffee.stackexchange.com.7z/Posts.xml:17". A question has an
+    address where a folder or the file is named by the site, "coffee.stackexchange.com". Posts wait
     for their answers in a file of SQLite, in a temporary folder (`TMPDIR`) of about the dump's
     size, and are sorted there: memory does not grow with the dump.
 
@@ -82,7 +94,8 @@ class StackExchange:
         if file.name.lower().endswith(_ARCHIVE):
             yield from self._archive(file, dropped)
         else:
-            yield from self._dump(file.name, lambda: open_decompressed(file), dropped)
+            opened = functools.partial(open_decompressed, file)
+            yield from self._dump(file.name, _site(file.url), opened, dropped)
 
     def _archive(self, file: RawFile, dropped: Dropped) -> Iterator[Document]:
         with file.open() as archive:
@@ -98,15 +111,18 @@ class StackExchange:
                 dropped.add("7z archive without Posts.xml", file.name)
             for each in dumps:
                 opened = functools.partial(seven_zip.open_member, archive, each)
-                yield from self._dump(f"{file.name}/{each.name}", opened, dropped)
+                name = f"{file.name}/{each.name}"
+                yield from self._dump(name, _site(f"{file.url}/{each.name}"), opened, dropped)
 
     def _dump(
         self,
         name: str,
+        site: str,
         opened: Callable[[], contextlib.AbstractContextManager[Any]],
         dropped: Dropped,
     ) -> Iterator[Document]:
         """Every question of a dump that `opened` opens."""
+        language = _LANGUAGES.get(site, "")
         with scratch_database(f"sources.{self._config.name}", _POSTS) as table:
             try:
                 with opened() as dump:
@@ -126,7 +142,8 @@ class StackExchange:
             posts = map(_Post._make, by_score)
             for question, group in itertools.groupby(posts, key=lambda post: post.question):
                 if (text := self._thread(name, group, dropped)) is not None:
-                    yield Document(f"{name}:{question}", text)
+                    url = f"https://{site}/questions/{question}" if site else ""
+                    yield Document(f"{name}:{question}", text, url, language)
 
     def _post(self, name: str, row: dict[str, str], dropped: Dropped) -> _Post | None:
         """The row's post, or None, with the reason recorded."""
@@ -172,6 +189,12 @@ class StackExchange:
                 chars += len(post.text)
                 parts.append(f"A: {post.text}")
         return "\n\n".join(parts)
+
+
+def _site(url: str) -> str:
+    """The site in the path of a dump: archives are named by it, and unpack to one name."""
+    sites = [found[1] for part in url.lower().split("/") if (found := _SITE.fullmatch(part))]
+    return sites[-1] if sites else ""
 
 
 def _rows(dump: Any) -> Iterator[dict[str, str]]:

@@ -1,6 +1,7 @@
 """Articles of Wikipedia's pages-articles dumps."""
 
 import re
+import urllib.parse
 import zlib
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -25,11 +26,15 @@ _MAX_FIELD_CHARS = 1_000
 _MAX_TOKEN_BYTES = 1 << 24
 _MAX_DEPTH = 50
 _MAX_NAMESPACES = 1_000
+# Of a code such as "pt-br" the language; longer codes are none of ISO 639-1.
+_LANGUAGE = re.compile(r"[a-z]{2}(?![a-z])")
+_PLAIN_IN_URLS = "/:;@$!*(),~'"
 _REDIRECT = re.compile(r"\s*#\s*(\w+)[\s:]*\[\[")
 # Of the namespaces' own numbers: media, files and categories show no text where they are linked.
 _HIDDEN_KEYS = frozenset(["-2", "6", "14"])
 _FIELDS = frozenset(
     [
+        ("siteinfo", "base"),
         ("namespaces", "namespace"),
         ("page", "title"),
         ("page", "ns"),
@@ -44,8 +49,9 @@ class Wikipedia:
     """Articles of every XML dump below a folder, in the order of the paths.
 
     Takes .xml, .xml.bz2 (multistream too) and .xml.gz of any version of MediaWiki's export schema.
-    Ids are path, page id and title: "enwiki-pages-articles.xml.bz2:12:Anarchism". A page with
-    several revisions gives the last one.
+    Ids are path, page id and title: "enwiki-pages-articles.xml.bz2:12:Anarchism". Address and
+    language are those of the wiki that the dump names. A page with several revisions gives the
+    last one.
     """
 
     def __init__(self, config: WikipediaSource):
@@ -66,14 +72,44 @@ class Wikipedia:
 
     def read(self, file: RawFile, dropped: Dropped) -> Iterator[Document]:
         """Every article, its title on the first line; see `DocumentSource`."""
-        try:
-            yield from _read(file, dropped)
-        except (OSError, EOFError, zlib.error, expat.ExpatError, _RefusedError) as error:
-            why = str(error) if isinstance(error, _RefusedError) else type(error).__name__
-            dropped.add_bad(f"file damaged, the rest of it is lost ({why})", file.label)
+        for article in articles(file, dropped):
+            if text := to_text(article.wikitext, hidden=article.hidden):
+                text = f"{article.title}\n{text}"
+                yield Document(article.key, text, article.url, article.language)
+            else:
+                dropped.add("no text", article.key)
 
 
-def _read(file: RawFile, dropped: Dropped) -> Iterator[Document]:
+class Article(NamedTuple):
+    """An article as a dump has it.
+
+    Attributes:
+        key: File, page id and title.
+        title: As readers see it.
+        wikitext: Source of the page.
+        url: Where it is to be read; empty where the dump does not say.
+        language: ISO 639-1 code of the wiki's language; empty where the dump names none.
+        hidden: Namespaces of the wiki whose links show no text.
+    """
+
+    key: str
+    title: str
+    wikitext: str
+    url: str
+    language: str
+    hidden: frozenset[str]
+
+
+def articles(file: RawFile, dropped: Dropped) -> Iterator[Article]:
+    """The articles of a dump; what else it holds, and damage, is recorded in `dropped`."""
+    try:
+        yield from _articles(file, dropped)
+    except (OSError, EOFError, zlib.error, expat.ExpatError, _RefusedError) as error:
+        why = str(error) if isinstance(error, _RefusedError) else type(error).__name__
+        dropped.add_bad(f"file damaged, the rest of it is lost ({why})", file.label)
+
+
+def _articles(file: RawFile, dropped: Dropped) -> Iterator[Article]:
     reader, found, name = _DumpReader(), False, file.name
     with open_dump(file) as dump:
         # Not `read`: it loses what it has already decompressed where a file is cut short.
@@ -83,10 +119,9 @@ def _read(file: RawFile, dropped: Dropped) -> Iterator[Document]:
                 key = f"{name}:{page.id}:{page.title}"
                 if reason := _why_not(page, reader.namespaces):
                     dropped.add(reason, key)
-                elif text := to_text(page.wikitext, hidden=reader.hidden):
-                    yield Document(key, f"{page.title}\n{text}")
                 else:
-                    dropped.add("no text", key)
+                    url, wikitext = reader.url(page.title), page.wikitext
+                    yield Article(key, page.title, wikitext, url, reader.language, reader.hidden)
         reader.close()
     if not found and not file.stop:
         dropped.add("no page in the file", name)
@@ -123,9 +158,17 @@ class _RefusedError(Exception):
 
 
 class _DumpReader:
-    """Pages of a dump that is fed in pieces; holds one piece and one page."""
+    """Pages of a dump that is fed in pieces; holds one piece and one page.
+
+    Attributes:
+        language: ISO 639-1 code of the wiki's language; empty where the dump names none.
+        hidden: Namespaces whose links show no text.
+        namespaces: Number of each namespace, by lower-case name.
+    """
 
     def __init__(self) -> None:
+        self.language = ""
+        self._base = ""
         self.hidden = HIDDEN_NAMESPACES
         self.namespaces: dict[str, str] = {}
         self._pages: list[_Page] = []
@@ -157,6 +200,11 @@ class _DumpReader:
         if self._num_bytes - self._parser.CurrentByteIndex > _MAX_TOKEN_BYTES:
             raise _RefusedError(f"a tag or comment of more than {_MAX_TOKEN_BYTES:,} bytes")
 
+    def url(self, title: str) -> str:
+        """Where a page is to be read; empty where the dump does not say of which wiki it is."""
+        name = urllib.parse.quote(title.replace(" ", "_"), safe=_PLAIN_IN_URLS)
+        return self._base and self._base + name
+
     def close(self) -> None:
         """Ends the dump; one that is cut short raises `ExpatError`."""
         self._parser.Parse(b"", True)
@@ -170,7 +218,10 @@ class _DumpReader:
         self._path.append(tag)
         if len(self._path) > _MAX_DEPTH:
             raise _RefusedError(f"tags nested deeper than {_MAX_DEPTH}")
-        if tag == "page":
+        if tag == "mediawiki":
+            found = _LANGUAGE.match(attributes.get("xml:lang", "").lower())
+            self.language = found[0] if found else ""
+        elif tag == "page":
             self._fields, self._is_redirect = {}, False
             self._too_long.clear()
         elif tag == "redirect":
@@ -198,6 +249,10 @@ class _DumpReader:
             self._field, self._parts = "", []
             if tag == "namespace":
                 self._add_namespace(self._fields.pop(tag).lower())
+            elif tag == "base":
+                # That of the main page; others are beside it.
+                start, slash, _ = self._fields.pop(tag).rpartition("/")
+                self._base = start + slash if start.startswith(("https://", "http://")) else ""
         elif tag == "page":
             self._pages.append(
                 _Page(

@@ -1,12 +1,11 @@
 """Trains the quality classifier by logistic regression, and says how well it does.
 
-Documents of one web site, or else one document, fall together into training or into the held-out
-part, by the hash of the site: pages of a site resemble each other, and would flatter the model.
+Web pages of one site fall together into training or into the held-out part, by the hash of the
+site: they resemble each other, and would flatter the model. Other documents fall by themselves.
 """
 
 import hashlib
 import heapq
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,21 +34,37 @@ class Sample(NamedTuple):
     text: str
 
 
-def choose(documents: Iterable[Document], count: int) -> list[Sample]:
-    """Different texts, at most so many, by hash: the same whatever their order."""
-    chosen: list[tuple[int, Sample]] = []
-    known: set[bytes] = set()
-    for document in documents:
+class Choice:
+    """Different texts, at most so many, by hash: the same whatever their order.
+
+    Args:
+        count: At most so many.
+        are_pages: Whether addresses say which site a document is of; all articles of an
+            encyclopedia are at one site.
+    """
+
+    def __init__(self, count: int, *, are_pages: bool = True):
+        self._count, self._are_pages = count, are_pages
+        self._chosen: list[tuple[int, Sample]] = []
+        self._known: set[bytes] = set()
+
+    def add(self, document: Document) -> None:
+        """Takes a document if it is among the first so far."""
         digest = hashlib.sha256(document.text.encode()).digest()
         rank = -int.from_bytes(digest, "big")
-        if digest in known or (len(chosen) == count and rank < chosen[0][0]):
-            continue
-        known.add(digest)
-        sample = Sample(digest, host_of(document.url) or document.id, document.text)
-        heapq.heappush(chosen, (rank, sample))
-        if len(chosen) > count:
-            known.discard(heapq.heappop(chosen)[1].digest)
-    return sorted(sample for _, sample in chosen)
+        full = len(self._chosen) == self._count
+        if digest in self._known or (full and rank < self._chosen[0][0]):
+            return
+        self._known.add(digest)
+        site = host_of(document.url) if self._are_pages else ""
+        sample = Sample(digest, site or document.id, document.text)
+        heapq.heappush(self._chosen, (rank, sample))
+        if full:
+            self._known.discard(heapq.heappop(self._chosen)[1].digest)
+
+    def samples(self) -> list[Sample]:
+        """Those taken, in order of their hashes."""
+        return sorted(sample for _, sample in self._chosen)
 
 
 def train(

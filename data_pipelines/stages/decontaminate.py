@@ -6,6 +6,7 @@ question alone is contamination too. n-grams that are numbers for the most part 
 """
 
 import collections
+import dataclasses
 import functools
 import itertools
 import re
@@ -202,7 +203,8 @@ class DecontaminationStage:
     def __init__(self, config: Decontamination):
         self._config = config
         self._fingerprint = fingerprint(evaluation_files(config.paths))
-        self._index = _open_index(config, self._fingerprint)
+        # What is done with a match makes no difference to the index.
+        self._index = _open_index(dataclasses.replace(config, action="drop"), self._fingerprint)
 
     def fingerprint(self) -> str:
         """Changes with the evaluation files."""

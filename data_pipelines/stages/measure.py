@@ -1,4 +1,4 @@
-"""What rules look at: every measure of a text, from one split into words.
+"""What rules look at: the measures of texts, from one look at their lines and one split into words.
 
 Values equal those of datatrove 0.10's filters, computed for a batch of documents at a time by
 sorting numbers of words. Intended differences:
@@ -6,22 +6,48 @@ sorting numbers of words. Intended differences:
 - words are split as `words` says, not by spaCy;
 - repeated n-grams are sequences of equal words; datatrove joins their letters, so that "1 23" and
   "12 3" are the same to it;
+- white space is no word, which to spaCy's sentences it is: after "?" a no-break space begins one;
 - terminal punctuation is Unicode's Sentence_Terminal, which has some more scripts and lacks three
   Khmer marks.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from .chunks import find_chunks
 from .marks import BETWEEN, LETTERS, SENTENCE_END, SYMBOL, ends_sentence
 from .ngrams import repeated_characters
-from .words import Vocabulary
+from .vocabulary import Vocabulary
 
 
-class Measures(NamedTuple):
-    """Measures of one text; shares are in [0, 1] unless a word says otherwise.
+class LineMeasures(NamedTuple):
+    """Measures of a text's lines; shares are in [0, 1].
+
+    Attributes:
+        duplicate_paragraphs: Share of paragraphs that repeat an earlier one.
+        duplicate_paragraph_characters: Share of the text's characters in those.
+        duplicate_lines: Share of lines that repeat an earlier one.
+        duplicate_line_characters: Share of the text's characters in those.
+        punctuated_lines: Share of lines with text that end in terminal punctuation.
+        short_lines: Share of them that are short.
+        repeated_line_characters: As `duplicate_line_characters`, of lines with text, line breaks
+            not counted.
+    """
+
+    duplicate_paragraphs: float
+    duplicate_paragraph_characters: float
+    duplicate_lines: float
+    duplicate_line_characters: float
+    punctuated_lines: float
+    short_lines: float
+    repeated_line_characters: float
+
+
+class WordMeasures(NamedTuple):
+    """Measures of a text's words, and of lines as they begin and end with words.
 
     Attributes:
         num_words: Words that are more than punctuation.
@@ -33,17 +59,6 @@ class Measures(NamedTuple):
         alphabetic_words: Share of words with a letter.
         num_stop_words: Different stop words.
         num_sentences: Summed over lines.
-        duplicate_paragraphs: Share of paragraphs that repeat an earlier one.
-        duplicate_paragraph_characters: Share of the text's characters in those.
-        duplicate_lines: Share of lines that repeat an earlier one.
-        duplicate_line_characters: Share of the text's characters in those.
-        top_ngram_characters: Of the most frequent 2-, 3- and 4-gram times its count, for each of
-            the text's; may be above 1.
-        duplicate_ngram_characters: Share in 5- to 10-grams seen before.
-        punctuated_lines: Share of lines with text that end in terminal punctuation.
-        short_lines: Share of them that are short.
-        repeated_line_characters: As `duplicate_line_characters`, of lines with text, line breaks
-            not counted.
         newlines_per_word: Line breaks for each word.
     """
 
@@ -56,26 +71,24 @@ class Measures(NamedTuple):
     alphabetic_words: float
     num_stop_words: int
     num_sentences: int
-    duplicate_paragraphs: float
-    duplicate_paragraph_characters: float
-    duplicate_lines: float
-    duplicate_line_characters: float
-    top_ngram_characters: tuple[float, ...]
-    duplicate_ngram_characters: tuple[float, ...]
-    punctuated_lines: float
-    short_lines: float
-    repeated_line_characters: float
     newlines_per_word: float
 
 
-def measure(
-    texts: Sequence[str],
-    vocabulary: Vocabulary,
-    *,
-    stop_words: Sequence[str] = (),
-    short_line_length: int = 30,
-) -> list[Measures]:
-    """Measures of each text.
+class NgramMeasures(NamedTuple):
+    """Measures of a text's repeated n-grams of words.
+
+    Attributes:
+        top_ngram_characters: Of the most frequent 2-, 3- and 4-gram times its count, for each of
+            the text's; may be above 1.
+        duplicate_ngram_characters: Share in 5- to 10-grams seen before.
+    """
+
+    top_ngram_characters: tuple[float, ...]
+    duplicate_ngram_characters: tuple[float, ...]
+
+
+class Measures:
+    """Measures of texts, each group made when it is first asked for, of the texts asked for alone.
 
     Args:
         texts: Their order and company do not matter; many at once are faster.
@@ -83,64 +96,72 @@ def measure(
         stop_words: Those that `num_stop_words` counts.
         short_line_length: Characters of a short line, at most.
     """
-    if not texts:
-        return []
-    vocabulary.make_room()
-    chunks: list[str] = []
-    chunks_of_lines: list[int] = []
-    lines_of_texts, of_lines = [], []
-    for text in texts:
-        lines = [line.split() for line in text.splitlines()]
-        for line in lines:
-            chunks += line
-        chunks_of_lines += map(len, lines)
-        lines_of_texts.append(len(lines))
-        of_lines.append(_of_lines(text, lines, short_line_length))
-    of_words = _of_words(vocabulary, chunks, chunks_of_lines, lines_of_texts, stop_words)
-    return [
-        _measures(text, words, lines)
-        for text, words, lines in zip(texts, of_words, of_lines, strict=True)
-    ]
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        vocabulary: Vocabulary,
+        *,
+        stop_words: Sequence[str] = (),
+        short_line_length: int = 30,
+    ):
+        vocabulary.make_room()
+        self._texts, self._vocabulary = texts, vocabulary
+        self._stop_words, self._short_line_length = stop_words, short_line_length
+        self._lines: dict[int, LineMeasures] = {}
+        self._words: dict[int, WordMeasures] = {}
+        self._ngrams: dict[int, NgramMeasures] = {}
+        self._ids: dict[int, np.ndarray] = {}
+
+    def lines(self, which: Iterable[int]) -> dict[int, LineMeasures]:
+        """Those of the texts at these places, and perhaps of others."""
+        for at in which:
+            if at not in self._lines:
+                self._lines[at] = _of_lines(self._texts[at], self._short_line_length)
+        return self._lines
+
+    def words(self, which: Iterable[int]) -> dict[int, WordMeasures]:
+        """Those of the texts at these places, and perhaps of others."""
+        if new := [at for at in which if at not in self._words]:
+            texts = [self._texts[at] for at in new]
+            measured, ids = _of_words(texts, self._vocabulary, self._stop_words)
+            self._words.update(zip(new, measured, strict=True))
+            self._ids.update(zip(new, ids, strict=True))
+        return self._words
+
+    def ngrams(self, which: Iterable[int]) -> dict[int, NgramMeasures]:
+        """Those of the texts at these places, and perhaps of others."""
+        if new := [at for at in which if at not in self._ngrams]:
+            self.words(new)
+            lengths = self._vocabulary.lengths()
+            ids = np.concatenate([self._ids[at] for at in new])
+            num_words = np.array([len(self._ids[at]) for at in new])
+            found = repeated_characters(ids, lengths[ids], num_words, len(lengths))
+            for at, top, duplicate in zip(new, *(counts.tolist() for counts in found), strict=True):
+                size = max(len(self._texts[at]), 1)
+                self._ngrams[at] = NgramMeasures(
+                    tuple(count / size for count in top),
+                    tuple(count / size for count in duplicate),
+                )
+        return self._ngrams
 
 
-def _measures(text: str, words: "_OfWords", lines: dict[str, float]) -> Measures:
-    num_words, num_characters = max(words.total, 1), max(len(text), 1)
-    return Measures(
-        num_words=words.no_symbols,
-        mean_word_length=words.characters / max(words.no_symbols, 1),
-        hashes_per_word=text.count("#") / num_words,
-        ellipses_per_word=(text.count("...") + text.count("…")) / num_words,
-        alphabetic_words=words.alphabetic / num_words,
-        num_stop_words=words.stop_words,
-        num_sentences=words.sentences,
-        top_ngram_characters=tuple(count / num_characters for count in words.top),
-        duplicate_ngram_characters=tuple(count / num_characters for count in words.duplicate),
-        newlines_per_word=text.count("\n") / num_words,
-        **lines,
-    )
-
-
-def _of_lines(text: str, split: list[list[str]], short_line_length: int) -> dict[str, float]:
+def _of_lines(text: str, short_line_length: int) -> LineMeasures:
     # Split at two or more line breaks, and at one or more; `re` is ten times slower.
     paragraphs = [part.lstrip("\n") for part in text.strip().split("\n\n") if part]
     lines = [""] * (text.startswith("\n") + text.endswith("\n"))
     lines += filter(None, text.split("\n"))
     full = [line for line in lines if line and not line.isspace()]
     num_characters, num_full = max(len(text), 1), max(len(full), 1)
-    bullets = sum(1 for line in split if line and line[0][0] in "•-")
-    ellipses = sum(1 for line in split if line and line[-1].endswith(("...", "…")))
-    return {
-        "bullet_lines": bullets / max(len(split), 1),
-        "ellipsis_lines": ellipses / max(len(split), 1),
-        "duplicate_paragraphs": _num_repeated(paragraphs) / max(len(paragraphs), 1),
-        "duplicate_paragraph_characters": _characters_repeated(paragraphs) / num_characters,
-        "duplicate_lines": _num_repeated(lines) / max(len(lines), 1),
-        "duplicate_line_characters": _characters_repeated(lines) / num_characters,
-        "punctuated_lines": sum(ends_sentence(line[-1]) for line in full) / num_full,
-        "short_lines": sum(len(line) <= short_line_length for line in full) / num_full,
-        "repeated_line_characters": _characters_repeated(full)
-        / max(len(text) - text.count("\n"), 1),
-    }
+    return LineMeasures(
+        duplicate_paragraphs=_num_repeated(paragraphs) / max(len(paragraphs), 1),
+        duplicate_paragraph_characters=_characters_repeated(paragraphs) / num_characters,
+        duplicate_lines=_num_repeated(lines) / max(len(lines), 1),
+        duplicate_line_characters=_characters_repeated(lines) / num_characters,
+        punctuated_lines=sum(ends_sentence(line[-1]) for line in full) / num_full,
+        short_lines=sum(len(line) <= short_line_length for line in full) / num_full,
+        repeated_line_characters=_characters_repeated(full) / max(len(text) - text.count("\n"), 1),
+    )
 
 
 def _num_repeated(parts: list[str]) -> int:
@@ -154,48 +175,40 @@ def _characters_repeated(parts: list[str]) -> int:
     return sum(map(len, parts)) - sum(map(len, different))
 
 
-class _OfWords(NamedTuple):
-    total: int
-    no_symbols: int
-    characters: int
-    alphabetic: int
-    stop_words: int
-    sentences: int
-    top: list[int]
-    duplicate: list[int]
-
-
 def _of_words(
-    vocabulary: Vocabulary,
-    chunks: list[str],
-    chunks_of_lines: list[int],
-    lines_of_texts: list[int],
-    stop_words: Sequence[str],
-) -> list[_OfWords]:
-    ids, words_of_chunks = vocabulary.words(chunks)
-    lengths_of, kinds_of = vocabulary.lengths(), vocabulary.kinds()
-    lengths, kinds = lengths_of[ids], kinds_of[ids]
-    words_of_lines = _sums(words_of_chunks, chunks_of_lines)
-    num_words = _sums(words_of_lines, lines_of_texts)
+    texts: Sequence[str], vocabulary: Vocabulary, stop_words: Sequence[str]
+) -> tuple[list[WordMeasures], list[np.ndarray]]:
+    """Measures of each text, and the numbers of its words."""
+    chunks = find_chunks(texts)
+    ids, words_of_chunks = vocabulary.words(chunks.different, chunks.numbers)
+    lengths, kinds = vocabulary.lengths()[ids], vocabulary.kinds()[ids]
+    words_of_lines = _sums(words_of_chunks, chunks.of_lines)
+    num_words = _sums(words_of_lines, chunks.lines)
     is_word = kinds & SYMBOL == 0
-    text_of = np.repeat(np.arange(len(num_words)), num_words)
-    num_stop_words = np.zeros(len(num_words), np.int64)
+    text_of = np.repeat(np.arange(len(texts)), num_words)
+    num_stop_words = np.zeros(len(texts), np.int64)
     for word in set(stop_words):
         if (number := vocabulary.number(word)) is not None:
             num_stop_words[np.unique(text_of[ids == number])] += 1
-    top, duplicate = repeated_characters(ids, lengths, num_words, len(lengths_of))
-    columns = (
-        num_words,
+    plain, per_word, per_line = (
         _sums(is_word, num_words),
-        _sums(lengths * is_word, num_words),
-        _sums(kinds & LETTERS, num_words),
+        np.maximum(num_words, 1),
+        np.maximum(chunks.lines, 1),
+    )
+    columns = (
+        plain,
+        _sums(lengths * is_word, num_words) / np.maximum(plain, 1),
+        np.array([text.count("#") for text in texts]) / per_word,
+        np.array([text.count("...") + text.count("…") for text in texts]) / per_word,
+        chunks.bullets / per_line,
+        chunks.ellipses / per_line,
+        _sums(kinds & LETTERS, num_words) / per_word,
         num_stop_words,
-        _sums(_sentences(kinds, words_of_lines), lines_of_texts),
-        top,
-        duplicate,
+        _sums(_sentences(kinds, words_of_lines), chunks.lines),
+        np.array([text.count("\n") for text in texts]) / per_word,
     )
     rows = zip(*(column.tolist() for column in columns), strict=True)
-    return [_OfWords(*row) for row in rows]
+    return list(itertools.starmap(WordMeasures, rows)), np.split(ids, np.cumsum(num_words)[:-1])
 
 
 def _sentences(kinds: np.ndarray, words_of_lines: np.ndarray) -> np.ndarray:

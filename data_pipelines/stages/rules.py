@@ -8,16 +8,18 @@ front, decisions are those of datatrove 0.10's filters in the same order, but fo
 """
 
 import functools
+import itertools
+import operator
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from llama_jax.config import C4Rules, FineWebRules, GopherQuality, GopherRepetition, Rule
 
 from ..document import Document, Dropped
-from .measure import Measures, measure
+from .measure import Measures, NgramMeasures
 from .ngrams import DUPLICATE, TOP
-from .words import Vocabulary
+from .vocabulary import Vocabulary
 
 _BATCH_CHARACTERS = 1 << 20
 _BATCH_DOCUMENTS = 1024
@@ -86,17 +88,18 @@ class RuleFilter:
     def _keep(self, batch: list[Document], dropped: Dropped) -> Iterator[Document]:
         if self._c4 is not None:
             batch = list(_remove_lines(batch, self._c4, dropped))
-        measured = measure(
+        measures = Measures(
             [document.text for document in batch],
             self._vocabulary,
             stop_words=self._stop_words,
             short_line_length=self._short_line_length,
         )
-        for document, measures in zip(batch, measured, strict=True):
-            if (broken := first_broken(measures, self._rules)) is None:
-                yield document
+        broken = first_broken(measures, len(batch), self._rules)
+        for at, document in enumerate(batch):
+            if at in broken:
+                _record(document, broken[at], dropped)
             else:
-                _record(document, broken, dropped)
+                yield document
 
 
 @functools.cache
@@ -105,15 +108,28 @@ def _vocabulary() -> Vocabulary:
     return Vocabulary()
 
 
-def first_broken(measures: Measures, rules: Sequence[Rule]) -> Broken | None:
-    """The first rule that a text with these measures breaks; rules in order."""
-    for rule in rules:
-        for name, value, low, high in _checks(measures, rule):
-            if value < low:
-                return Broken(f"{_NAMES[type(rule)]}: {name}", value, f"at least {low:g}")
-            if value > high:
-                return Broken(f"{_NAMES[type(rule)]}: {name}", value, f"at most {high:g}")
-    return None
+def first_broken(measures: Measures, count: int, rules: Sequence[Rule]) -> dict[int, Broken]:
+    """The first rule that each text breaks, of those that break one; rules in order.
+
+    Texts that are dropped for their lines are not split into words, and those dropped for their
+    words are not searched for n-grams, where the rules come in that order.
+    """
+    broken: dict[int, Broken] = {}
+    checks = [(_NAMES[type(rule)], check) for rule in rules for check in _checks(rule)]
+    for group, members in itertools.groupby(checks, key=lambda named: named[1].group):
+        left = [at for at in range(count) if at not in broken]
+        found = group(measures, left)
+        members = list(members)
+        for at in left:
+            for name, check in members:
+                if (value := check.value(found[at])) < check.low:
+                    broken[at] = Broken(f"{name}: {check.name}", value, f"at least {check.low:g}")
+                elif value > check.high:
+                    broken[at] = Broken(f"{name}: {check.name}", value, f"at most {check.high:g}")
+                else:
+                    continue
+                break
+    return broken
 
 
 def remove_lines(text: str, rules: C4Rules) -> str | Broken:
@@ -176,37 +192,66 @@ _NAMES = {
 }
 
 
-def _checks(m: Measures, rule: Rule) -> Iterator[tuple[str, float, float, float]]:
-    """Name, value, least and most, in datatrove's order."""
+class _Check(NamedTuple):
+    """A limit on one measure.
+
+    Attributes:
+        name: For people.
+        group: Gives the measures that it is one of.
+        value: Takes it from those of one text.
+        low: Least value that is allowed.
+        high: Largest.
+    """
+
+    name: str
+    group: Callable[[Measures, list[int]], dict[int, Any]]
+    value: Callable[[Any], float]
+    low: float
+    high: float
+
+
+def _lines(name: str, measure: str, low: float, high: float = _NO_LIMIT) -> _Check:
+    return _Check(name, Measures.lines, operator.attrgetter(measure), low, high)
+
+
+def _words(name: str, measure: str, low: float, high: float = _NO_LIMIT) -> _Check:
+    return _Check(name, Measures.words, operator.attrgetter(measure), low, high)
+
+
+def _ngrams(kind: str, first: int, limits: Sequence[float]) -> Iterator[_Check]:
+    def one(at: int) -> Callable[[NgramMeasures], float]:
+        return lambda measures: getattr(measures, f"{kind}_ngram_characters")[at]
+
+    for at, limit in enumerate(limits):
+        yield _Check(f"{kind} {first + at}-gram characters", Measures.ngrams, one(at), 0, limit)
+
+
+def _checks(rule: Rule) -> Iterator[_Check]:
+    """In datatrove's order."""
     match rule:
         case C4Rules():
-            yield "sentences", m.num_sentences, rule.min_sentences, _NO_LIMIT
+            yield _words("sentences", "num_sentences", rule.min_sentences)
         case GopherQuality():
-            yield "words", m.num_words, rule.min_words, rule.max_words
+            yield _words("words", "num_words", rule.min_words, rule.max_words)
             low, high = rule.min_mean_word_length, rule.max_mean_word_length
-            yield "mean word length", m.mean_word_length, low, high
-            yield "hashes per word", m.hashes_per_word, 0, rule.max_hashes_per_word
-            yield "ellipses per word", m.ellipses_per_word, 0, rule.max_ellipses_per_word
-            yield "bullet lines", m.bullet_lines, 0, rule.max_bullet_lines
-            yield "ellipsis lines", m.ellipsis_lines, 0, rule.max_ellipsis_lines
-            yield "alphabetic words", m.alphabetic_words, rule.min_alphabetic_words, _NO_LIMIT
-            yield "stop words", m.num_stop_words, rule.min_stop_words, _NO_LIMIT
+            yield _words("mean word length", "mean_word_length", low, high)
+            yield _words("hashes per word", "hashes_per_word", 0, rule.max_hashes_per_word)
+            yield _words("ellipses per word", "ellipses_per_word", 0, rule.max_ellipses_per_word)
+            yield _words("bullet lines", "bullet_lines", 0, rule.max_bullet_lines)
+            yield _words("ellipsis lines", "ellipsis_lines", 0, rule.max_ellipsis_lines)
+            yield _words("alphabetic words", "alphabetic_words", rule.min_alphabetic_words)
+            yield _words("stop words", "num_stop_words", rule.min_stop_words)
         case GopherRepetition():
-            yield "duplicate paragraphs", m.duplicate_paragraphs, 0, rule.max_duplicate_paragraphs
-            value, most = m.duplicate_paragraph_characters, rule.max_duplicate_paragraph_characters
-            yield "duplicate paragraph characters", value, 0, most
-            yield "duplicate lines", m.duplicate_lines, 0, rule.max_duplicate_lines
-            value, most = m.duplicate_line_characters, rule.max_duplicate_line_characters
-            yield "duplicate line characters", value, 0, most
-            tops = zip(TOP, m.top_ngram_characters, rule.max_top_ngram_characters, strict=True)
-            for n, value, most in tops:
-                yield f"top {n}-gram characters", value, 0, most
-            values, limits = m.duplicate_ngram_characters, rule.max_duplicate_ngram_characters
-            for n, value, most in zip(DUPLICATE, values, limits, strict=True):
-                yield f"duplicate {n}-gram characters", value, 0, most
+            for part in ("paragraph", "line"):
+                for what in (f"{part}s", f"{part}_characters"):
+                    name = f"duplicate_{what}"
+                    most = getattr(rule, f"max_{name}")
+                    yield _lines(name.replace("_", " "), name, 0, most)
+            yield from _ngrams("top", TOP[0], rule.max_top_ngram_characters)
+            yield from _ngrams("duplicate", DUPLICATE[0], rule.max_duplicate_ngram_characters)
         case FineWebRules():
-            yield "punctuated lines", m.punctuated_lines, rule.min_punctuated_lines, _NO_LIMIT
-            yield "short lines", m.short_lines, 0, rule.max_short_lines
-            value, most = m.repeated_line_characters, rule.max_duplicate_line_characters
-            yield "duplicate line characters", value, 0, most
-            yield "newlines per word", m.newlines_per_word, 0, rule.max_newlines_per_word
+            yield _lines("punctuated lines", "punctuated_lines", rule.min_punctuated_lines)
+            yield _lines("short lines", "short_lines", 0, rule.max_short_lines)
+            most = rule.max_duplicate_line_characters
+            yield _lines("duplicate line characters", "repeated_line_characters", 0, most)
+            yield _words("newlines per word", "newlines_per_word", 0, rule.max_newlines_per_word)

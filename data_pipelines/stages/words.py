@@ -1,9 +1,9 @@
 """Text into words, as spaCy's English tokenizer splits it, at several times its speed.
 
-A text is cut at white space; each distinct chunk is split once and then looked up, since a few
-thousand chunks make up most of any text. A chunk is split as spaCy splits it: exceptions
+A text is cut at white space (`chunks`), and a chunk is split as spaCy splits it: exceptions
 (contractions, abbreviations, times, emoticons) as listed, else punctuation off both ends one by
-one, then an address kept whole, else cuts at hyphens and other marks between letters.
+one, then an address kept whole, else cuts at hyphens and other marks between letters. Here is what
+one chunk becomes; `shapes` does the same for many at once.
 
 Where it differs: letters, upper and lower case and symbols are Unicode's classes, not spaCy's
 lists of ranges; chunks of more than 1,000 characters, in which spaCy's search takes quadratic time,
@@ -12,19 +12,12 @@ are split into runs of letters and digits and single other characters.
 Source: spaCy 3.8's documentation of its tokenizer, https://spacy.io/usage/linguistic-features.
 """
 
-import array
 import string
-from typing import NamedTuple
 
-import numpy as np
 import regex
-
-from .marks import kind_of
 
 _MAX_CHUNK = 1000
 _LONGEST_SUFFIX = 7
-_MAX_CHUNKS = 1 << 19
-_MAX_CHARACTERS = 16 << 20
 
 _QUOTES = "'\"”“`‘´’‚,„»«「」『』（）〔〕【】《》〈〉⟦⟧"
 _PUNCT = "…,:;!?¿؟¡()[]{}<>_#*&。？！，、；：～·।،۔؛٪"
@@ -57,6 +50,9 @@ _INFIX = regex.compile(
     rf"|(?<={_LETTER}),(?={_LETTER})|(?<=[{_LETTER}0-9])(?:-{{1,3}}|–|—{{1,2}}|~)(?={_LETTER})"
     rf"|(?<=[{_LETTER}0-9])[:<>=/](?={_LETTER})"
 )
+# Marks that are cut off one by one whatever stands beside them.
+_CUT_BEFORE = frozenset("§%=—–" + _PUNCT + _QUOTES + _CURRENCY) - {"…"}
+_CUT_AFTER = frozenset("—–" + _PUNCT + _QUOTES) - {"…"}
 _HOST = "A-Za-z0-9\u00a1-\uffff"
 _ADDRESS = regex.compile(
     r"(?:[\w+\-.]{2,}://)?(?:\S+@)?"
@@ -135,11 +131,11 @@ def _exceptions() -> dict[str, list[str]]:
     return found
 
 
-_EXCEPTIONS = _exceptions()
+EXCEPTIONS = _exceptions()
 # spaCy finds these in the middle of a chunk as well, because its own cuts would take them apart.
 _MERGED = {
     text
-    for text, parts in _EXCEPTIONS.items()
+    for text, parts in EXCEPTIONS.items()
     if len(parts) == 1 and (_PREFIX.match(text) or _SUFFIX.search(text) or _INFIX.search(text))
 }
 _BEGINNINGS = {text[:end] for text in _MERGED for end in range(1, len(text))}
@@ -147,19 +143,19 @@ _BEGINNINGS = {text[:end] for text in _MERGED for end in range(1, len(text))}
 
 def split_chunk(chunk: str) -> list[str]:
     """The words of a chunk without white space, in order; together they are the chunk."""
-    if (known := _EXCEPTIONS.get(chunk)) is not None:
+    if (known := EXCEPTIONS.get(chunk)) is not None:
         return known
     if chunk.isalpha():
         return [chunk]
     # By far the most common of the rest: a word and one mark.
     word, mark = chunk[:-1], chunk[-1]
     if word.isalpha() and (mark in ',;:!?)]"' or (mark == "." and word[-1].islower())):
-        return [*_EXCEPTIONS.get(word, (word,)), mark]
+        return [*EXCEPTIONS.get(word, (word,)), mark]
     if len(chunk) > _MAX_CHUNK:
         return _LONG.findall(chunk) or [chunk]
     before, middle, after = _strip_ends(chunk)
-    if middle in _EXCEPTIONS:
-        words = [*before, *_EXCEPTIONS[middle], *after]
+    if middle in EXCEPTIONS:
+        words = [*before, *EXCEPTIONS[middle], *after]
     elif not middle or ("." in middle and _ADDRESS.fullmatch(middle)):
         words = [*before, middle, *after] if middle else before + after
     else:
@@ -171,14 +167,14 @@ def _strip_ends(text: str) -> tuple[list[str], str, list[str]]:
     """Marks before, what is between, marks after; each step takes one off both ends."""
     before: list[str] = []
     after: list[str] = []
-    while text and text not in _EXCEPTIONS:
+    while text and text not in EXCEPTIONS:
         start = _prefix_end(text)
-        if start and text[start:] in _EXCEPTIONS:
+        if start and text[start:] in EXCEPTIONS:
             before.append(text[:start])
             text = text[start:]
             break
         end = _suffix_start(text, start)
-        if end < len(text) and text[:end] in _EXCEPTIONS:
+        if end < len(text) and text[:end] in EXCEPTIONS:
             after.append(text[end:])
             text = text[:end]
             break
@@ -193,15 +189,18 @@ def _strip_ends(text: str) -> tuple[list[str], str, list[str]]:
 
 
 def _prefix_end(text: str) -> int:
-    if text[0].isalnum() and "$" not in text[:3]:
+    if (first := text[0]) in _CUT_BEFORE:
+        return 1
+    if first.isalnum() and "$" not in text[:3]:
         return 0
     found = _PREFIX.match(text)
     return found.end() if found else 0
 
 
 def _suffix_start(text: str, start: int) -> int:
-    tail = text[-_LONGEST_SUFFIX:]
-    if tail.isalpha() or "0" <= tail[-1] <= "9":
+    if (last := text[-1]) in _CUT_AFTER:
+        return max(start, len(text) - 1)
+    if "0" <= last <= "9" or (tail := text[-_LONGEST_SUFFIX:]).isalpha():
         return len(text)
     if tail.endswith(".."):
         return max(start, len(text.rstrip(".")))
@@ -227,77 +226,12 @@ def _cut(text: str) -> list[str]:
 def _merge(words: list[str]) -> list[str]:
     merged, at = [], 0
     while at < len(words):
-        reach = min(at + 5, len(words)) if words[at] in _BEGINNINGS else at + 1
-        for end in range(reach, at, -1):
-            if end == at + 1 or "".join(words[at:end]) in _MERGED:
-                merged.append("".join(words[at:end]))
-                at = end
-                break
+        end, reach, joined = at + 1, at + 1, words[at]
+        while joined in _BEGINNINGS and reach < len(words):
+            joined += words[reach]
+            reach += 1
+            if joined in _MERGED:
+                end = reach
+        merged.append(words[at] if end == at + 1 else "".join(words[at:end]))
+        at = end
     return merged
-
-
-class Words(NamedTuple):
-    """Words of some chunks, end to end, as numbers below the size of the vocabulary.
-
-    Attributes:
-        ids: The same number for the same word, until the vocabulary is emptied.
-        num_words: Words of each chunk.
-    """
-
-    ids: np.ndarray
-    num_words: np.ndarray
-
-
-class Vocabulary(dict[str, int]):
-    """Chunks seen so far and their words; a lookup splits a chunk that is new."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._ids: dict[str, int] = {}
-        self._clear()
-
-    def _clear(self) -> None:
-        self.clear()
-        self._ids.clear()
-        self._characters = 0
-        self._words, self._starts = array.array("q"), array.array("q", [0])
-        self._lengths, self._kinds = array.array("q"), array.array("q")
-
-    def __missing__(self, chunk: str) -> int:
-        for word in split_chunk(chunk):
-            if (number := self._ids.get(word)) is None:
-                number = self._ids[word] = len(self._ids)
-                self._lengths.append(len(word))
-                self._kinds.append(kind_of(word))
-            self._words.append(number)
-        self._starts.append(len(self._words))
-        self._characters += len(chunk)
-        chunk_number = self[chunk] = len(self)
-        return chunk_number
-
-    def make_room(self) -> None:
-        """Forgets everything once it is much; numbers given before mean nothing after."""
-        if len(self) > _MAX_CHUNKS or self._characters > _MAX_CHARACTERS:
-            self._clear()
-
-    def number(self, word: str) -> int | None:
-        """The number of a word, if it was seen."""
-        return self._ids.get(word)
-
-    def lengths(self) -> np.ndarray:
-        """Characters of each word."""
-        return np.array(self._lengths, np.int64)
-
-    def kinds(self) -> np.ndarray:
-        """Kind of each word; see `marks.kind_of`."""
-        return np.array(self._kinds, np.int64)
-
-    def words(self, chunks: list[str]) -> Words:
-        """Splits chunks, the parts of a text between white space."""
-        numbers = np.fromiter(map(self.__getitem__, chunks), np.int64, len(chunks))
-        starts = np.array(self._starts, np.int64)
-        counts = np.diff(starts)[numbers]
-        ends = np.cumsum(counts)
-        total = int(ends[-1]) if len(ends) else 0
-        at = np.arange(total) + np.repeat(starts[numbers] - (ends - counts), counts)
-        return Words(np.array(self._words, np.int64)[at], counts)

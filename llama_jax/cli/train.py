@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_jax.cli import versions
-from llama_jax.cli.data.input import with_input
+from llama_jax.cli.data.input import with_files_there, with_input
 from llama_jax.cli.recipe_args import parse_recipe
 from llama_jax.config import BuildConfig, RunConfig, TokenizerFile
 from llama_jax.observe.goodput import process_began
@@ -127,6 +127,7 @@ def _with_stream(config: RunConfig, options: Options) -> RunConfig:
     stream = load_recipe(options.stream, BuildConfig)
     if options.input:
         stream = with_input(stream, options.input)
+    stream = with_files_there(stream, options.input)
     if options.tokenizer_file:
         stream = dataclasses.replace(stream, tokenizer=TokenizerFile(path=options.tokenizer_file))
     return dataclasses.replace(config, stream=stream)

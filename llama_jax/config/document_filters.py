@@ -74,6 +74,8 @@ class Decontamination:
         min_words: A shorter text of an item counts if it occurs whole and has so many words.
         max_items: An n-gram that more items have is their template and does not count.
         action: "drop" leaves the whole document out; "remove" only the words in common.
+        if_there: The paths are below `--input`, as those of sources are, and the filter is left
+            out, and that said, where one is not there.
     """
 
     paths: tuple[str, ...]
@@ -81,6 +83,7 @@ class Decontamination:
     min_words: int = 8
     max_items: int = 10
     action: Literal["drop", "remove"] = "drop"
+    if_there: bool = False
 
     def __post_init__(self) -> None:
         owner = "filters.decontamination"
@@ -109,12 +112,14 @@ class QualityClassifier:
             number drawn from a Pareto distribution, by the hash of its text, is above 1 - s.
         keep_above: Score in [0, 1].
         pareto_alpha: Shape of the distribution; a lower one keeps more.
+        if_there: As of `Decontamination`.
     """
 
     path: str
     keep: Literal["above", "pareto"] = "above"
     keep_above: float = 0.5
     pareto_alpha: float = 9.0
+    if_there: bool = False
 
     def __post_init__(self) -> None:
         owner = "filters.quality_classifier"

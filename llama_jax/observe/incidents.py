@@ -57,4 +57,4 @@ def read_incidents(run_dir: Path) -> list[Incident]:
                 incidents.append(Incident(**json.loads(line)))
             except (ValueError, TypeError):
                 continue
-    return sorted(incidents, key=lambda incident: incident.time)
+    return sorted(incidents, key=lambda incident: (incident.time, incident.step))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 BLOCK = 128
 
@@ -91,7 +91,7 @@ def keep_in_int8(
 
 def quantize(
     x: Float[Array, "*axes"], axis: int, levels: int, power: int, dtype: Any
-) -> tuple[Int[Array, "*axes"], Float[Array, "*blocks"]]:
+) -> tuple[Integer[Array, "*axes"], Float[Array, "*blocks"]]:
     """Codes of the entries, and the largest magnitude of each block of the axis."""
     blocks = _in_blocks(x, axis)
     scales = jnp.max(jnp.abs(blocks), axis=axis, keepdims=True)
@@ -102,7 +102,7 @@ def quantize(
 
 
 def dequantize(
-    codes: Int[Array, "*axes"], scales: Float[Array, "*blocks"], axis: int, levels: int, power: int
+    codes: Integer[Array, "*axes"], scales: Float[Array, "*blocks"], axis: int, levels: int, power: int
 ) -> Float[Array, "*axes"]:
     """What the codes stand for, in float32."""
     blocks = _in_blocks(codes, axis).astype(jnp.float32)

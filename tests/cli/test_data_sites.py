@@ -30,6 +30,23 @@ def test_the_sites_above_the_rate_are_written_for_any_number_of_workers(pages, m
         assert out.read_text() == "forum.org\n"
 
 
+def test_sources_without_the_filter_do_not_count_for_the_sites_of_others(pages):
+    recipe, out = pages / "recipe.py", pages / "out.txt"
+    recipe.write_text(
+        "from llama_jax.config import *\n"
+        "def config():\n"
+        "    return BuildConfig(\n"
+        "        name='x', tokenizer=TokenizerFile(), mixture=(('b', 1.0),), sources=(\n"
+        "        FilesSource(name='a', path='a.jsonl', filters=(PersonalData(),)),\n"
+        "        FilesSource(name='b', path='b.jsonl')))\n"
+    )
+    command = ["data", "sites", str(recipe), "--input", str(pages), "--out", str(out)]
+    assert main([*command, "--min-documents", "3"]) == 0
+    assert out.read_text() == ""
+    assert main([*command, "--min-documents", "2"]) == 0
+    assert out.read_text() == "forum.org\n"
+
+
 def test_documents_without_addresses_are_refused(tmp_path, capsys):
     (tmp_path / "a.txt").write_text("ann@acme.org\n")
     command = ["data", "sites", "demo", "--input", str(tmp_path), "--out", str(tmp_path / "out")]

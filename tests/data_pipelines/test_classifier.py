@@ -1,6 +1,7 @@
 """The quality classifier learns what tells two kinds of documents apart, and says how well."""
 
 import hashlib
+import html
 import json
 import math
 import random
@@ -29,10 +30,17 @@ def documents(words, count, seed, site=""):
         yield Document(f"{seed}:{number}", text, f"http://{site}{number % 30}.org/" if site else "")
 
 
+def chosen(documents, count, **options):
+    choice = classifier_training.Choice(count, **options)
+    for document in documents:
+        choice.add(document)
+    return choice.samples()
+
+
 def trained(**given):
     options = {"num_features": 1 << 12, "inverse_penalty": 1e4} | given
-    good = classifier_training.choose(documents(GOOD, 120, 1), 1000)
-    bad = classifier_training.choose(documents(BAD, 150, 2, "site"), 1000)
+    good = chosen(documents(GOOD, 120, 1), 1000)
+    bad = chosen(documents(BAD, 150, 2, "site"), 1000)
     return classifier_training.train(good, bad, **options)
 
 
@@ -60,8 +68,8 @@ def test_unseen_documents_of_both_kinds_are_told_apart(model):
 
 
 def test_what_cannot_be_told_apart_is_said_to_be_a_coin_toss():
-    good = classifier_training.choose(documents(GOOD, 200, 1), 1000)
-    bad = classifier_training.choose(documents(GOOD, 200, 2), 1000)
+    good = chosen(documents(GOOD, 200, 1), 1000)
+    bad = chosen(documents(GOOD, 200, 2), 1000)
     model = classifier_training.train(good, bad, num_features=1 << 12, inverse_penalty=1e4)
     low, high = model.account["held_out"]["auc_interval"]
     assert low < 0.5 < high
@@ -86,6 +94,13 @@ def test_a_site_is_either_trained_on_or_held_out(monkeypatch):
     trained()
     sites = [group for group in tested["groups"] if group.endswith(".org")]
     assert {site: sites.count(site) for site in sites} == dict.fromkeys(set(sites), 5)
+
+
+def test_documents_that_are_no_pages_fall_by_themselves():
+    articles = list(documents(GOOD, 60, 1, "wiki"))
+    pages, others = (chosen(articles, 1000, are_pages=each) for each in (True, False))
+    assert len({sample.group for sample in pages}) == 30
+    assert {sample.group for sample in others} == {article.id for article in articles}
 
 
 def test_a_score_is_the_logistic_function_of_the_mean_weight():
@@ -138,13 +153,13 @@ def test_a_pareto_sample_keeps_some_of_the_others_whatever_their_company(tmp_pat
 
 def test_training_does_not_depend_on_the_order_of_documents(tmp_path):
     there = list(documents(GOOD, 60, 1))
-    assert classifier_training.choose(there, 40) == classifier_training.choose(there[::-1] * 2, 40)
+    assert chosen(there, 40) == chosen(there[::-1] * 2, 40)
     digests = sorted(hashlib.sha256(document.text.encode()).digest() for document in there)
-    assert [sample.digest for sample in classifier_training.choose(there, 40)] == digests[:40]
+    assert [sample.digest for sample in chosen(there, 40)] == digests[:40]
 
 
 def test_too_few_documents_are_refused():
-    few = classifier_training.choose(documents(GOOD, 12, 1), 1000)
+    few = chosen(documents(GOOD, 12, 1), 1000)
     with pytest.raises(ValueError, match=r"--good gives \d+ documents to measure with"):
         classifier_training.train(few, few, num_features=16, inverse_penalty=1.0)
 
@@ -212,3 +227,38 @@ def test_the_command_writes_a_model_that_the_filter_takes(tmp_path, capsys):
     assert main(command) == 2
     assert "exists; name a new file" in capsys.readouterr().err
     assert main(["data", "classifier", "tune"]) == 2
+
+
+def test_pages_that_wikipedia_refers_to_are_the_good_ones(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    good, bad = (
+        list(documents(*given)) for given in ((GOOD, 60, 1, "site"), (BAD, 90, 2, "other"))
+    )
+    pages = [
+        {"text": page.text, "url": f"{page.url}{number}?a=1"}
+        for number, page in enumerate(good + bad)
+    ]
+    (tmp_path / "pages.jsonl").write_text("".join(json.dumps(page) + "\n" for page in pages))
+    links = [page["url"].replace("http://", "https://www.") for page in pages[: len(good)]]
+    references = "".join(f"<ref>{{{{cite|url={link}#top|x=y}}}}</ref>" for link in links)
+    (tmp_path / "wiki.xml").write_text(
+        "<mediawiki><page><title>A</title><ns>0</ns><id>1</id><revision><text>"
+        f"{html.escape(references)}</text></revision></page></mediawiki>"
+    )
+    command = ["data", "classifier", "train", "--json", "--num-features", "4096"]
+    command += ["--good", f"wikipedia_references:{tmp_path / 'wiki.xml'}"]
+    accounts = []
+    for out in ("1", "2"):
+        assert main([*command, "--bad", str(tmp_path / "pages.jsonl"), "--out", out]) == 0
+        shown = capsys.readouterr()
+        assert "60 of 150 pages are at one of 60 addresses" in shown.err
+        accounts.append(json.loads(shown.out) | {"file": ""})
+    assert accounts[0] == accounts[1]
+    assert (accounts[0]["good_documents"], accounts[0]["bad_documents"]) == (60, 90)
+    assert accounts[0]["held_out"]["auc"] == 1
+    first, second = (read_model(str(tmp_path / out)) for out in ("1", "2"))
+    np.testing.assert_array_equal(first.weights, second.weights)
+    assert first.bias == second.bias
+    (tmp_path / "texts.txt").write_text("no address " * 40)
+    assert main([*command, "--bad", str(tmp_path / "texts.txt"), "--out", "3"]) == 2
+    assert "no document has an address (url)" in capsys.readouterr().err

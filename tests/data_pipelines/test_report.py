@@ -105,8 +105,10 @@ def everywhere(value, added):
     return value + added if isinstance(value, str) and value else value
 
 
-def test_a_reason_shows_how_much_text_it_took(tmp_path):
-    assert "gopher_quality: words 400 98% 1.99 MB" in page_of(REPORT, tmp_path).text
+def test_a_reason_shows_how_much_text_it_took_and_about_how_many_tokens(tmp_path):
+    shown = page_of(REPORT, tmp_path).text
+    assert "gopher_quality: words 400 98% 1.99 MB ≈ 500,000 tokens" in shown
+    assert "the same text as another document 10 2.4% 0 B" in shown
 
 
 def test_documents_cannot_act_in_the_page(tmp_path):

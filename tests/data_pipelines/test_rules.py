@@ -3,14 +3,15 @@
 import dataclasses
 import json
 import random
+import types
 
 import pytest
 
 from data_pipelines.document import Document, Dropped
 from data_pipelines.runner import build
-from data_pipelines.stages.measure import measure
+from data_pipelines.stages.measure import Measures
 from data_pipelines.stages.rules import Broken, RuleFilter, remove_lines
-from data_pipelines.stages.words import Vocabulary, split_chunk
+from data_pipelines.stages.vocabulary import Vocabulary
 from llama_jax.config import (
     BuildConfig,
     C4Rules,
@@ -48,41 +49,18 @@ def judge(text, *rules):
     return reason, examples[0]
 
 
+def measure(texts, vocabulary, **options):
+    """All measures of each text, by name."""
+    measures, places = Measures(texts, vocabulary, **options), range(len(texts))
+    groups = measures.lines(places), measures.words(places), measures.ngrams(places)
+    return [
+        types.SimpleNamespace(**{k: v for group in groups for k, v in group[at]._asdict().items()})
+        for at in places
+    ]
+
+
 def measured(text, **options):
     return measure([text], Vocabulary(), **options)[0]
-
-
-@pytest.mark.parametrize(
-    ("chunk", "words"),
-    [
-        ("don't", "do n't"),
-        ("(can't)", "( ca n't )"),
-        ("I'm", "I 'm"),
-        ("its", "its"),
-        ("dog's", "dog 's"),
-        ("house,", "house ,"),
-        ('"Mr.', '" Mr.'),
-        ("well-known", "well - known"),
-        ("end.Start", "end . Start"),
-        ("end...", "end ..."),
-        ("https://a.org/b-c", "https://a.org/b-c"),
-        ("10km", "10 km"),
-        ("3.14", "3.14"),
-        ("U.S.", "U.S."),
-        ("[1],", "[ 1 ] ,"),
-        (":-)", ":-)"),
-        ("1995-2000", "1995 - 2000"),
-        ("and/or", "and/or"),
-        ("either/or", "either / or"),
-    ],
-)
-def test_chunks_are_split_as_spacy_splits_them(chunk, words):
-    assert split_chunk(chunk) == words.split()
-
-
-def test_a_hostile_chunk_is_split_in_linear_time():
-    for text in ("." * 300_000, "(" * 300_000, "a-" * 150_000, "'" * 999, "a.b@" * 249):
-        assert "".join(split_chunk(text)) == text
 
 
 def naive_duplicates(words, n):
@@ -147,7 +125,7 @@ def test_sentences_begin_at_a_word_after_an_end_mark():
 def test_a_vocabulary_that_forgets_changes_nothing(monkeypatch):
     texts = [prose(salt) for salt in range(20)]
     expected = measure(texts, Vocabulary())
-    monkeypatch.setattr("data_pipelines.stages.words._MAX_CHUNKS", 10)
+    monkeypatch.setattr("data_pipelines.stages.vocabulary._MAX_CHUNKS", 10)
     vocabulary = Vocabulary()
     assert [measure([text], vocabulary)[0] for text in texts] == expected
 
@@ -228,6 +206,16 @@ def test_the_first_broken_rule_in_the_order_given_is_named():
     first, second = GopherQuality(), FineWebRules()
     assert judge("short", first, second)[0].startswith("gopher_quality")
     assert judge("short", second, first)[0].startswith("fineweb")
+
+
+def test_a_text_dropped_for_its_lines_is_not_split_into_words(monkeypatch):
+    monkeypatch.setattr(Vocabulary, "words", None)
+    assert judge(prose() * 2, GopherRepetition(), GopherQuality())[0].endswith("duplicate lines")
+
+
+def test_a_text_dropped_for_its_words_is_not_searched_for_ngrams(monkeypatch):
+    monkeypatch.setattr("data_pipelines.stages.measure.repeated_characters", None)
+    assert judge("Too short.", GopherQuality(), GopherRepetition())[0].endswith("words")
 
 
 def test_a_text_of_unbounded_length_is_counted_and_not_measured(monkeypatch):

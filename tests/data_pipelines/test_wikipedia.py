@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.wikitext import read
 from data_pipelines.document import Dropped
 from data_pipelines.runner import build
 from data_pipelines.sources import open_source, read_all, wikipedia
@@ -61,6 +62,11 @@ def test_articles_come_under_file_page_and_title(tmp_path, name, data):
     assert list(documents.values()) == TEXTS
     assert not dropped.counts
     assert list(collect(tmp_path / "sub" / name)[0].values()) == TEXTS
+
+
+def test_the_benchmark_measures_the_articles_that_a_build_reads(tmp_path):
+    (tmp_path / "a.xml").write_bytes(dump(page(1, "A", "one"), page(2, "B", "no", ns="<ns>1</ns>")))
+    assert read(tmp_path / "a.xml") == ["one"]
 
 
 def test_only_articles_are_taken_and_the_rest_is_named(tmp_path, monkeypatch):

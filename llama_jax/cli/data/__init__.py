@@ -100,7 +100,7 @@ def main(argv: list[str]) -> int:
 
 
 def _build(argv: list[str]) -> int:
-    from llama_jax.cli.data.input import refuse_url, with_input, without
+    from llama_jax.cli.data.input import refuse_url, with_files_there, with_input, without
     from llama_jax.cli.data.inspect import print_summary
     from llama_jax.cli.data.progress import BuildProgress
     from llama_jax.cli.pipelines import load_pipelines
@@ -119,6 +119,7 @@ def _build(argv: list[str]) -> int:
     config = without(config, options.skip)
     if options.input:
         config = with_input(config, options.input)
+    config = with_files_there(config, options.input)
     if options.tokenizer_file:
         config = dataclasses.replace(config, tokenizer=TokenizerFile(path=options.tokenizer_file))
     if options.workers < 0:

@@ -7,17 +7,31 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from llama_jax.cli.pipelines import load_pipelines
+from llama_jax.config import (
+    ArxivSource,
+    BooksSource,
+    CommonCrawlSource,
+    FilesSource,
+    LanguageFilter,
+    StackExchangeSource,
+    WikipediaSource,
+)
+
 USAGE = """usage: llama-jax data classifier train --good PATH --bad PATH --out FILE [...]
 
 Trains a linear model that tells good documents from others, for the filter QualityClassifier.
 LLaMA-1 took pages that Wikipedia refers to as good ones, and random pages as the others.
 A PATH is a file or folder of .txt, .md, .jsonl or .parquet; KIND:PATH reads raw files of a source:
-wikipedia, common_crawl, books, stack_exchange, arxiv.
+wikipedia, common_crawl, books, stack_exchange, arxiv. --good wikipedia_references:DUMP takes those
+pages of --bad whose addresses the articles of a dump refer to; the others stay --bad.
 
 examples:
-  llama-jax data classifier train --good references.jsonl --bad pages/ --out quality.model
-  llama-jax data classifier train --good wikipedia:enwiki.xml.bz2 --bad common_crawl:warc/ \\
-      --language en --out quality.model"""
+  llama-jax data classifier train --good wikipedia_references:enwiki.xml.bz2 \\
+      --bad common_crawl:warc/ --language en --out quality.model
+  llama-jax data classifier train --good references.jsonl --bad pages/ --out quality.model"""
+
+_REFERENCES = "wikipedia_references"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,20 +69,16 @@ def main(argv: list[str]) -> int:
         return 0 if asked else 2
     import tyro
 
-    from llama_jax.cli.pipelines import load_pipelines
-
     prog = "llama-jax data classifier train"
     options = tyro.cli(_Options, prog=prog, description=USAGE, args=argv[1:])
     _check(options)
     training = load_pipelines("stages.classifier_training")
-    samples = {}
-    for name in ("good", "bad"):
-        print(f"reading {name} documents ...", file=sys.stderr)
-        samples[name] = training.choose(_documents(name, options), options.max_documents)
+    kind, _, dump = options.good.partition(":")
+    good, bad = _referred_to(dump, options) if kind == _REFERENCES else _of_two_kinds(options)
     print("training ...", file=sys.stderr)
     model = training.train(
-        samples["good"],
-        samples["bad"],
+        good.samples(),
+        bad.samples(),
         num_features=options.num_features,
         inverse_penalty=options.inverse_penalty,
     )
@@ -89,19 +99,52 @@ def _check(options: _Options) -> None:
             raise ValueError(f"--{name.replace('_', '-')}={value} must be positive.")
 
 
-def _documents(name: str, options: _Options) -> Iterator[Any]:
-    """Documents of one kind, of the language asked for; what was left out is said on stderr."""
-    from llama_jax.cli.pipelines import load_pipelines
-    from llama_jax.config import (
-        ArxivSource,
-        BooksSource,
-        CommonCrawlSource,
-        FilesSource,
-        LanguageFilter,
-        StackExchangeSource,
-        WikipediaSource,
-    )
+def _of_two_kinds(options: _Options) -> tuple[Any, Any]:
+    """Documents of --good and of --bad."""
+    training = load_pipelines("stages.classifier_training")
+    chosen = []
+    for name in ("good", "bad"):
+        print(f"reading {name} documents ...", file=sys.stderr)
+        source = _source(name, options)
+        are_pages = isinstance(source, FilesSource | CommonCrawlSource)
+        choice = training.Choice(options.max_documents, are_pages=are_pages)
+        for document in _documents(name, source, options):
+            choice.add(document)
+        chosen.append(choice)
+    return chosen[0], chosen[1]
 
+
+def _referred_to(dump: str, options: _Options) -> tuple[Any, Any]:
+    """Pages of --bad at addresses that the articles of a dump refer to, and its other pages."""
+    print("reading references ...", file=sys.stderr)
+    dropped = load_pipelines("document").Dropped()
+    source = WikipediaSource(name="good", path=dump)
+    references = load_pipelines("stages.references").read_references(source, dropped)
+    for damage in dropped.bad:
+        print(f"--good: {damage}", file=sys.stderr)
+    print("reading pages ...", file=sys.stderr)
+    choice = load_pipelines("stages.classifier_training").Choice
+    good, bad = choice(options.max_documents), choice(options.max_documents)
+    num_pages = num_good = 0
+    for page in _documents("bad", _source("bad", options), options):
+        num_pages += bool(page.url)
+        num_good += (is_good := page.url in references)
+        (good if is_good else bad).add(page)
+    if not num_pages:
+        raise ValueError(
+            f"--bad={options.bad}: no document has an address (url), so none is one that {dump} "
+            "refers to; give web pages, such as common_crawl:warc/."
+        )
+    print(
+        f"{num_good:,} of {num_pages:,} pages are at one of {len(references):,} addresses that "
+        "articles refer to",
+        file=sys.stderr,
+    )
+    return good, bad
+
+
+def _source(name: str, options: _Options) -> Any:
+    """The source that one of the options names."""
     kinds = {
         "wikipedia": WikipediaSource,
         "common_crawl": CommonCrawlSource,
@@ -109,14 +152,18 @@ def _documents(name: str, options: _Options) -> Iterator[Any]:
         "stack_exchange": StackExchangeSource,
         "arxiv": ArxivSource,
     }
-    kind, colon, path = getattr(options, name).partition(":")
-    if not colon or kind not in kinds:
-        kind, path = "files", getattr(options, name)
-    config = kinds.get(kind, FilesSource)(name=name, path=path)
+    kind, _, path = getattr(options, name).partition(":")
+    if kind in kinds:
+        return kinds[kind](name=name, path=path)
+    return FilesSource(name=name, path=getattr(options, name))
+
+
+def _documents(name: str, source: Any, options: _Options) -> Iterator[Any]:
+    """Documents of one kind, of the language asked for; what was left out is said on stderr."""
     sources, filters = load_pipelines("sources"), load_pipelines("stages.filters")
     dropped = load_pipelines("document").Dropped()
     wanted = [LanguageFilter(languages=(options.language,))] if options.language else []
-    documents = sources.read_all(sources.open_source(config), dropped)
+    documents = sources.read_all(sources.open_source(source), dropped)
     for document in filters.apply_filters(filters.open_filters(wanted), documents, dropped):
         if len(document.text) >= options.min_characters:
             yield document

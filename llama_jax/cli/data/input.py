@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,45 @@ def with_input(config: BuildConfig, where: str) -> BuildConfig:
         path = f"{where.rstrip('/')}/{below}" if below else where
         sources[index] = dataclasses.replace(sources[index], path=path)
     return dataclasses.replace(config, sources=tuple(sources))
+
+
+def with_files_there(config: BuildConfig, where: str) -> BuildConfig:
+    """The recipe with the filters whose files are there, of those that ask for it (`if_there`).
+
+    Their paths are below `where`, the input; what is left out is said on stderr.
+    """
+    left_out: dict[str, list[str]] = {}
+
+    def there(owner: str, filters: tuple[Any, ...]) -> Iterator[Any]:
+        for given in filters:
+            if not getattr(given, "if_there", False):
+                yield given
+                continue
+            one = hasattr(given, "path")
+            paths = [_below(where, path) for path in ([given.path] if one else given.paths)]
+            if missing := [path for path in paths if "://" in path or not Path(path).exists()]:
+                left_out.setdefault(missing[0], []).append(f"{type(given).__name__} of {owner}")
+            else:
+                named = {"path": paths[0]} if one else {"paths": tuple(paths)}
+                yield dataclasses.replace(given, if_there=False, **named)
+
+    sources: list[Any] = list(config.sources)
+    for index, source in enumerate(sources):
+        for field in ("filters", "file_filters"):
+            if given := getattr(source, field, ()):
+                filters = tuple(there(source.name, given))
+                source = dataclasses.replace(source, **{field: filters})
+        sources[index] = source
+    for path, what in left_out.items():
+        why = "is a URL, and is read from this machine alone" if "://" in path else "is not there"
+        print(f"{path} {why}; left out: {', '.join(what)}.", file=sys.stderr)
+    return dataclasses.replace(config, sources=tuple(sources))
+
+
+def _below(where: str, path: str) -> str:
+    if not where or "://" in path or Path(path).is_absolute():
+        return path
+    return f"{where.rstrip('/')}/{path}"
 
 
 def refuse_url(option: str, path: Path | None) -> None:

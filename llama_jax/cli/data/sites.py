@@ -8,8 +8,9 @@ from pathlib import Path
 
 _DESCRIPTION = """Writes the host names of sites with much personal data, one a line.
 
-Reads all raw documents of a recipe and counts e-mail addresses, phone numbers and public IP
-addresses by site. Name the file in the build: PersonalData(sites_file="sites.txt").
+Reads all raw documents of a recipe's sources with the filter PersonalData, or of all where none has
+it, and counts e-mail addresses, phone numbers and public IP addresses by site. Name the file in the
+build: PersonalData(sites_file="sites.txt").
 
 example: llama-jax data sites common_crawl --input CC-MAIN-2024-10/ --out sites.txt"""
 
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> int:
     from llama_jax.cli.data.progress import BuildProgress
     from llama_jax.cli.pipelines import load_pipelines
     from llama_jax.cli.recipe_args import parse_recipe
-    from llama_jax.config import BuildConfig
+    from llama_jax.config import BuildConfig, PersonalData
 
     config, options = parse_recipe(
         argv,
@@ -55,6 +56,14 @@ def main(argv: list[str]) -> int:
             f"--max-rate={options.max_rate} must not be negative, "
             f"--min-documents={options.min_documents} must be positive."
         )
+    # Books and articles have addresses too, and would count for the sites of web pages.
+    counted = [
+        source
+        for source in config.sources
+        if any(isinstance(each, PersonalData) for each in source.filters)
+    ]
+    if counted:
+        config = dataclasses.replace(config, sources=tuple(counted), mixture=())
     if options.input:
         config = with_input(config, options.input)
     executor = load_pipelines("runner").executor(options.workers or len(os.sched_getaffinity(0)))
