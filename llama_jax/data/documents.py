@@ -81,7 +81,7 @@ class DocumentsInMemory:
     def __init__(
         self,
         name: str,
-        tokens: Sequence[Integer[np.ndarray, " tokens"]],
+        tokens: Sequence[Integer[np.ndarray, " _"]],
         text_bytes: Sequence[int],
         ids: Sequence[str],
         dtype: np.dtype,

@@ -167,7 +167,7 @@ class WindowReader:
 
     def _encoded(
         self, place: Place, wants_held_out: bool
-    ) -> Iterator[tuple[_Document, Integer[np.ndarray, " tokens"]]]:
+    ) -> Iterator[tuple[_Document, Integer[np.ndarray, " _"]]]:
         """Documents of an epoch from a place on, encoded in batches of about a million letters."""
         batch: list[_Document] = []
         size = 0
@@ -183,7 +183,7 @@ class WindowReader:
 
     def _encode(
         self, batch: list[_Document]
-    ) -> Iterator[tuple[_Document, Integer[np.ndarray, " tokens"]]]:
+    ) -> Iterator[tuple[_Document, Integer[np.ndarray, " _"]]]:
         texts = [document.text for document in batch]
         tokens = self._tokenizer.encode_batch(
             texts, bos=True, eos=True, num_threads=self._num_threads
@@ -214,7 +214,7 @@ class WindowReader:
         return Filled(window, *in_memory)
 
     def _in_memory(
-        self, documents: list[tuple[_Document, Integer[np.ndarray, " tokens"]]]
+        self, documents: list[tuple[_Document, Integer[np.ndarray, " _"]]]
     ) -> DocumentsInMemory:
         return DocumentsInMemory(
             self._raw.name,
@@ -230,8 +230,8 @@ class _Filling:
 
     def __init__(self, place: Place):
         self.place = place
-        self.training: list[tuple[_Document, Integer[np.ndarray, " tokens"]]] = []
-        self.held_out: list[tuple[_Document, Integer[np.ndarray, " tokens"]]] = []
+        self.training: list[tuple[_Document, Integer[np.ndarray, " _"]]] = []
+        self.held_out: list[tuple[_Document, Integer[np.ndarray, " _"]]] = []
         self.num_tokens = 0
 
     @property

@@ -77,7 +77,7 @@ class SentencePieceTokenizer:
 
     def encode_batch(
         self, texts: Sequence[str], *, bos: bool = False, eos: bool = False, num_threads: int = 1
-    ) -> list[Int32[np.ndarray, " tokens"]]:
+    ) -> list[Int32[np.ndarray, " _"]]:
         """Ids of each text; see `Tokenizer.encode_batch`."""
         parts: list[bytes] = []
         parts_of: list[list[int]] = []

@@ -72,7 +72,7 @@ class TiktokenTokenizer:
 
     def encode_batch(
         self, texts: Sequence[str], *, bos: bool = False, eos: bool = False, num_threads: int = 1
-    ) -> list[Int32[np.ndarray, " tokens"]]:
+    ) -> list[Int32[np.ndarray, " _"]]:
         """Ids of each text; see `Tokenizer.encode_batch`."""
         parts_of = [_cut(text) for text in texts]
         parts = itertools.chain.from_iterable(parts_of)

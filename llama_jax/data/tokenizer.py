@@ -47,7 +47,7 @@ class Tokenizer(Protocol):
 
     def encode_batch(
         self, texts: Sequence[str], *, bos: bool = False, eos: bool = False, num_threads: int = 1
-    ) -> list[Int32[np.ndarray, " tokens"]]:
+    ) -> list[Int32[np.ndarray, " _"]]:
         """Ids of each text, computed by `num_threads` threads."""
         ...
 

@@ -102,7 +102,11 @@ def quantize(
 
 
 def dequantize(
-    codes: Integer[Array, "*axes"], scales: Float[Array, "*blocks"], axis: int, levels: int, power: int
+    codes: Integer[Array, "*axes"],
+    scales: Float[Array, "*blocks"],
+    axis: int,
+    levels: int,
+    power: int,
 ) -> Float[Array, "*axes"]:
     """What the codes stand for, in float32."""
     blocks = _in_blocks(codes, axis).astype(jnp.float32)
