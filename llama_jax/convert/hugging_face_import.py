@@ -89,7 +89,7 @@ def plan_import(folder: Path, *, pad_vocab_to_multiple: int = 1) -> Import:
     left_out = _leave_out(folder, model, found)
     check_names(folder, model, wanted, found)
     tensors = [(wanted[name], stored) for name, stored in found.items()]
-    _check_dtypes(folder, tensors)
+    check_dtypes(folder, tensors)
     rows = -(-model.vocab_size // pad_vocab_to_multiple) * pad_vocab_to_multiple
     return Import(
         folder=folder,
@@ -185,7 +185,8 @@ def check_names(
             )
 
 
-def _check_dtypes(folder: Path, tensors: list[tuple[mapping.Tensor, Stored]]) -> None:
+def check_dtypes(folder: Path, tensors: list[tuple[mapping.Tensor, Stored]]) -> None:
+    """Raises ValueError if the layers of a parameter have several dtypes."""
     first: dict[str, Stored] = {}
     for tensor, stored in tensors:
         other = first.setdefault(tensor.pair.ours, stored)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from llama_jax.convert import mapping, meta
-from llama_jax.convert.hugging_face_import import Import
+from llama_jax.convert.hugging_face_import import Import, check_dtypes
 from llama_jax.convert.stored import ITEM_BYTES, Stored, array_pieces, numpy_dtype
 
 # After so many bytes the files are mapped anew, which gives the pages read back.
@@ -77,8 +77,21 @@ class Shards:
         return [tuple(tensors[name].shape) for tensors in self._tensors]
 
     def dtype(self, name: str) -> str:
-        """Of a tensor."""
-        return str(self._tensors[0][name].dtype).removeprefix("torch.")
+        """Of a tensor.
+
+        Raises:
+            ValueError: If it is none of a model's, or the slices of it differ.
+        """
+        kinds = [str(tensors[name].dtype).removeprefix("torch.") for tensors in self._tensors]
+        for path, kind in zip(self.paths, kinds, strict=True):
+            if kind not in ITEM_BYTES:
+                raise ValueError(f"{path}: {name} is {kind}; dequantize it.")
+            if kind != kinds[0]:
+                raise ValueError(
+                    f"{path}: {name} is {kind}, in {self.paths[0].name} it is {kinds[0]}; a tensor "
+                    "has one dtype: save all ranks again in one, or take another copy."
+                )
+        return kinds[0]
 
     def read(self, name: str, axis: int | None) -> np.ndarray:
         """The whole tensor, from all ranks.
@@ -149,10 +162,9 @@ def plan_meta_import(
     stored = []
     for tensor in tensors:
         dtype = shards.dtype(places[tensor.name].name)
-        if dtype not in ITEM_BYTES:
-            raise ValueError(f"{folder}: {places[tensor.name].name} is {dtype}; dequantize it.")
         num_bytes = int(np.prod(tensor.shape)) * ITEM_BYTES[dtype]
         stored.append((tensor, Stored(tensor.name, dtype, tensor.shape, folder, 0, num_bytes)))
+    check_dtypes(folder, [(t, s._replace(name=places[t.name].name)) for t, s in stored])
     layout = {"ranks": len(shards.paths), "embedding_axis": axes[meta.EMBEDDING], "params": params}
     return Import(
         folder=folder,

@@ -9,62 +9,15 @@ import pytest
 
 from llama_jax.cli.main import main
 from tests.convert.hf_folder import shrunk, write_hf
+from tests.parity.meta_release import RELEASES, slice_of, write_release
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: make test-slow")
 
 pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("one_device")]
-PARAMS = {"dim": 32, "multiple_of": 16, "n_heads": 4, "n_layers": 2, "norm_eps": 1e-5}
-RELEASES = {
-    "LLaMA-1": (PARAMS | {"vocab_size": -1}, 1, torch.float16),
-    "LLaMA-2 70B": (PARAMS | {"n_kv_heads": 2, "ffn_dim_multiplier": 1.3}, 1, torch.bfloat16),
-    "LLaMA-3": (
-        PARAMS | {"n_kv_heads": 2, "rope_theta": 5e5, "vocab_size": 96},
-        0,
-        torch.bfloat16,
-    ),
-    "LLaMA-3.1": (
-        PARAMS | {"n_kv_heads": 4, "rope_theta": 5e5, "use_scaled_rope": True},
-        0,
-        torch.float32,
-    ),
-}
-SLICED = {"wq": 0, "wk": 0, "wv": 0, "wo": 1, "w1": 0, "w2": 1, "w3": 0, "output": 0}
 
 
 def convert(*arguments) -> int:
     return main(["convert", *map(str, arguments)])
-
-
-def write_release(folder, params, embedding_axis, dtype, ranks=1):
-    """Random weights as Meta's model has them; returns the whole tensors."""
-    D, N, L = params["dim"], params["n_heads"], params["n_layers"]
-    K = params.get("n_kv_heads", N) * D // N
-    F = int(params.get("ffn_dim_multiplier", 1) * int(8 * D / 3))
-    F = -(-F // params["multiple_of"]) * params["multiple_of"]
-    shapes = {"tok_embeddings.weight": (96, D), "norm.weight": (D,), "output.weight": (96, D)}
-    for layer in range(L):
-        sizes = {"attention.wq": (D, D), "attention.wk": (K, D), "attention.wv": (K, D)}
-        sizes |= {"attention.wo": (D, D), "feed_forward.w1": (F, D), "feed_forward.w2": (D, F)}
-        sizes |= {"feed_forward.w3": (F, D), "attention_norm": (D,), "ffn_norm": (D,)}
-        shapes |= {f"layers.{layer}.{name}.weight": shape for name, shape in sizes.items()}
-    generator = torch.Generator().manual_seed(0)
-    whole = {name: torch.randn(s, generator=generator).to(dtype) for name, s in shapes.items()}
-    folder.mkdir()
-    (folder / "params.json").write_text(json.dumps(params))
-    for rank in range(ranks):
-        part = slice_of(whole, embedding_axis, rank, ranks)
-        torch.save(part, folder / f"consolidated.{rank:02d}.pth")
-    return whole
-
-
-def slice_of(whole, embedding_axis, rank, ranks):
-    """What one rank's file holds."""
-    part = {}
-    for name, value in whole.items():
-        kind = name.split(".")[-2]
-        axis = embedding_axis if kind == "tok_embeddings" else SLICED.get(kind)
-        part[name] = value if axis is None else value.chunk(ranks, dim=axis)[rank].clone()
-    return part
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -130,7 +83,7 @@ def test_an_imported_release_computes_what_metas_model_does(tmp_path):
     from llama_jax.convert.agreement import our_forward
 
     params, axis, _ = RELEASES["LLaMA-3"]
-    weights = write_release(tmp_path / "meta", params, axis, torch.float32, ranks=2)
+    weights = write_release(tmp_path / "meta", params, axis, "float32", ranks=2)
     assert convert("from-meta", tmp_path / "meta", tmp_path / "run") == 0
     tokens = np.random.default_rng(0).integers(0, 96, 40)
     logits, _ = our_forward(open_weights(tmp_path / "run"))(tokens[None])
@@ -163,7 +116,7 @@ def test_every_release_passes_its_check_both_ways(tmp_path, release, capfd):
 
 def test_another_rotation_of_the_planes_fails_the_check(tmp_path, monkeypatch):
     params, axis, _ = RELEASES["LLaMA-3"]
-    write_release(tmp_path / "meta", params, axis, torch.float32)
+    write_release(tmp_path / "meta", params, axis, "float32")
     # Weights agree, for both sides are read alike; only another program can tell.
     monkeypatch.setattr("llama_jax.convert.meta.halves_of", lambda value, heads: value)
     assert convert("from-meta", tmp_path / "meta", tmp_path / "run", "--check") == 1
@@ -258,7 +211,7 @@ def test_tensors_that_do_not_fit_are_refused_by_name(tmp_path, capfd, change, co
     import re
 
     params, axis, _ = RELEASES["LLaMA-3"]
-    whole = write_release(tmp_path / "meta", params, axis, torch.float32)
+    whole = write_release(tmp_path / "meta", params, axis, "float32")
     changed = {name: value for name, value in (whole | change).items() if value is not None}
     torch.save(changed, tmp_path / "meta" / "consolidated.00.pth")
     assert convert("from-meta", tmp_path / "meta", tmp_path / "run") == 2
