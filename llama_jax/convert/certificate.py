@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_jax.atomic import write_atomically
+from llama_jax.convert.json_values import read_json
 from llama_jax.convert.stored import PIECE_BYTES
 
 NAME = "certificate.json"
@@ -73,7 +74,7 @@ def read_certificate(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        certificate = json.loads(path.read_text(encoding="utf-8"))
+        certificate = read_json(path)
         tensors = certificate["tensors"]
         assert all("crc32" in entry for entry in tensors.values())
         assert all("sha256" in entry for entry in certificate["files"].values())

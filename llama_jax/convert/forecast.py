@@ -68,10 +68,18 @@ def forecast(
     )
 
 
-def bytes_at_once(model: ModelConfig, item_bytes: int) -> int:
-    """What the threads hold at most: the largest tensors, and copies of those whose axes move."""
+def bytes_at_once(model: ModelConfig, item_bytes: int, *, mapped: bool = False) -> int:
+    """What the threads hold at most: the largest tensors, and copies of those whose axes move.
+
+    Args:
+        model: Its shape.
+        item_bytes: Of a value.
+        mapped: Whether the pages of the files that they come from are held too.
+    """
     costs = sorted(
-        math.prod(tensor.shape) * item_bytes * (1 if "V" in tensor.pair.our_axes else 2)
+        math.prod(tensor.shape)
+        * item_bytes
+        * ((1 if "V" in tensor.pair.our_axes else 2) + int(mapped))
         for tensor in mapping.tensors_of(model)
     )
     return sum(costs[-THREADS:])

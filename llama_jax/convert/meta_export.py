@@ -10,11 +10,11 @@ import numpy as np
 
 from llama_jax.atomic import flush
 from llama_jax.convert import mapping, meta
-from llama_jax.convert.agreement import Weights
 from llama_jax.convert.certificate import digest, tensor_entry
 from llama_jax.convert.meta_import import require_torch
 from llama_jax.convert.result_folder import Unfinished
 from llama_jax.convert.stored import numpy_dtype
+from llama_jax.convert.weights import Weights
 
 Entries = dict[str, dict[str, Any]]
 

@@ -60,5 +60,5 @@ def test_a_check_without_pytorch_is_refused_before_the_work(folders, capfd):
     assert (
         convert("to-hf", folders / "run", folders / "more", "--without-tokenizer", "--check") == 2
     )
-    assert "pip install 'llama-jax[parity]'" in capfd.readouterr().err
+    assert "pip install 'llama-jax[torch]'" in capfd.readouterr().err
     assert not (folders / "more").exists()

@@ -5,7 +5,8 @@ import pytest
 
 from llama_jax.cli.convert.check import open_weights
 from llama_jax.cli.main import main
-from llama_jax.convert.agreement import our_forward
+from llama_jax.convert.exact_program import ExactProgram
+from llama_jax.convert.programs import OUTPUT, OurProgram, compute
 from tests.model.test_trained_weights import CHECKPOINT, independent_logits, stories
 
 __all__ = ["stories"]
@@ -15,8 +16,11 @@ __all__ = ["stories"]
 def test_trained_weights_compute_what_an_independent_float64_forward_does(tmp_path, stories):
     assert main(["convert", "from-llama2c", str(CHECKPOINT), str(tmp_path / "run")]) == 0
     tokens = [1, *np.random.default_rng(0).integers(3, 512, 99).tolist()]
-    logits, _ = our_forward(open_weights(tmp_path / "run"))(np.array([tokens]))
-    np.testing.assert_allclose(logits[0], independent_logits(stories, tokens), atol=1e-4)
+    weights, expected = open_weights(tmp_path / "run"), independent_logits(stories, tokens)
+    programs = {1e-4: OurProgram(weights), 1e-9: ExactProgram(weights, np.float64)}
+    for tolerance, program in programs.items():
+        logits = compute(program, weights.model, np.array(tokens))[OUTPUT]
+        np.testing.assert_allclose(logits, expected, atol=tolerance, rtol=0)
     arguments = [str(tmp_path / "run"), str(tmp_path / "hf"), "--without-tokenizer"]
     assert main(["convert", "to-hf", *arguments]) == 0
     assert main(["convert", "check", str(tmp_path / "run"), str(tmp_path / "hf")]) == 0

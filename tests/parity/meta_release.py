@@ -16,7 +16,13 @@ RELEASES = {
         "bfloat16",
     ),
     "LLaMA-3.1": (
-        PARAMS | {"n_kv_heads": 4, "rope_theta": 5e5, "use_scaled_rope": True},
+        PARAMS
+        | {
+            "n_kv_heads": 4,
+            "rope_theta": 5e5,
+            "use_scaled_rope": True,
+            "rope_scaling_factor": 32.0,
+        },
         0,
         "float32",
     ),

@@ -56,7 +56,7 @@ class Options:
         pad_vocab_to_multiple: Rows of zeros fill the vocabulary's tables up to a multiple of it,
             so that more devices can split them. They leave again with `to-hf`.
         check: Whether to compare the result with its source: weights bit by bit, logits with those
-            of transformers on real text. Needs PyTorch, and memory for the model twice.
+            of transformers on real text. Needs PyTorch, and memory for two layers in float32.
         dry_run: Whether to check everything but the values, say what it takes, and write nothing.
         json: Whether to print one JSON document.
     """
@@ -75,10 +75,10 @@ def from_hugging_face(argv: list[str]) -> int:
     options = tyro.cli(
         Options, prog="llama-jax convert from-hf", description=_DESCRIPTION, args=argv
     )
-    from llama_jax.convert.agreement import require_transformers
     from llama_jax.convert.hugging_face_import import plan_import
     from llama_jax.convert.moments_import import plan_moments
     from llama_jax.convert.result_folder import check_out_dir
+    from llama_jax.convert.transformers_program import require_transformers
 
     check_out_dir(options.out_dir)
     if options.check:

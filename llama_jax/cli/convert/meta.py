@@ -14,14 +14,14 @@ from llama_jax import __version__
 from llama_jax.cli.convert.checkpoint import open_checkpoint, open_run
 from llama_jax.cli.convert.from_hugging_face import check_disk, run_config, tell_kept, write_run
 from llama_jax.cli.run_reader import find_run_tokenizer, read_config
-from llama_jax.config import RunConfig
+from llama_jax.config import ModelConfig, RunConfig
 
 _FROM = """Imports Meta's release of a LLaMA (params.json and consolidated.NN.pth, any number of
 ranks) as a run's folder with one checkpoint. Nothing pickled is executed. Needs PyTorch.
 
 example:
   llama-jax convert from-meta llama-2-7b imported --max-seq-len 4096
-  llama-jax convert from-meta Llama3.2-1B imported --rope-factor 32 --check"""
+  llama-jax convert from-meta Llama3.2-1B imported --max-seq-len 131072 --rope-factor 32"""
 _TO = """Exports a checkpoint as Meta's code reads it: params.json and consolidated.NN.pth.
 Needs PyTorch.
 
@@ -55,12 +55,12 @@ class FromOptions:
     Attributes:
         meta_dir: Folder with params.json and consolidated.NN.pth.
         out_dir: Folder to write; must be absent or empty.
-        max_seq_len: Context of the model, which params.json does not say. By default 2048; 8192
-            where theta is that of LLaMA-3, 131072 where RoPE is stretched.
-        rope_factor: Of a stretched RoPE, which params.json may not say: 8 by default, as LLaMA-3.1
-            has it; LLaMA-3.2 has 32.
+        max_seq_len: Context of the model, where params.json does not say it: 2048 of LLaMA-1, 4096
+            of LLaMA-2, 8192 of LLaMA-3, 131072 of LLaMA-3.1 and 3.2.
+        rope_factor: Of a stretched RoPE, where params.json does not say it: 8 of LLaMA-3.1, 32 of
+            LLaMA-3.2.
         check: Whether to compare the result with its source: weights bit by bit, logits with those
-            of Meta's model on the same tokens. Needs memory for the model twice.
+            of Meta's model on the same tokens. Needs memory for two layers in float32.
         dry_run: Whether to check everything but the values, say what it takes, and write nothing.
         json: Whether to print one JSON document.
     """
@@ -86,7 +86,7 @@ class ToOptions:
         dtype: Of the written weights; "saved" is that of the checkpoint.
         model_parallel: Files, one a rank; as they were for what came from Meta's, else 1.
         check: Whether to compare the result with its source: weights bit by bit, logits with those
-            of Meta's model on the same tokens. Needs memory for the model twice.
+            of Meta's model on the same tokens. Needs memory for two layers in float32.
     """
 
     run_dir: Positional[Path]
@@ -112,7 +112,8 @@ def from_meta(argv: list[str]) -> int:
     check_disk(options.out_dir, plan.num_bytes)
     dtypes = sorted(set(plan.dtypes().values()))
     if options.dry_run:
-        from llama_jax.convert.forecast import bytes_at_once, forecast
+        from llama_jax.convert.forecast import forecast
+        from llama_jax.convert.meta_import import bytes_at_once
         from llama_jax.convert.stored import ITEM_BYTES
 
         at_once = bytes_at_once(plan.model, ITEM_BYTES[dtypes[0]])
@@ -175,6 +176,9 @@ def to_meta(argv: list[str]) -> int:
     layout = imported["config"] if imported.get("conversion") == "from-meta" else {}
     dtype = saved.dtype if options.dtype == "saved" else options.dtype
     weights = weights_of(options.run_dir, config, saved, dtype)
+    params = layout.get("params")
+    if params is not None and not _describes(params, weights.model):
+        params = None
     ranks = options.model_parallel or layout.get("ranks", 1)
     axis = layout.get("embedding_axis", 0)
     request = {"conversion": "to-meta", "made_by": __version__, "source": saved.identity}
@@ -185,7 +189,7 @@ def to_meta(argv: list[str]) -> int:
             weights,
             ranks=ranks,
             embedding_axis=axis,
-            params=layout.get("params"),
+            params=params,
         )
         _copy_tokenizer(options.run_dir, config, unfinished.folder)
         source = {"step": saved.step, "tokens": saved.meta.get("tokens", 0)}
@@ -197,6 +201,18 @@ def to_meta(argv: list[str]) -> int:
     return check_result(
         options.run_dir, options.out_dir, result=options.out_dir, step=saved.step, dtype=dtype
     )
+
+
+def _describes(params: dict[str, Any], model: ModelConfig) -> bool:
+    """Whether a `params.json` that a model came with is still of that model."""
+    from llama_jax.convert import meta
+
+    arguments = {"vocab_size": model.vocab_size, "tied": model.tie_embeddings}
+    arguments |= meta.filled_in(params, model)
+    try:
+        return meta.model_of(Path("params.json"), params, **arguments) == model
+    except ValueError:
+        return False
 
 
 def _copy_tokenizer(run_dir: Path, config: RunConfig, folder: Path) -> None:

@@ -55,7 +55,7 @@ class Options:
         without_tokenizer: Whether to leave the tokenizer out.
         max_shard_gigabytes: Of weights in one file, in 10^9 bytes.
         check: Whether to compare the result with its source: weights bit by bit, logits with those
-            of transformers on real text. Needs PyTorch, and memory for the model twice.
+            of transformers on real text. Needs PyTorch, and memory for two layers in float32.
         dry_run: Whether to say what it takes, and write nothing.
         json: Whether to print one JSON document.
     """
@@ -82,12 +82,12 @@ def to_hugging_face(argv: list[str]) -> int:
     config = read_config(options.run_dir)
     tokenizer = None if options.without_tokenizer else _read_tokenizer(options.run_dir, config)
 
-    from llama_jax.convert.agreement import require_transformers
     from llama_jax.convert.hugging_face import export_hugging_face
     from llama_jax.convert.mapping import tensors_of
     from llama_jax.convert.model_card import Origin
     from llama_jax.convert.moments import write_moments
     from llama_jax.convert.result_folder import check_out_dir
+    from llama_jax.convert.transformers_program import require_transformers
     from llama_jax.observe.progress import Progress
 
     # What would be refused at the end is refused before anything is read.
