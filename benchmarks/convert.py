@@ -31,7 +31,7 @@ from llama_jax.convert.safetensors import size_bytes, write
 
 def write_random_model(folder: Path, model: ModelConfig) -> int:
     """Writes config.json and safetensors of finite random bits; returns their bytes."""
-    config = json.dumps(model_config(model, "bfloat16", None))
+    config = json.dumps(model_config(model, "bfloat16"))
     shapes = {tensor.name: tensor.shape for tensor in tensors_of(model)}
     rng = np.random.default_rng(0)
     # Without the exponent's highest bit every value is finite, and at most 1 or so.
@@ -46,7 +46,13 @@ def write_random_model(folder: Path, model: ModelConfig) -> int:
 
     with result_folder(folder, None) as unfinished:
         (unfinished.folder / "config.json").write_text(config)
-        files, _ = write(unfinished, shapes, read, dtype="bfloat16", max_shard_bytes=5_000_000_000)
+        files, _ = write(
+            unfinished,
+            shapes,
+            read,
+            dtypes=dict.fromkeys(shapes, "bfloat16"),
+            max_shard_bytes=5_000_000_000,
+        )
     return sum(entry["bytes"] for entry in files.values())
 
 

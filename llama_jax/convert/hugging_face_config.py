@@ -1,13 +1,13 @@
 """`config.json` of a Hugging Face model: what it says is understood in full, or refused by name."""
 
-import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from llama_jax.config import LinearRope, Llama3Rope, ModelConfig, PlainRope, Rope
 from llama_jax.convert import json_values
 from llama_jax.convert.json_values import read_json
-from llama_jax.convert.tokenizer import SpecialTokens
 
 ExportDtype = Literal["float32", "bfloat16", "float16"]
 # Sizes: the ModelConfig field, and transformers' default (None: it must be there).
@@ -158,12 +158,17 @@ def _rope_of(path: Path, rope: dict[str, Any], name: str) -> Rope:
 
 
 def model_config(
-    model: ModelConfig, dtype: ExportDtype, special: SpecialTokens | None
+    model: ModelConfig, dtype: ExportDtype, words: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[str, Any]:
     """The `config.json` of a model, as transformers 4 and 5 both read it.
 
     Version 5 keeps all of RoPE in `rope_parameters`; version 4 reads `rope_theta` and
     `rope_scaling`, and calls `dtype` `torch_dtype` before 4.56. Each ignores the other's.
+
+    Args:
+        model: Its shape.
+        dtype: Of the weights, or of most of them.
+        words: What is said of special tokens.
     """
     scaling = _rope_scaling(model.rope)
     return {
@@ -171,9 +176,7 @@ def model_config(
         "model_type": "llama",
         "attention_bias": False,
         "attention_dropout": 0.0,
-        "bos_token_id": _id_or_none(special.bos) if special else None,
-        "eos_token_id": _id_or_none(special.eos) if special else None,
-        "pad_token_id": _id_or_none(special.pad) if special else None,
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
         "dtype": dtype,
         "torch_dtype": dtype,
         "head_dim": model.head_dim,
@@ -195,7 +198,7 @@ def model_config(
         "tie_word_embeddings": model.tie_embeddings,
         "use_cache": True,
         "vocab_size": model.vocab_size,
-    }
+    } | dict(words)
 
 
 def _rope_scaling(rope: Rope) -> dict[str, Any] | None:
@@ -212,14 +215,3 @@ def _rope_scaling(rope: Rope) -> dict[str, Any] | None:
             }
         case _:
             return None
-
-
-def generation_config(special: SpecialTokens | None) -> dict[str, Any]:
-    """The `generation_config.json` of a model."""
-    ids = {} if special is None else dataclasses.asdict(special)
-    known = {f"{role}_token_id": index for role, index in ids.items() if index >= 0}
-    return {"_from_model_config": True, **known}
-
-
-def _id_or_none(index: int) -> int | None:
-    return index if index >= 0 else None

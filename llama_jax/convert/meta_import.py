@@ -193,7 +193,9 @@ def plan_meta_import(
     check_dtypes(folder, [(t, s._replace(name=places[t.name].name)) for t, s in stored])
     layout = {"ranks": len(shards.paths), "embedding_axis": axes[meta.EMBEDDING], "params": params}
     return Import(
+        name=folder.absolute().name,
         folder=folder,
+        beside=folder,
         model=model,
         config=layout,
         vocab_size=rows,

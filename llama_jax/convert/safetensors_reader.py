@@ -35,8 +35,14 @@ def read_folder(folder: Path) -> dict[str, Stored]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ValueError(f"{index} has no weight_map; {AGAIN}.")
+    files = sorted({str(file) for file in weight_map.values()})
+    if (folder / SINGLE).is_file() and SINGLE not in files:
+        raise ValueError(
+            f"{folder} has {SINGLE}, and {INDEX}, which names other files; transformers would read "
+            "the one, others the other: remove what is not meant."
+        )
     tensors: dict[str, Stored] = {}
-    for name in sorted({str(file) for file in weight_map.values()}):
+    for name in files:
         if Path(name).name != name:
             raise ValueError(f"{index} names {name!r}, which is outside of its folder.")
         for tensor in read_header(folder / name):

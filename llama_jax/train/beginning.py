@@ -45,6 +45,8 @@ class Beginning:
             the first to know of it.
         passed: Rows that are passed over, by the number of updates made before.
         guards: What the checkpoint says of the guards.
+        imported: What the parameters were imported from, as the checkpoint says; empty where they
+            were not.
     """
 
     step: int = 0
@@ -58,6 +60,7 @@ class Beginning:
     tainted: tuple[Taint, ...] = ()
     passed: Mapping[int, int] = dataclasses.field(default_factory=dict)
     guards: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    imported: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def trusted_step(self) -> int | None:
@@ -176,6 +179,7 @@ def _from_meta(
         origin=origin,
         # A branch may have another batch, whose losses are others.
         guards=meta.get("guards", {}) if resumed else {},
+        imported=meta.get("imported") or {},
     )
 
 

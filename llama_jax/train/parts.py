@@ -93,6 +93,8 @@ class Parts:
             "guards": guards,
             "config": json.loads(recipe.to_json(self.config)),
             "versions": {name: version(name) for name in _LIBRARIES},
+            # How many rows of the vocabulary mean something, and where they come from.
+            **({"imported": dict(imported)} if (imported := self.beginning.imported) else {}),
         }
 
 

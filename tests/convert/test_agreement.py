@@ -32,7 +32,7 @@ def weights(random_params, exported):
 
 
 def some_rows(model):
-    return rows_of(model, np.random.default_rng(0).integers(0, model.vocab_size, 3 * 256))
+    return rows_of(model, np.random.default_rng(0).integers(0, model.vocab_size, 128))
 
 
 @pytest.mark.parametrize("model", FAMILIES.values(), ids=FAMILIES.keys())

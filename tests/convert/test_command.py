@@ -40,9 +40,11 @@ def test_a_step_can_be_chosen(run_dir, tmp_path, capfd):
     np.testing.assert_allclose(second, 2 * first, rtol=1e-6)
 
 
-def test_the_held_out_loss_of_that_step_is_told(run_dir, tmp_path):
+def test_the_latest_losses_up_to_that_step_are_told(run_dir, tmp_path):
     lines = [
-        {"step": 5, "heldout/python/loss_nats_per_token": 4.0},
+        {"step": 2, "loss_nats_per_token": 5.0},
+        {"step": 3, "heldout/python/loss_nats_per_token": 4.0},
+        {"step": 4, "loss_nats_per_token": 4.5},
         {"step": 10, "heldout/python/loss_nats_per_token": 2.5, "loss_nats_per_token": 2.0},
     ]
     metrics = run_dir / "metrics.jsonl"
@@ -50,7 +52,8 @@ def test_the_held_out_loss_of_that_step_is_told(run_dir, tmp_path):
     main(["convert", "to-hf", str(run_dir), str(tmp_path / "out"), "--step", "5"])
     metrics.unlink()
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "| held-out loss, python | 4.0000 nats a token |" in card
+    assert "| held-out loss, python | 4.0000 nats a token after update 3 |" in card
+    assert "| training loss | 4.5000 nats a token at update 4 |" in card
     assert "| updates | 5 of 10 |" in card
 
 

@@ -301,6 +301,8 @@ sys.exit(main(["convert", *sys.argv[2:]]))
 )
 def test_an_index_that_does_not_fit_is_refused(tmp_path, capfd, index, complaint):
     write_hf(tmp_path / "hf", TINY)
+    if "model.safetensors" not in index["weight_map"].values():
+        (tmp_path / "hf" / "model.safetensors").unlink()
     (tmp_path / "hf" / "model.safetensors.index.json").write_text(json.dumps(index))
     refused(tmp_path, capfd, complaint)
 

@@ -218,11 +218,11 @@ def open_weights(
         return Weights(model=plan.model, dtypes=dtypes, read=lambda name: plan.read(stored[name]))
     config = read_config(folder)
     saved = open_checkpoint(folder, config, step)
-    return weights_of(folder, config, saved, dtype or saved.dtype)
+    return weights_of(folder, config, saved, dtype)
 
 
-def weights_of(run_dir: Path, config: RunConfig, saved: Checkpoint, kind: str) -> "Weights":
-    """The tensors of a run's checkpoint, rounded to a dtype, in the Hugging Face layout."""
+def weights_of(run_dir: Path, config: RunConfig, saved: Checkpoint, dtype: str | None) -> "Weights":
+    """The tensors of a run's checkpoint, rounded to a dtype if one is given, as Hugging Face's."""
     from llama_jax.convert import mapping
     from llama_jax.convert.hugging_face import read_tensor
     from llama_jax.convert.weights import Weights
@@ -231,10 +231,14 @@ def weights_of(run_dir: Path, config: RunConfig, saved: Checkpoint, kind: str) -
     model = dataclasses.replace(config.model, vocab_size=rows)
     tensors = {tensor.name: tensor for tensor in mapping.tensors_of(model)}
 
-    def read(name: str) -> Iterator[memoryview]:
-        return read_tensor(tensors[name], saved.params[tensors[name].pair.ours], kind)
+    dtypes = {
+        name: dtype or saved.params[tensor.pair.ours].dtype for name, tensor in tensors.items()
+    }
 
-    return Weights(model=model, dtypes=dict.fromkeys(tensors, kind), read=read)
+    def read(name: str) -> Iterator[memoryview]:
+        return read_tensor(tensors[name], saved.params[tensors[name].pair.ours], dtypes[name])
+
+    return Weights(model=model, dtypes=dtypes, read=read)
 
 
 def _plan(folder: Path, like: ModelConfig | None) -> "Import":

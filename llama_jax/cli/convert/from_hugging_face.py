@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,7 @@ example:
   llama-jax generate imported --prompt "The capital of France"
   llama-jax train llama2_7b --init-from imported --run-dir tuned --data.directory DIR"""
 
+TRAINING_CONFIG = "training_config.json"
 TOKENIZERS = ("tokenizer.model", "original/tokenizer.model", "tokenizer.tiktoken")
 
 
@@ -79,28 +81,36 @@ def from_hugging_face(argv: list[str]) -> int:
     from llama_jax.convert.moments_import import plan_moments
     from llama_jax.convert.result_folder import check_out_dir
     from llama_jax.convert.transformers_program import require_transformers
+    from llama_jax.convert.words import words_beside
 
     check_out_dir(options.out_dir)
     if options.check:
         require_transformers()
     plan = plan_import(options.hf_dir, pad_vocab_to_multiple=options.pad_vocab_to_multiple)
     moments = plan_moments(plan) if options.optimizer else None
+    words = words_beside(options.hf_dir)
     check_disk(options.out_dir, plan.num_bytes + (moments.num_bytes if moments else 0))
-    config = run_config(plan.folder, plan.model)
+    config = run_config(plan.name, plan.model, options.hf_dir / TRAINING_CONFIG)
     if moments is not None:
         config = moments.continued(config)
     if options.dry_run:
-        return _print_plan(options, plan)
-    write_run(plan, config, options.out_dir, "from-hf", moments)
+        return print_plan(plan, options.out_dir, options.json, optimizer=options.optimizer)
+    left_behind = _left_behind(plan, words, moments)
+    write_run(
+        plan, config, options.out_dir, "from-hf", moments, words=words, left_behind=left_behind
+    )
     facts = {
         "directory": str(options.out_dir),
         "parameters": sum(math.prod(tensor.shape) for tensor, _ in plan.tensors),
         "bytes": plan.num_bytes,
         "dtypes": sorted(set(plan.dtypes().values())),
         "left_out": list(plan.left_out),
+        "left_behind": left_behind,
     }
     if options.json:
         print(json.dumps(facts))
+    if left_behind:
+        print(f"note: not of the model, left behind: {', '.join(left_behind)}", file=sys.stderr)
     print(
         f"{options.out_dir}: {facts['parameters']:,} parameters, {plan.num_bytes / 1e6:,.1f} MB of "
         f"{' and '.join(facts['dtypes'])}",
@@ -113,17 +123,51 @@ def from_hugging_face(argv: list[str]) -> int:
     return check_result(options.out_dir, options.hf_dir, result=options.out_dir, step=None)
 
 
-def _print_plan(options: Options, plan: "Import") -> int:
+def print_plan(
+    plan: "Import",
+    out_dir: Path,
+    as_json: bool,
+    *,
+    bytes_at_once: int = 0,
+    optimizer: bool = False,
+) -> int:
+    """Tells what an import takes.
+
+    Args:
+        plan: Of the import.
+        out_dir: Where it would go.
+        as_json: Whether to print one JSON document, too.
+        bytes_at_once: What threads hold beside a few pieces.
+        optimizer: Whether moments are imported, too.
+    """
     from llama_jax.convert.forecast import forecast
 
-    dtype = plan.tensors[0][1].dtype
-    expected = forecast(plan.model, dtype, dtype, options.out_dir)
-    if options.optimizer:
+    size = plan.num_bytes
+    expected = forecast(plan.model, size, size, out_dir, bytes_at_once=bytes_at_once)
+    if optimizer:
         expected = with_moments(expected)
-    if options.json:
+    if as_json:
         print(json.dumps(dataclasses.asdict(expected)))
     print(expected, file=sys.stderr)
     return 0
+
+
+def _left_behind(
+    plan: "Import", words: tuple[str, ...], moments: "ImportedMoments | None"
+) -> list[str]:
+    """Names in a folder that are neither read nor kept."""
+    from llama_jax.convert.certificate import NAME
+    from llama_jax.convert.moments import FOLDER
+    from llama_jax.convert.safetensors_reader import INDEX
+
+    read = {path.name for path in plan.files} | {INDEX, "config.json", TRAINING_CONFIG, NAME}
+    read |= {Path(name).parts[0] for name in (*words, *TOKENIZERS)}
+    read |= {FOLDER} if moments is not None else set()
+    return sorted(
+        path.name
+        for path in plan.folder.iterdir()
+        if path.name not in read and not path.name.startswith(".")
+    )
 
 
 def write_run(
@@ -132,17 +176,32 @@ def write_run(
     out_dir: Path,
     kind: str,
     moments: "ImportedMoments | None" = None,
+    *,
+    words: tuple[str, ...] = (),
+    left_behind: Sequence[str] = (),
 ) -> None:
-    """Writes the run's folder of an import: complete, or absent."""
+    """Writes the run's folder of an import: complete, or absent.
+
+    Args:
+        plan: What is imported.
+        config: Of the run.
+        out_dir: Its folder.
+        kind: The command's name.
+        moments: Of the weights.
+        words: Files beside them that are kept as they are.
+        left_behind: Files beside them that are not.
+    """
     from llama_jax.convert.result_folder import result_folder
+    from llama_jax.convert.words import keep_words
     from llama_jax.recipe import to_json
 
     request = {"conversion": kind, "made_by": __version__, "source": plan.identity()}
     request |= {"optimizer": moments and moments.identity()}
     with result_folder(out_dir, request, on_known=tell_kept) as unfinished:
         (unfinished.folder / "config.json").write_text(to_json(config))
-        _copy_tokenizer(plan.folder, unfinished.folder)
-        _write_checkpoint(plan, config, unfinished, kind, moments)
+        keep_words(plan.folder, words, unfinished.folder)
+        _copy_tokenizer(plan, words, unfinished.folder)
+        _write_checkpoint(plan, config, unfinished, kind, moments, left_behind)
 
 
 def _write_checkpoint(
@@ -151,6 +210,7 @@ def _write_checkpoint(
     unfinished: "Unfinished",
     kind: str,
     moments: "ImportedMoments | None",
+    left_behind: Sequence[str],
 ) -> None:
     from llama_jax.checkpoint import layers
     from llama_jax.convert.certificate import read_certificate, write_certificate
@@ -168,7 +228,7 @@ def _write_checkpoint(
     saving.mkdir(parents=True, exist_ok=True)
     layers.describe(saving, every_array)
     begun.write_counts(saving)
-    certificate = read_certificate(plan.folder) or {}
+    certificate = (plan.beside and read_certificate(plan.beside)) or {}
     num_bytes = plan.num_bytes + sum(part.num_bytes for part, _ in begun.moments.values())
     with Progress("import", total=num_bytes, unit="bytes") as progress:
         copier = Copier(unfinished, step, progress.advance)
@@ -179,6 +239,10 @@ def _write_checkpoint(
         "folder": str(plan.folder.absolute()),
         "config": plan.config,
         "vocab_size": plan.vocab_size,
+        "step": step,
+        "tokens": begun.counters["tokens"],
+        "has_training_config": (plan.folder / TRAINING_CONFIG).is_file(),
+        "source": certificate.get("source"),
     }
     meta = begun.counters | {"imported": origin, "origin": None}
     meta |= {"config": json.loads(to_json(config))}
@@ -186,7 +250,7 @@ def _write_checkpoint(
     facts = {
         "conversion": kind,
         "made_by": f"llama_jax {__version__}",
-        "source": origin | {"left_out": list(plan.left_out)},
+        "source": origin | {"left_out": list(plan.left_out), "left_behind": list(left_behind)},
         "verified_source": bool(certificate.get("tensors")),
     }
     known = copier.digests
@@ -215,12 +279,20 @@ def _arrays(plan: "Import") -> dict[str, "Layered"]:
     }
 
 
-def run_config(folder: Path, model: ModelConfig) -> RunConfig:
-    """The config of the run that exported the folder, or one that says nothing of training."""
+def run_config(name: str, model: ModelConfig, path: Path | None = None) -> RunConfig:
+    """The config of a run: that of `path`, if there is such a file, or one that tells nothing.
+
+    Args:
+        name: Of the run.
+        model: Of the run.
+        path: Of the config that an export of ours has.
+
+    Raises:
+        ValueError: If that is of another model.
+    """
     from llama_jax.recipe import from_json
 
-    path = folder / "training_config.json"
-    if path.is_file():
+    if path is not None and path.is_file():
         config = from_json(path.read_text(encoding="utf-8"))
         if dataclasses.replace(config.model, vocab_size=model.vocab_size) != model:
             raise ValueError(
@@ -229,7 +301,7 @@ def run_config(folder: Path, model: ModelConfig) -> RunConfig:
         return dataclasses.replace(config, model=model)
     seq_len = min(model.max_seq_len, 2048)
     return RunConfig(
-        name=folder.absolute().name or "imported",
+        name=name or "imported",
         model=model,
         data=DataConfig(seq_len=seq_len),
         compute=ComputeConfig(loss_chunks=math.gcd(seq_len, ComputeConfig().loss_chunks)),
@@ -239,18 +311,20 @@ def run_config(folder: Path, model: ModelConfig) -> RunConfig:
     )
 
 
-def _copy_tokenizer(folder: Path, run_dir: Path) -> None:
+def _copy_tokenizer(plan: "Import", words: tuple[str, ...], run_dir: Path) -> None:
+    from llama_jax.convert.words import has_tokenizer
     from llama_jax.data.tokenizer import load_tokenizer
 
-    for name in TOKENIZERS:
-        if (source := folder / name).is_file():
+    for name in TOKENIZERS if plan.beside is not None else ():
+        if (source := plan.folder / name).is_file():
             kind = load_tokenizer(source).kind
             target = "tokenizer.tiktoken" if kind == "tiktoken" else "tokenizer.model"
             shutil.copyfile(source, run_dir / target)
             return
+    kept = "; that of transformers is kept for `to-hf`" if has_tokenizer(words) else ""
     print(
-        f"note: {folder} has no tokenizer.model; text needs the original tokenizer, copied into "
-        "the run's folder",
+        f"note: {plan.folder} has no tokenizer.model{kept}; text here needs the original tokenizer "
+        "(SentencePiece or tiktoken), copied into the run's folder",
         file=sys.stderr,
     )
 
