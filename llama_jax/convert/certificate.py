@@ -61,6 +61,7 @@ def add_checks(folder: Path, checks: dict[str, Any]) -> None:
     """Adds to a folder's certificate what comparisons found."""
     certificate = read_certificate(folder)
     assert certificate is not None, "a conversion writes one"
+    checks = certificate.get("checks", {}) | checks
     write_atomically(folder / NAME, json.dumps(certificate | {"checks": checks}, indent=1) + "\n")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from llama_jax.cli.convert.imported_run import run_config
 from llama_jax.cli.main import main
 from llama_jax.cli.run_reader import read_config, read_model
 from llama_jax.config import MeshConfig
@@ -20,6 +21,7 @@ from llama_jax.convert.hugging_face_config import read_model_config
 from llama_jax.convert.json_values import MAX_JSON_BYTES
 from llama_jax.convert.safetensors_reader import read_folder
 from llama_jax.convert.stored import pieces
+from llama_jax.recipe import to_json
 from llama_jax.sharding import make_mesh, use_layout
 from tests.convert.hf_folder import (
     DTYPES,
@@ -305,6 +307,44 @@ def test_an_index_that_does_not_fit_is_refused(tmp_path, capfd, index, complaint
         (tmp_path / "hf" / "model.safetensors").unlink()
     (tmp_path / "hf" / "model.safetensors.index.json").write_text(json.dumps(index))
     refused(tmp_path, capfd, complaint)
+
+
+def test_an_index_names_what_its_files_hold(tmp_path, capfd):
+    write_hf(tmp_path / "hf", TINY, num_files=2)
+    path = tmp_path / "hf" / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    index["weight_map"]["model.norm.bias"] = "model-00001-of-00002.safetensors"
+    path.write_text(json.dumps(index))
+    refused(tmp_path, capfd, "names model.norm.bias, which no file holds")
+
+
+def test_a_folder_without_weights_is_refused(tmp_path, capfd):
+    write_hf(tmp_path / "hf", TINY)
+    (tmp_path / "hf/model.safetensors").rename(tmp_path / "hf/pytorch_model.bin")
+    refused(tmp_path, capfd, "has neither model.safetensors nor model.safetensors.index.json")
+
+
+def test_a_name_that_occurs_twice_is_refused(tmp_path, capfd):
+    write_hf(tmp_path / "hf", TINY)
+    entry = '"model.norm.weight": {"dtype": "F32", "shape": [48], "data_offsets": [0, 192]}'
+    text = f"{{{entry}, {entry}}}".encode()
+    data = len(text).to_bytes(8, "little") + text + bytes(192)
+    (tmp_path / "hf/model.safetensors").write_bytes(data)
+    refused(tmp_path, capfd, "holds no valid JSON .a name occurs twice")
+
+
+def test_padding_to_nothing_is_refused(tmp_path, capfd):
+    write_hf(tmp_path / "hf", TINY)
+    arguments = [tmp_path / "hf", tmp_path / "run", "--pad-vocab-to-multiple", 0]
+    assert convert("from-hf", *arguments) == 2
+    assert "--pad-vocab-to-multiple=0 must be positive" in capfd.readouterr().err
+
+
+def test_a_training_config_of_another_model_is_refused(tmp_path, capfd):
+    write_hf(tmp_path / "hf", TINY)
+    config = run_config("other", FAMILIES["LLaMA-3"])
+    (tmp_path / "hf/training_config.json").write_text(to_json(config))
+    refused(tmp_path, capfd, "training_config.json is of another model than config.json")
 
 
 def test_a_flipped_bit_is_found_by_the_certificate(tmp_path, capfd):

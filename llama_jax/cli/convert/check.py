@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -35,7 +35,7 @@ same, 1: not.
 
 example:
   llama-jax convert check demo_run/model demo_run/hf
-  llama-jax convert check demo_run/model demo_run/hf --logits"""
+  llama-jax convert check demo_run/model demo_run/hf --logits --record"""
 _NUM_TOKENS = 10_000
 # Says the context of two models neither of which does; nothing is computed beyond it.
 _ANY_MODEL = ModelConfig(
@@ -55,22 +55,27 @@ class Options:
             the context is 2048).
         second: The other one.
         step: Of a run's checkpoint; the newest by default.
+        dtype: To which a run's weights are rounded first, as `to-hf --dtype` does.
         logits: Whether to compare logits too: with those of transformers, or of Meta's model;
             needs PyTorch, and one folder that is theirs.
+        record: Whether to write what comes out into the certificates beside them, as `--check` of a
+            conversion does.
         json: Whether to print one JSON document.
     """
 
     first: Positional[Path]
     second: Positional[Path]
     step: int | None = None
+    dtype: Literal["saved", "float32", "bfloat16"] = "saved"
     logits: bool = False
+    record: bool = False
     json: bool = False
 
 
 def check(argv: list[str]) -> int:
     """Runs `convert check`."""
     options = tyro.cli(Options, prog="llama-jax convert check", description=_DESCRIPTION, args=argv)
-    from llama_jax.convert.certificate import find_changed_files, read_certificate
+    from llama_jax.convert.certificate import add_checks, find_changed_files, read_certificate
 
     folders = first, second = tuple(
         open_run(place, options.step)[0] if is_remote(place) else place
@@ -82,13 +87,28 @@ def check(argv: list[str]) -> int:
         if folder.is_dir() and read_certificate(folder) is not None
         for problem in find_changed_files(folder)
     ]
-    checks = run_checks(first, second, step=options.step, logits=options.logits)
+    certified = [folder for folder in (options.first, options.second) if _is_certified(folder)]
+    if options.record and not certified:
+        raise ValueError(
+            f"--record: neither {options.first} nor {options.second} has a certificate.json in a "
+            "folder of a file system; leave it out."
+        )
+    dtype = None if options.dtype == "saved" else options.dtype
+    checks = run_checks(first, second, step=options.step, logits=options.logits, dtype=dtype)
     checks = {"changed_files": changed} | checks
+    for folder in certified if options.record and not changed else ():
+        add_checks(folder, checks)
     if options.json:
         print(json.dumps(checks))
     for problem in changed:
         print(problem, file=sys.stderr)
     return report(checks) or int(bool(changed))
+
+
+def _is_certified(folder: Path) -> bool:
+    from llama_jax.convert.certificate import read_certificate
+
+    return not is_remote(folder) and folder.is_dir() and read_certificate(folder) is not None
 
 
 def run_checks(
@@ -98,15 +118,16 @@ def run_checks(
     from llama_jax.convert.agreement import compare_weights
 
     if _is_meta(first):
-        theirs = open_weights(second, step)
+        theirs = open_weights(second, step, dtype)
         ours = open_weights(first, like=theirs.model)
     else:
         ours = open_weights(first, step, dtype)
-        theirs = open_weights(second, step, like=ours.model)
+        theirs = open_weights(second, step, dtype, like=ours.model)
     program = _reference((second, first), ours.model) if logits else None
     total = len(ours.dtypes.keys() | theirs.dtypes.keys())
+    checks: dict[str, Any] = {"folders": [str(first), str(second)]}
     with Progress("compare weights", total=total, unit="tensors") as progress:
-        checks: dict[str, Any] = {"weights": compare_weights(ours, theirs, progress.advance)}
+        checks["weights"] = compare_weights(ours, theirs, progress.advance)
     if program is not None:
         tokens, text = _tokens(first, second, ours.model.vocab_size)
         found = _compare_logits(ours, program, tokens)

@@ -8,7 +8,8 @@ from pathlib import Path
 import tyro
 from tyro.conf import Positional
 
-from llama_jax.cli.convert.from_hugging_face import check_disk, print_plan, run_config, write_run
+from llama_jax.cli.convert.imported_run import print_plan, run_config, write_run
+from llama_jax.cli.convert.results import check_disk
 
 _DESCRIPTION = """Imports a model in llama2.c's first binary layout as a run's folder. No file but
 that one is read.

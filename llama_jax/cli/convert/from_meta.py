@@ -8,7 +8,8 @@ from pathlib import Path
 import tyro
 from tyro.conf import Positional
 
-from llama_jax.cli.convert.from_hugging_face import check_disk, print_plan, run_config, write_run
+from llama_jax.cli.convert.imported_run import print_plan, run_config, write_run
+from llama_jax.cli.convert.results import check_disk
 
 _DESCRIPTION = """Imports Meta's release of a LLaMA (params.json and consolidated.NN.pth, any number
 of ranks) as a run's folder with one checkpoint. Nothing pickled is executed. Needs PyTorch.

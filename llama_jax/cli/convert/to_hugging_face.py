@@ -18,9 +18,9 @@ from llama_jax.cli.convert.checkpoint import (
     packed,
     vocabulary_rows,
 )
-from llama_jax.cli.convert.from_hugging_face import check_disk, tell_kept
 from llama_jax.cli.convert.moments import open_moments, with_moments
 from llama_jax.cli.convert.provenance import find_words, origin_of
+from llama_jax.cli.convert.results import check_disk, tell_kept, tell_plan
 from llama_jax.cli.run_reader import read_config
 from llama_jax.config import ModelConfig
 from llama_jax.remote.objects import is_remote
@@ -180,7 +180,4 @@ def _print_plan(options: Options, model: ModelConfig, read: int, written: int, a
     plan = forecast(model, read, written, options.out_dir, bytes_at_once=at_once)
     if options.optimizer:
         plan = with_moments(plan)
-    if options.json:
-        print(json.dumps(dataclasses.asdict(plan)))
-    print(plan, file=sys.stderr)
-    return 0
+    return tell_plan(plan, as_json=options.json)

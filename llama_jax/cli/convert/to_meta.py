@@ -5,18 +5,21 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 from tyro.conf import Positional
 
 from llama_jax import __version__
-from llama_jax.cli.convert.checkpoint import open_checkpoint, open_run
-from llama_jax.cli.convert.from_hugging_face import check_disk, tell_kept
+from llama_jax.cli.convert.checkpoint import Checkpoint, open_checkpoint, open_run
 from llama_jax.cli.convert.provenance import origin_of
+from llama_jax.cli.convert.results import check_disk, tell_kept, tell_plan
 from llama_jax.cli.convert.to_hugging_face import bytes_of_pieces
 from llama_jax.cli.run_reader import find_run_tokenizer, read_config
 from llama_jax.config import ModelConfig, RunConfig
+
+if TYPE_CHECKING:
+    from llama_jax.convert.weights import Weights
 
 _DESCRIPTION = """Exports a checkpoint as Meta's code reads it: params.json and consolidated.NN.pth.
 Needs PyTorch. The folder is complete or absent; an export that was stopped goes on when it is
@@ -59,20 +62,17 @@ def to_meta(argv: list[str]) -> int:
         Options, prog="llama-jax convert to-meta", description=_DESCRIPTION, args=argv
     )
     from llama_jax.cli.convert.check import check_result, weights_of
-    from llama_jax.convert.certificate import write_certificate
     from llama_jax.convert.forecast import forecast, model_bytes
-    from llama_jax.convert.meta_export import write_meta
     from llama_jax.convert.meta_import import require_torch
-    from llama_jax.convert.result_folder import check_out_dir, result_folder
-    from llama_jax.observe.progress import Progress
+    from llama_jax.convert.result_folder import check_out_dir
 
     # What would be refused at the end is refused before anything is read.
     check_out_dir(options.out_dir)
     require_torch()
     run_dir, step = open_run(options.run_dir, options.step)
+    options = dataclasses.replace(options, run_dir=run_dir, step=step)
     config = read_config(run_dir)
     saved = open_checkpoint(run_dir, config, step)
-    layout = saved.imported["config"] if saved.imported.get("conversion") == "from-meta" else {}
     dtype = None if options.dtype == "saved" else options.dtype
     weights = weights_of(run_dir, config, saved, dtype)
     written = model_bytes(weights.model, lambda tensor: weights.dtypes[tensor.name])
@@ -80,32 +80,9 @@ def to_meta(argv: list[str]) -> int:
         read = model_bytes(weights.model, lambda tensor: saved.params[tensor.pair.ours].dtype)
         at_once = bytes_of_pieces(weights.model, saved, whole_tensors=True)
         plan = forecast(weights.model, read, written, options.out_dir, bytes_at_once=at_once)
-        if options.json:
-            print(json.dumps(dataclasses.asdict(plan)))
-        print(plan, file=sys.stderr)
-        return 0
+        return tell_plan(plan, as_json=options.json)
     check_disk(options.out_dir, written)
-    params = layout.get("params")
-    if params is not None and not _describes(params, weights.model):
-        params = None
-    ranks = layout.get("ranks", 1) if options.model_parallel is None else options.model_parallel
-    axis = layout.get("embedding_axis", 0)
-    request = {"conversion": "to-meta", "made_by": __version__, "source": saved.identity}
-    request |= {"dtype": dtype, "model": repr(weights.model), "layout": [ranks, axis]}
-    with result_folder(options.out_dir, request, on_known=tell_kept) as unfinished:
-        with Progress("export", total=len(weights.dtypes), unit="tensors") as progress:
-            files, tensors = write_meta(
-                unfinished,
-                weights,
-                ranks=ranks,
-                embedding_axis=axis,
-                params=params,
-                on_tensor=progress.advance,
-            )
-        _copy_tokenizer(run_dir, config, unfinished.folder)
-        source = origin_of(run_dir, config, saved).facts(config, weights.model.vocab_size)
-        facts = {"conversion": "to-meta", "made_by": f"llama_jax {__version__}", "source": source}
-        write_certificate(unfinished.folder, known=files, tensors=tensors, facts=facts)
+    ranks = _write(options, config, saved, weights)
     kinds = sorted(set(weights.dtypes.values()))
     if options.json:
         told = {"directory": str(options.out_dir), "bytes": written, "dtypes": kinds}
@@ -122,6 +99,39 @@ def to_meta(argv: list[str]) -> int:
     return check_result(
         run_dir, options.out_dir, result=options.out_dir, step=saved.step, dtype=dtype
     )
+
+
+def _write(options: Options, config: RunConfig, saved: Checkpoint, weights: "Weights") -> int:
+    """Writes the folder, complete or absent; returns the number of ranks."""
+    from llama_jax.convert.certificate import write_certificate
+    from llama_jax.convert.meta_export import write_meta
+    from llama_jax.convert.result_folder import result_folder
+    from llama_jax.observe.progress import Progress
+
+    layout = saved.imported["config"] if saved.imported.get("conversion") == "from-meta" else {}
+    params = layout.get("params")
+    if params is not None and not _describes(params, weights.model):
+        params = None
+    ranks = layout.get("ranks", 1) if options.model_parallel is None else options.model_parallel
+    axis = layout.get("embedding_axis", 0)
+    request = {"conversion": "to-meta", "made_by": __version__, "source": saved.identity}
+    request |= {"dtype": options.dtype, "model": repr(weights.model), "layout": [ranks, axis]}
+    with result_folder(options.out_dir, request, on_known=tell_kept) as unfinished:
+        with Progress("export", total=len(weights.dtypes), unit="tensors") as progress:
+            files, tensors = write_meta(
+                unfinished,
+                weights,
+                ranks=ranks,
+                embedding_axis=axis,
+                params=params,
+                on_tensor=progress.advance,
+            )
+        _copy_tokenizer(options.run_dir, config, unfinished.folder)
+        origin = origin_of(options.run_dir, config, saved)
+        facts = {"conversion": "to-meta", "made_by": f"llama_jax {__version__}"}
+        facts |= {"source": origin.facts(config, weights.model.vocab_size)}
+        write_certificate(unfinished.folder, known=files, tensors=tensors, facts=facts)
+    return ranks
 
 
 def _describes(params: dict[str, Any], model: ModelConfig) -> bool:
