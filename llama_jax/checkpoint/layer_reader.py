@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,9 @@ import numpy as np
 from llama_jax.checkpoint.manifest import Manifest
 from llama_jax.checkpoint.shelf import open_shelf
 from llama_jax.remote.objects import Url
+
+# As many as threads read layers of one array at a time.
+_PIECES_KEPT = 3
 
 
 class LayerFile(NamedTuple):
@@ -43,7 +47,9 @@ class SavedArray:
         self.shape = tuple(int(size) for size in said[2].split(",") if size)
         self._checkpoint, self._manifest, self._name = checkpoint, manifest, name
         self._store: Any = None
-        self._piece: tuple[int, np.ndarray] | None = None
+        # Pieces of several layers by their first, and which of those were not asked for yet.
+        self._pieces: dict[int, tuple[np.ndarray, set[int]]] = {}
+        self._lock = threading.Lock()
 
     @property
     def spans_layers(self) -> bool:
@@ -52,22 +58,31 @@ class SavedArray:
 
     @property
     def bytes_at_once(self) -> int:
-        """What reading one layer brings to memory: all those of a piece that spans layers."""
-        count = math.prod(self.shape[1:]) * (self._layers_in_piece if self.shape else 1)
-        return count * self._open().dtype.numpy_dtype.itemsize
+        """What reading layers brings to memory: one, or pieces that span several of them."""
+        count = 1
+        if self.spans_layers:
+            pieces = -(-self.shape[0] // self._layers_in_piece)
+            count = self._layers_in_piece * min(pieces, _PIECES_KEPT)
+        return count * math.prod(self.shape[1:]) * self._open().dtype.numpy_dtype.itemsize
 
     def __getitem__(self, layer: int) -> np.ndarray:
         if not self.spans_layers:
             return self._open()[layer].read().result()
-        # A piece is kept for the layers after this one: to read it for each would take as many
-        # times. Threads may ask for different ones, so it is taken and replaced as a whole.
+        # A piece is kept until all of its layers were asked for: to read it for each would take as
+        # many times. Threads that are at different layers hold a piece each.
         first = layer - layer % self._layers_in_piece
-        piece = self._piece
-        if piece is None or piece[0] != first:
-            self._piece = piece = None  # memory for one alone
-            last = min(first + self._layers_in_piece, self.shape[0])
-            self._piece = piece = (first, self._open()[first:last].read().result())
-        return piece[1][layer - first]
+        last = min(first + self._layers_in_piece, self.shape[0])
+        with self._lock:
+            known = self._pieces.pop(first, None)
+            if known is None:
+                while len(self._pieces) >= _PIECES_KEPT:
+                    del self._pieces[next(iter(self._pieces))]
+                known = self._open()[first:last].read().result(), set(range(first, last))
+            piece, left = known
+            left.discard(layer)
+            if left:
+                self._pieces[first] = known
+        return piece[layer - first]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self._open().read().result(), dtype=dtype)

@@ -9,6 +9,7 @@ from llama_jax.recipe import from_json
 
 if TYPE_CHECKING:
     from llama_jax.checkpoint import Checkpointer
+    from llama_jax.convert.origin import Losses
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,18 +111,26 @@ def choose_step(
     return steps[-1] if step is None else step
 
 
-def held_out_losses(run_dir: Path, step: int) -> dict[str, float]:
-    """Held-out nats per token by source, measured at `step`; empty where the run did not."""
+def latest_losses(run_dir: Path, step: int) -> "Losses":
+    """Losses of a run, the latest that were recorded up to an update."""
+    from llama_jax.convert.origin import Losses
     from llama_jax.observe.writers import read_metrics
 
     path = run_dir / "metrics.jsonl"
-    losses: dict[str, float] = {}
+    losses = Losses()
     for record in read_metrics(path) if path.is_file() else []:
-        if record["step"] == step:
-            parts = {name: name.split("/") for name in record}
-            losses |= {
-                part[1] if len(part) == 3 else "all sources": record[name]
-                for name, part in parts.items()
-                if part[0] == "heldout" and part[-1] == "loss_nats_per_token"
-            }
+        if (now := int(record["step"])) > step:
+            continue
+        if "loss_nats_per_token" in record:
+            losses = dataclasses.replace(
+                losses, training=record["loss_nats_per_token"], training_step=now
+            )
+        parts = {name: name.split("/") for name in record}
+        held_out = {
+            part[1] if len(part) == 3 else "all sources": record[name]
+            for name, part in parts.items()
+            if part[0] == "heldout" and part[-1] == "loss_nats_per_token"
+        }
+        if held_out:
+            losses = dataclasses.replace(losses, held_out=held_out, held_out_step=now)
     return losses

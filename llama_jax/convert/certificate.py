@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_jax.atomic import write_atomically
+from llama_jax.convert.json_values import read_json
 from llama_jax.convert.stored import PIECE_BYTES
 
 NAME = "certificate.json"
@@ -60,6 +61,7 @@ def add_checks(folder: Path, checks: dict[str, Any]) -> None:
     """Adds to a folder's certificate what comparisons found."""
     certificate = read_certificate(folder)
     assert certificate is not None, "a conversion writes one"
+    checks = certificate.get("checks", {}) | checks
     write_atomically(folder / NAME, json.dumps(certificate | {"checks": checks}, indent=1) + "\n")
 
 
@@ -73,7 +75,7 @@ def read_certificate(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        certificate = json.loads(path.read_text(encoding="utf-8"))
+        certificate = read_json(path)
         tensors = certificate["tensors"]
         assert all("crc32" in entry for entry in tensors.values())
         assert all("sha256" in entry for entry in certificate["files"].values())

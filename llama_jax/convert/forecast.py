@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 import zlib
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -46,32 +47,51 @@ class Forecast:
 
 
 def forecast(
-    model: ModelConfig, read_dtype: str, write_dtype: str, out_dir: Path, *, bytes_at_once: int = 0
+    model: ModelConfig,
+    read_bytes: int,
+    written_bytes: int,
+    out_dir: Path,
+    *,
+    bytes_at_once: int = 0,
 ) -> Forecast:
     """Forecasts a conversion of a model into a folder.
 
     Args:
         model: Its shape, as it is written.
-        read_dtype: Of the tensors read.
-        write_dtype: Of the tensors written.
+        read_bytes: Of the tensors read.
+        written_bytes: Of the tensors written.
         out_dir: Where they go; only its disk matters.
         bytes_at_once: What threads hold beside a few pieces: tensors, where the layout changes.
     """
-    count = sum(math.prod(tensor.shape) for tensor in mapping.tensors_of(model))
-    written = count * ITEM_BYTES[write_dtype]
     return Forecast(
-        num_params=count,
-        bytes_read=count * ITEM_BYTES[read_dtype],
-        bytes_written=written,
+        num_params=sum(math.prod(tensor.shape) for tensor in mapping.tensors_of(model)),
+        bytes_read=read_bytes,
+        bytes_written=written_bytes,
         peak_memory_bytes=BASE_BYTES + bytes_at_once + THREADS * 4 * PIECE_BYTES,
-        seconds=written / probe_bytes_per_second(out_dir),
+        seconds=written_bytes / probe_bytes_per_second(out_dir),
     )
 
 
-def bytes_at_once(model: ModelConfig, item_bytes: int) -> int:
-    """What the threads hold at most: the largest tensors, and copies of those whose axes move."""
+def model_bytes(model: ModelConfig, dtype_of: Callable[[mapping.Tensor], str]) -> int:
+    """Bytes of all tensors of a model."""
+    return sum(
+        math.prod(tensor.shape) * ITEM_BYTES[dtype_of(tensor)]
+        for tensor in mapping.tensors_of(model)
+    )
+
+
+def bytes_at_once(model: ModelConfig, item_bytes: int, *, mapped: bool = False) -> int:
+    """What the threads hold at most: the largest tensors, and copies of those whose axes move.
+
+    Args:
+        model: Its shape.
+        item_bytes: Of a value.
+        mapped: Whether the pages of the files that they come from are held too.
+    """
     costs = sorted(
-        math.prod(tensor.shape) * item_bytes * (1 if "V" in tensor.pair.our_axes else 2)
+        math.prod(tensor.shape)
+        * item_bytes
+        * ((1 if "V" in tensor.pair.our_axes else 2) + int(mapped))
         for tensor in mapping.tensors_of(model)
     )
     return sum(costs[-THREADS:])

@@ -1,12 +1,12 @@
 """Export to the folder that `transformers.AutoModelForCausalLM.from_pretrained` reads."""
 
 import dataclasses
-import functools
 import json
+import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -14,17 +14,12 @@ from llama_jax import __version__
 from llama_jax.config import ModelConfig, RunConfig
 from llama_jax.convert import mapping, safetensors
 from llama_jax.convert.certificate import tensor_entry, write_certificate
-from llama_jax.convert.hugging_face_config import ExportDtype, generation_config, model_config
-from llama_jax.convert.model_card import Origin, model_card
+from llama_jax.convert.hugging_face_config import ExportDtype, model_config
+from llama_jax.convert.model_card import model_card
+from llama_jax.convert.origin import Origin
 from llama_jax.convert.result_folder import Unfinished, result_folder
 from llama_jax.convert.stored import Stored, array_pieces, numpy_dtype, pieces
-from llama_jax.convert.tiktoken import Vocabulary, write_tiktoken
-from llama_jax.convert.tokenizer import (
-    SpecialTokens,
-    read_sentencepiece,
-    special_tokens,
-    write_tokenizer,
-)
+from llama_jax.convert.words import Words
 from llama_jax.recipe import to_json
 
 MAX_SHARD_BYTES = 5_000_000_000
@@ -94,8 +89,8 @@ def export_hugging_face(
     out_dir: Path,
     *,
     origin: Origin,
-    tokenizer_file: Path | Vocabulary | None,
-    dtype: ExportDtype = "float32",
+    words: Words,
+    dtype: ExportDtype | None = "float32",
     vocab_size: int | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     source: str | None = None,
@@ -110,9 +105,8 @@ def export_hugging_face(
         config: Of the run that made them.
         out_dir: Must be absent or empty.
         origin: What the model card tells of the run.
-        tokenizer_file: A SentencePiece model's file, or a tiktoken vocabulary; None exports the
-            weights alone.
-        dtype: Of the written weights.
+        words: The tokenizer, and what is said of special tokens.
+        dtype: Of the written weights; None writes each as it is.
         vocab_size: Rows of the vocabulary's tables that are exported; rows behind them only pad
             the tables. None exports all.
         max_shard_bytes: Of tensors in one file.
@@ -122,18 +116,18 @@ def export_hugging_face(
         on_known: Called with the number of tensors that an earlier start wrote, if any.
 
     Raises:
-        ValueError: If `out_dir` is in use, the parameters are not the config's, transformers
-            cannot hold such a model, or the tokenizer cannot be exported.
+        ValueError: If `out_dir` is in use, the parameters are not the config's, or transformers
+            cannot hold such a model.
     """
     _check_request(params, config.model, dtype, max_shard_bytes)
-    words = _prepare_tokenizer(tokenizer_file, config.model.max_seq_len)
     rows = config.model.vocab_size if vocab_size is None else vocab_size
     model = dataclasses.replace(config.model, vocab_size=rows)
     tensors = {tensor.name: tensor for tensor in mapping.tensors_of(model)}
+    kinds = {name: dtype or str(params[tensor.pair.ours].dtype) for name, tensor in tensors.items()}
 
     def read(name: str) -> Iterator[memoryview]:
         tensor = tensors[name]
-        return read_tensor(tensor, params[tensor.pair.ours], dtype, verify=False)
+        return read_tensor(tensor, params[tensor.pair.ours], kinds[name], verify=False)
 
     request = None
     if source is not None:
@@ -145,17 +139,18 @@ def export_hugging_face(
             unfinished,
             {name: tensor.shape for name, tensor in tensors.items()},
             read,
-            dtype=dtype,
+            dtypes=kinds,
             max_shard_bytes=max_shard_bytes,
             on_tensor=on_tensor,
         )
-        _check_copies(tensors, params, dtype, checksums)
-        _write_words(unfinished.folder, config, model, origin, dtype, words)
+        _check_copies(tensors, params, kinds, checksums)
+        _write_rest(unfinished.folder, config, model, origin, kinds, words)
         entries = {
-            name: tensor_entry(dtype, tensor.shape, checksums[name])
+            name: tensor_entry(kinds[name], tensor.shape, checksums[name])
             for name, tensor in tensors.items()
         }
-        facts = _facts(config, origin, rows)
+        facts = {"conversion": "to-hf", "made_by": f"llama_jax {__version__}"}
+        facts |= {"source": origin.facts(config, rows)}
         if beside is not None:
             more, said = beside(
                 unfinished, model, max_shard_bytes=max_shard_bytes, on_tensor=on_tensor
@@ -166,42 +161,29 @@ def export_hugging_face(
         directory=out_dir,
         files=tuple(sorted(path.name for path in out_dir.iterdir())),
         num_params=sum(int(np.prod(tensor.shape)) for tensor in tensors.values()),
-        num_bytes=sum(safetensors.size_bytes(t.shape, dtype) for t in tensors.values()),
+        num_bytes=sum(safetensors.size_bytes(t.shape, kinds[n]) for n, t in tensors.items()),
     )
 
 
-class _Words(NamedTuple):
-    """What writes a tokenizer's files into a folder, and its special tokens; none of both."""
-
-    write: Callable[[Path], None]
-    special: SpecialTokens | None
-
-
-def _prepare_tokenizer(tokenizer: Path | Vocabulary | None, max_seq_len: int) -> _Words:
-    if tokenizer is None:
-        return _Words(lambda folder: None, None)
-    if isinstance(tokenizer, Vocabulary):
-        write = functools.partial(write_tiktoken, tokenizer, max_seq_len=max_seq_len)
-        return _Words(write, tokenizer.special_tokens())
-    model = read_sentencepiece(tokenizer)
-    write = functools.partial(write_tokenizer, model, tokenizer, max_seq_len=max_seq_len)
-    return _Words(write, special_tokens(model))
-
-
-def _write_words(
+def _write_rest(
     folder: Path,
     config: RunConfig,
     model: ModelConfig,
     origin: Origin,
-    dtype: ExportDtype,
-    words: _Words,
+    kinds: Mapping[str, str],
+    words: Words,
 ) -> None:
     """Writes all that is not weights: configs, tokenizer and model card."""
-    _write_json(folder / "config.json", model_config(model, dtype, words.special))
-    _write_json(folder / "generation_config.json", generation_config(words.special))
+    sizes: dict[str, int] = dict.fromkeys(kinds.values(), 0)
+    for tensor in mapping.tensors_of(model):
+        sizes[kinds[tensor.name]] += math.prod(tensor.shape)
+    most = max(sizes, key=lambda kind: sizes[kind])
+    said = model_config(model, cast(ExportDtype, most), words.attributes)
+    (folder / "config.json").write_text(json.dumps(said, indent=2) + "\n")
     words.write(folder)
-    (folder / "training_config.json").write_text(to_json(config))
-    card = model_card(config, origin, dtype, has_tokenizer=words.special is not None)
+    if origin.has_config:
+        (folder / "training_config.json").write_text(to_json(config))
+    card = model_card(config, model, origin, " and ".join(sizes), has_tokenizer=words.has_tokenizer)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -254,15 +236,15 @@ def _read_file(
 def _check_copies(
     tensors: Mapping[str, mapping.Tensor],
     params: Mapping[str, Parameter],
-    dtype: str,
+    kinds: Mapping[str, str],
     checksums: Mapping[str, int],
 ) -> None:
     """Raises ValueError if a file that was copied as it is has not the checksum that it should."""
     for name, tensor in tensors.items():
         ours = params[tensor.pair.ours]
         file = _file_of(tensor, ours)
-        size = safetensors.size_bytes(tensor.shape, dtype)
-        if file is not None and str(ours.dtype) == dtype and size == file.path.stat().st_size:
+        size = safetensors.size_bytes(tensor.shape, kinds[name])
+        if file is not None and str(ours.dtype) == kinds[name] and size == file.path.stat().st_size:
             _check_crc32(file, checksums[name])
 
 
@@ -281,28 +263,13 @@ def _check_crc32(file: LayerFile, crc: int) -> None:
         )
 
 
-def _facts(config: RunConfig, origin: Origin, vocab_size: int) -> dict[str, Any]:
-    return {
-        "conversion": "to-hf",
-        "made_by": f"llama_jax {__version__}",
-        "source": {
-            "step": origin.step,
-            "tokens": origin.tokens or config.tokens_before(origin.step),
-            "libraries": origin.libraries,
-            "padding_rows_left_out": config.model.vocab_size - vocab_size,
-            "data": {"directory": config.data.directory, "mixture": config.data.mixture},
-            "config": json.loads(to_json(config)),
-        },
-    }
-
-
 def _check_request(
     params: Mapping[str, Parameter],
     model: ModelConfig,
-    dtype: str,
+    dtype: str | None,
     max_shard_bytes: int,
 ) -> None:
-    if dtype not in safetensors.TAGS:
+    if dtype is not None and dtype not in safetensors.TAGS:
         raise ValueError(f"dtype={dtype!r} must be one of {', '.join(safetensors.TAGS)}.")
     if max_shard_bytes <= 0:
         raise ValueError(f"max_shard_bytes={max_shard_bytes} must be positive.")
@@ -319,7 +286,3 @@ def _check_request(
                 f"parameter {path} has the shape {given.get(path, 'absent')}; the run's config "
                 f"says {wanted.get(path, 'absent')}. Checkpoint and config.json do not match."
             )
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n")

@@ -1,12 +1,13 @@
 """`config.json` of a Hugging Face model: what it says is understood in full, or refused by name."""
 
-import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from llama_jax.config import LinearRope, Llama3Rope, ModelConfig, PlainRope, Rope
-from llama_jax.convert.safetensors_reader import read_json
-from llama_jax.convert.tokenizer import SpecialTokens
+from llama_jax.convert import json_values
+from llama_jax.convert.json_values import read_json
 
 ExportDtype = Literal["float32", "bfloat16", "float16"]
 # Sizes: the ModelConfig field, and transformers' default (None: it must be there).
@@ -83,7 +84,10 @@ def read_model_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
             f"{path}: {unknown[0]}={given[unknown[0]]!r} is an attribute that is not handled here; "
             "if it changes neither weights nor logits, remove it from a copy of the file."
         )
-    sizes = {ours: _size(path, given, name, default) for name, (ours, default) in _SIZES.items()}
+    sizes = {
+        ours: json_values.size(path, given, name, default)
+        for name, (ours, default) in _SIZES.items()
+    }
     if sizes["embed_dim"] % sizes["num_heads"] and given.get("head_dim") is None:
         raise ValueError(
             f"{path}: hidden_size={sizes['embed_dim']} is no multiple of "
@@ -91,11 +95,13 @@ def read_model_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
         )
     model = ModelConfig(
         **sizes,
-        num_kv_heads=_size(path, given, "num_key_value_heads", sizes["num_heads"]),
-        head_dim=_size(path, given, "head_dim", sizes["embed_dim"] // sizes["num_heads"]),
+        num_kv_heads=json_values.size(path, given, "num_key_value_heads", sizes["num_heads"]),
+        head_dim=json_values.size(
+            path, given, "head_dim", sizes["embed_dim"] // sizes["num_heads"]
+        ),
         rope=_rope(path, given),
-        norm_eps=_number(path, given, "rms_norm_eps", 1e-6),
-        tie_embeddings=_flag(path, given, "tie_word_embeddings"),
+        norm_eps=json_values.number(path, given, "rms_norm_eps", 1e-6),
+        tie_embeddings=json_values.flag(path, given, "tie_word_embeddings"),
     )
     return model, given
 
@@ -106,7 +112,7 @@ def _rope(path: Path, given: dict[str, Any]) -> Rope:
     for name, value in (("rope_parameters", newer), ("rope_scaling", older)):
         if value is not None and not isinstance(value, dict):
             raise ValueError(f"{path}: {name}={value!r} must be an object or null.")
-    theta = _number(path, given, "rope_theta", 10_000.0)
+    theta = json_values.number(path, given, "rope_theta", 10_000.0)
     found = [
         _rope_of(path, {"rope_theta": theta} | value, name)
         for name, value in (("rope_parameters", newer), ("rope_scaling", older))
@@ -125,7 +131,7 @@ def _rope(path: Path, given: dict[str, Any]) -> Rope:
 
 def _rope_of(path: Path, rope: dict[str, Any], name: str) -> Rope:
     kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in _ROPE_KEYS:
+    if not isinstance(kind, str) or kind not in _ROPE_KEYS:
         raise ValueError(
             f"{path}: {name} has the type {kind!r}; there are {', '.join(_ROPE_KEYS)} here. "
             "Positions would be rotated otherwise, so the model is not converted."
@@ -136,7 +142,7 @@ def _rope_of(path: Path, rope: dict[str, Any], name: str) -> Rope:
         )
 
     def number(key: str) -> float:
-        return _number(path, rope, key, None, name)
+        return json_values.number(path, rope, key, None, name)
 
     if kind == "default":
         return PlainRope(theta=number("rope_theta"))
@@ -147,42 +153,22 @@ def _rope_of(path: Path, rope: dict[str, Any], name: str) -> Rope:
         factor=number("factor"),
         low_freq_factor=number("low_freq_factor"),
         high_freq_factor=number("high_freq_factor"),
-        original_seq_len=int(number("original_max_position_embeddings")),
+        original_seq_len=json_values.size(path, rope, "original_max_position_embeddings"),
     )
 
 
-def _size(path: Path, given: dict[str, Any], name: str, default: int) -> int:
-    value = given.get(name)
-    value = default if value is None else value
-    if type(value) is not int or not 0 < value < 1 << 40:
-        raise ValueError(f"{path}: {name}={value!r} must be a positive whole number.")
-    return value
-
-
-def _number(
-    path: Path, given: dict[str, Any], name: str, default: float | None, owner: str = ""
-) -> float:
-    value = given.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        dotted = f"{owner}.{name}" if owner else name
-        raise ValueError(f"{path}: {dotted}={value!r} must be a number.")
-    return float(value)
-
-
-def _flag(path: Path, given: dict[str, Any], name: str) -> bool:
-    value = given.get(name, False)
-    if not isinstance(value, bool):
-        raise ValueError(f"{path}: {name}={value!r} must be true or false.")
-    return value
-
-
 def model_config(
-    model: ModelConfig, dtype: ExportDtype, special: SpecialTokens | None
+    model: ModelConfig, dtype: ExportDtype, words: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[str, Any]:
     """The `config.json` of a model, as transformers 4 and 5 both read it.
 
     Version 5 keeps all of RoPE in `rope_parameters`; version 4 reads `rope_theta` and
     `rope_scaling`, and calls `dtype` `torch_dtype` before 4.56. Each ignores the other's.
+
+    Args:
+        model: Its shape.
+        dtype: Of the weights, or of most of them.
+        words: What is said of special tokens.
     """
     scaling = _rope_scaling(model.rope)
     return {
@@ -190,9 +176,7 @@ def model_config(
         "model_type": "llama",
         "attention_bias": False,
         "attention_dropout": 0.0,
-        "bos_token_id": _id_or_none(special.bos) if special else None,
-        "eos_token_id": _id_or_none(special.eos) if special else None,
-        "pad_token_id": _id_or_none(special.pad) if special else None,
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
         "dtype": dtype,
         "torch_dtype": dtype,
         "head_dim": model.head_dim,
@@ -214,7 +198,7 @@ def model_config(
         "tie_word_embeddings": model.tie_embeddings,
         "use_cache": True,
         "vocab_size": model.vocab_size,
-    }
+    } | dict(words)
 
 
 def _rope_scaling(rope: Rope) -> dict[str, Any] | None:
@@ -231,14 +215,3 @@ def _rope_scaling(rope: Rope) -> dict[str, Any] | None:
             }
         case _:
             return None
-
-
-def generation_config(special: SpecialTokens | None) -> dict[str, Any]:
-    """The `generation_config.json` of a model."""
-    ids = {} if special is None else dataclasses.asdict(special)
-    known = {f"{role}_token_id": index for role, index in ids.items() if index >= 0}
-    return {"_from_model_config": True, **known}
-
-
-def _id_or_none(index: int) -> int | None:
-    return index if index >= 0 else None

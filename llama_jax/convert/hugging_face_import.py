@@ -17,6 +17,7 @@ from llama_jax.convert.safetensors_reader import read_folder
 from llama_jax.convert.stored import ITEM_BYTES, Stored, Written, numpy_dtype, pieces, write_pieces
 
 _THREADS = 3  # one of which waits for the disk
+_ADAPTER = "adapter_config.json"
 # Old conversions of LLaMA saved the rotary wavelengths too, which follow from the config.
 _WAVELENGTHS = "model.layers.{layer}.self_attn.rotary_emb.inv_freq"
 
@@ -26,7 +27,9 @@ class Import:
     """What a folder holds, understood in full.
 
     Attributes:
+        name: Of the model.
         folder: Of the files.
+        beside: The folder whose other files belong to the model; None where no others do.
         model: With the rows that pad the vocabulary.
         config: What the folder says of the model, as it says it.
         vocab_size: Rows of the vocabulary without padding.
@@ -36,7 +39,9 @@ class Import:
         read: Gives the bytes of a tensor, in pieces.
     """
 
+    name: str
     folder: Path
+    beside: Path | None
     model: ModelConfig
     config: dict[str, Any]
     vocab_size: int
@@ -83,16 +88,23 @@ def plan_import(folder: Path, *, pad_vocab_to_multiple: int = 1) -> Import:
     """
     if pad_vocab_to_multiple < 1:
         raise ValueError(f"--pad-vocab-to-multiple={pad_vocab_to_multiple} must be positive.")
+    if (folder / _ADAPTER).is_file():
+        raise ValueError(
+            f"{folder / _ADAPTER} says that an adapter changes the weights; transformers would add "
+            "it, so merge it first (merge_and_unload of peft), or remove the file."
+        )
     model, config = read_model_config(folder)
     found = read_folder(folder)
     wanted = {tensor.name: tensor for tensor in mapping.tensors_of(model)}
     left_out = _leave_out(folder, model, found)
     check_names(folder, model, wanted, found)
     tensors = [(wanted[name], stored) for name, stored in found.items()]
-    _check_dtypes(folder, tensors)
+    check_dtypes(folder, tensors)
     rows = -(-model.vocab_size // pad_vocab_to_multiple) * pad_vocab_to_multiple
     return Import(
+        name=folder.absolute().name,
         folder=folder,
+        beside=folder,
         model=dataclasses.replace(model, vocab_size=rows),
         config=config,
         vocab_size=model.vocab_size,
@@ -185,7 +197,8 @@ def check_names(
             )
 
 
-def _check_dtypes(folder: Path, tensors: list[tuple[mapping.Tensor, Stored]]) -> None:
+def check_dtypes(folder: Path, tensors: list[tuple[mapping.Tensor, Stored]]) -> None:
+    """Raises ValueError if the layers of a parameter have several dtypes."""
     first: dict[str, Stored] = {}
     for tensor, stored in tensors:
         other = first.setdefault(tensor.pair.ours, stored)

@@ -53,7 +53,9 @@ def plan_llama2c_import(path: Path) -> Import:
         yield from array_pieces(value, "float32", where.name)
 
     return Import(
-        folder=path.parent,
+        name=path.stem,
+        folder=path,
+        beside=None,
         model=model,
         config={"header": header},
         vocab_size=model.vocab_size,

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from llama_jax.config import Llama3Rope, ModelConfig, PlainRope
-from llama_jax.convert import mapping
-from llama_jax.convert.safetensors_reader import read_json
+from llama_jax.convert import json_values, mapping
+from llama_jax.convert.json_values import read_json
 
 # Tensor names of Hugging Face, theirs, and the axis of which each rank holds a slice.
 _NAMES = {
@@ -39,7 +39,6 @@ _PARAMS = {
 EMBEDDING = "tok_embeddings.weight"
 OUTPUT = "output.weight"
 WAVELENGTHS = "rope.freqs"
-_META_FACTOR = 8.0  # of the stretched RoPE, where params.json does not say
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,54 +87,116 @@ def mlp_dim_of(params: dict[str, Any]) -> int:
     return -(-width // params["multiple_of"]) * params["multiple_of"]
 
 
+def filled_in(params: dict[str, Any], like: ModelConfig) -> dict[str, Any]:
+    """Arguments of `read_params` for what a `params.json` leaves open, as another model has it."""
+    rope = like.rope.factor if isinstance(like.rope, Llama3Rope) else None
+    stretched = params.get("use_scaled_rope") is True
+    return {
+        "max_seq_len": like.max_seq_len if params.get("max_seq_len") is None else None,
+        "rope_factor": rope if stretched and params.get("rope_scaling_factor") is None else None,
+    }
+
+
 def read_params(
     folder: Path, *, vocab_size: int, tied: bool, max_seq_len: int | None, rope_factor: float | None
 ) -> tuple[ModelConfig, dict[str, Any]]:
-    """The model that `params.json` describes, and the file as it is.
-
-    Args:
-        folder: Of the file.
-        vocab_size: Rows of the tables in the weights; `params.json` may leave it open with -1.
-        tied: Whether the output table is the embedding.
-        max_seq_len: Context; None takes that of the release with such a RoPE.
-        rope_factor: Of a stretched RoPE; None takes the file's, or 8.
-
-    Raises:
-        ValueError: If a parameter is unknown, missing, or contradicts the weights.
-    """
+    """The model that a folder's `params.json` describes, and the file as it is; see `model_of`."""
     path = folder / "params.json"
     given = read_json(path)
+    model = model_of(
+        path,
+        given,
+        vocab_size=vocab_size,
+        tied=tied,
+        max_seq_len=max_seq_len,
+        rope_factor=rope_factor,
+    )
+    return model, given
+
+
+def model_of(
+    path: Path,
+    given: dict[str, Any],
+    *,
+    vocab_size: int,
+    tied: bool,
+    max_seq_len: int | None,
+    rope_factor: float | None,
+) -> ModelConfig:
+    """The model that parameters describe.
+
+    Args:
+        path: Of their file, for messages.
+        given: What is in it.
+        vocab_size: Rows of the tables in the weights; `params.json` may leave it open with -1.
+        tied: Whether the output table is the embedding.
+        max_seq_len: Context, where the file leaves it open.
+        rope_factor: Of a stretched RoPE, where the file leaves it open.
+
+    Raises:
+        ValueError: If a parameter is unknown, missing, of another type, or contradicts the weights
+            or an argument.
+    """
     if unknown := sorted(given.keys() - _PARAMS):
         raise ValueError(
             f"{path}: {unknown[0]}={given[unknown[0]]!r} is a parameter that is not handled here; "
             "if it changes neither weights nor logits, remove it from a copy of the file."
         )
     for name in ("dim", "n_layers", "n_heads", "multiple_of"):
-        if type(given.get(name)) is not int or given[name] <= 0:
-            raise ValueError(f"{path}: {name}={given.get(name)!r} must be a positive whole number.")
+        json_values.size(path, given, name)
+    if given["dim"] % given["n_heads"]:
+        raise ValueError(
+            f"{path}: dim={given['dim']} is no multiple of n_heads={given['n_heads']}; Meta's "
+            "layout knows no such model."
+        )
+    if given.get("ffn_dim_multiplier") is not None:
+        json_values.number(path, given, "ffn_dim_multiplier")
     if given.get("vocab_size", -1) not in (-1, vocab_size):
         raise ValueError(
             f"{path}: vocab_size={given['vocab_size']} contradicts the {vocab_size} rows of "
             f"{EMBEDDING}; one of the two is another model's."
         )
-    theta = float(given.get("rope_theta", 10_000.0))
-    scaled = bool(given.get("use_scaled_rope", False))
-    factor = rope_factor or float(given.get("rope_scaling_factor") or _META_FACTOR)
-    context = 131_072 if scaled else 8192 if theta >= 500_000 else 2048
-    model = ModelConfig(
+    theta = json_values.number(path, given, "rope_theta", 10_000.0)
+    rope: PlainRope | Llama3Rope = PlainRope(theta=theta)
+    if json_values.flag(path, given, "use_scaled_rope"):
+        factor = _said(path, given, "rope_scaling_factor", rope_factor, "--rope-factor")
+        rope = Llama3Rope(theta=theta, factor=factor)
+    elif rope_factor is not None:
+        raise ValueError(
+            f"--rope-factor={rope_factor}: {path} does not stretch RoPE (use_scaled_rope); leave "
+            "it out."
+        )
+    context = _said(path, given, "max_seq_len", max_seq_len, "--max-seq-len")
+    return ModelConfig(
         num_layers=given["n_layers"],
         embed_dim=given["dim"],
         mlp_dim=mlp_dim_of(given),
         num_heads=given["n_heads"],
-        num_kv_heads=given.get("n_kv_heads") or given["n_heads"],
+        num_kv_heads=json_values.size(path, given, "n_kv_heads", given["n_heads"]),
         head_dim=given["dim"] // given["n_heads"],
         vocab_size=vocab_size,
-        max_seq_len=max_seq_len or given.get("max_seq_len") or context,
-        rope=Llama3Rope(theta=theta, factor=factor) if scaled else PlainRope(theta=theta),
-        norm_eps=float(given.get("norm_eps", 1e-5)),
+        max_seq_len=json_values.size(path, {"max_seq_len": context}, "max_seq_len"),
+        rope=rope,
+        norm_eps=json_values.number(path, given, "norm_eps", 1e-5),
         tie_embeddings=tied,
     )
-    return model, given
+
+
+def _said(path: Path, given: dict[str, Any], name: str, argument: Any, option: str) -> Any:
+    """What the file says, or else the argument."""
+    if given.get(name) is None:
+        if argument is None:
+            raise ValueError(
+                f"{path}: {name} is left open; say it with {option}, as the model's release does "
+                "(--help lists them): the weights do not tell."
+            )
+        return argument
+    said = json_values.number(path, given, name)
+    if argument not in (None, said):
+        raise ValueError(
+            f"{option}={argument} contradicts {name}={said:g} of {path}; leave it out."
+        )
+    return given[name]
 
 
 def params_of(model: ModelConfig) -> dict[str, Any]:
@@ -169,8 +230,8 @@ def params_of(model: ModelConfig) -> dict[str, Any]:
         "n_kv_heads": model.num_kv_heads,
         "vocab_size": model.vocab_size,
         "multiple_of": multiple,
-        # In the middle of what Meta's rule rounds up to the width.
-        "ffn_dim_multiplier": (model.mlp_dim - multiple / 2 + 0.5) / width,
+        # Half more than the width, which Meta's rule cuts off, whatever the division rounds.
+        "ffn_dim_multiplier": (model.mlp_dim + 0.5) / width,
         "norm_eps": model.norm_eps,
         "rope_theta": rope.theta,
         "max_seq_len": model.max_seq_len,

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from llama_jax.convert import mapping, meta
-from llama_jax.convert.hugging_face_import import Import
-from llama_jax.convert.stored import ITEM_BYTES, Stored, array_pieces, numpy_dtype
+from llama_jax.config import ModelConfig
+from llama_jax.convert import forecast, mapping, meta
+from llama_jax.convert.hugging_face_import import Import, check_dtypes
+from llama_jax.convert.stored import ITEM_BYTES, PIECE_BYTES, Stored, array_pieces, numpy_dtype
 
 # After so many bytes the files are mapped anew, which gives the pages read back.
-_REMAP_BYTES = 256 << 20
+_REMAP_BYTES = 64 << 20
 
 
 def require_torch() -> Any:
@@ -24,7 +25,7 @@ def require_torch() -> Any:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ValueError(
-            f".pth files are PyTorch's ({error}): pip install 'llama-jax[parity]'."
+            f".pth files are PyTorch's ({error}): pip install 'llama-jax[torch]'."
         ) from error
     return torch
 
@@ -55,10 +56,23 @@ class Shards:
                 f"{path} is no file of plain tensors ({reason}). Nothing in it was executed; copy "
                 "or download it again, from where you trust."
             ) from error
-        tensor = self._torch.Tensor
-        if not isinstance(loaded, dict) or not all(isinstance(v, tensor) for v in loaded.values()):
+        if not isinstance(loaded, dict) or not all(map(self._is_plain, loaded.values())):
             raise ValueError(f"{path} holds other things than named tensors.")
+        for name, value in loaded.items():
+            # A tensor may claim any size of a storage of a few bytes, and say it with its strides.
+            needed = value.numel() * value.element_size()
+            if not value.is_contiguous() or value.untyped_storage().nbytes() < needed:
+                raise ValueError(
+                    f"{path}: {name} is a view of other values, not a tensor of its own; save it "
+                    "again after .contiguous()."
+                )
         return loaded
+
+    def _is_plain(self, value: Any) -> bool:
+        torch = self._torch
+        if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
+            return False
+        return value.device.type == "cpu" and not value.is_quantized
 
     def names(self) -> set[str]:
         """Of the tensors, which all ranks must have.
@@ -77,8 +91,21 @@ class Shards:
         return [tuple(tensors[name].shape) for tensors in self._tensors]
 
     def dtype(self, name: str) -> str:
-        """Of a tensor."""
-        return str(self._tensors[0][name].dtype).removeprefix("torch.")
+        """Of a tensor.
+
+        Raises:
+            ValueError: If it is none of a model's, or the slices of it differ.
+        """
+        kinds = [str(tensors[name].dtype).removeprefix("torch.") for tensors in self._tensors]
+        for path, kind in zip(self.paths, kinds, strict=True):
+            if kind not in ITEM_BYTES:
+                raise ValueError(f"{path}: {name} is {kind}; dequantize it.")
+            if kind != kinds[0]:
+                raise ValueError(
+                    f"{path}: {name} is {kind}, in {self.paths[0].name} it is {kinds[0]}; a tensor "
+                    "has one dtype: save all ranks again in one, or take another copy."
+                )
+        return kinds[0]
 
     def read(self, name: str, axis: int | None) -> np.ndarray:
         """The whole tensor, from all ranks.
@@ -87,7 +114,7 @@ class Shards:
             ValueError: If ranks that must hold the same do not.
         """
         parts = [self._array(tensors[name]) for tensors in self._tensors]
-        self._read += sum(part.nbytes for part in parts)
+        num_bytes = sum(part.nbytes for part in parts)
         if axis is None:
             if any(part.tobytes() != parts[0].tobytes() for part in parts):
                 raise ValueError(f"{name} is not the same in all of {self.paths[0].parent}.")
@@ -95,15 +122,25 @@ class Shards:
         else:
             whole = np.concatenate(parts, axis=axis)
         del parts
+        self._count(num_bytes)
+        return whole
+
+    def rows(self, name: str, rank: int, start: int, stop: int) -> np.ndarray:
+        """Some rows of one rank's slice."""
+        part = self._array(self._tensors[rank][name][start:stop]).copy()
+        self._count(part.nbytes)
+        return part
+
+    def _count(self, num_bytes: int) -> None:
+        self._read += num_bytes
         if self._read >= _REMAP_BYTES:
             self._read = 0
             self._tensors = [self._load(path) for path in self.paths]
-        return whole
 
     def _array(self, tensor: Any) -> np.ndarray:
         kind = numpy_dtype(str(tensor.dtype).removeprefix("torch."))
         bits = self._torch.int16 if kind.itemsize == 2 else self._torch.int32
-        return tensor.contiguous().view(bits).numpy().view(kind)
+        return tensor.view(bits).numpy().view(kind)
 
 
 def plan_meta_import(
@@ -113,8 +150,8 @@ def plan_meta_import(
 
     Args:
         folder: With params.json and consolidated.NN.pth.
-        max_seq_len: Context, which params.json does not say; None takes the release's.
-        rope_factor: Of a stretched RoPE; None takes the file's, or 8.
+        max_seq_len: Context, where params.json leaves it open.
+        rope_factor: Of a stretched RoPE, where params.json leaves it open.
 
     Raises:
         ValueError: If anything in it is missing, unknown, of another shape, or damaged.
@@ -125,9 +162,11 @@ def plan_meta_import(
         raise ValueError(f"{folder}: the tensor {meta.EMBEDDING} is missing.")
     # LLaMA-1 and 2 split the embedding by columns, LLaMA-3 by rows.
     dim = meta.read_json(folder / "params.json").get("dim")
-    first = shards.shapes(meta.EMBEDDING)[0]
-    by_rows = len(first) == 2 and first[1] == dim
-    rows = sum(shape[0] for shape in shards.shapes(meta.EMBEDDING)) if by_rows else first[0]
+    shapes = shards.shapes(meta.EMBEDDING)
+    if any(len(shape) != 2 for shape in shapes):
+        raise ValueError(f"{folder}: {meta.EMBEDDING} has the shapes {shapes}; it is no table.")
+    by_rows = shapes[0][1] == dim
+    rows = _whole(shapes, 0)[0] if by_rows else shapes[0][0]
     tied = meta.OUTPUT not in names or _is_tied(shards, by_rows)
     model, params = meta.read_params(
         folder, vocab_size=rows, tied=tied, max_seq_len=max_seq_len, rope_factor=rope_factor
@@ -149,13 +188,14 @@ def plan_meta_import(
     stored = []
     for tensor in tensors:
         dtype = shards.dtype(places[tensor.name].name)
-        if dtype not in ITEM_BYTES:
-            raise ValueError(f"{folder}: {places[tensor.name].name} is {dtype}; dequantize it.")
         num_bytes = int(np.prod(tensor.shape)) * ITEM_BYTES[dtype]
         stored.append((tensor, Stored(tensor.name, dtype, tensor.shape, folder, 0, num_bytes)))
+    check_dtypes(folder, [(t, s._replace(name=places[t.name].name)) for t, s in stored])
     layout = {"ranks": len(shards.paths), "embedding_axis": axes[meta.EMBEDDING], "params": params}
     return Import(
+        name=folder.absolute().name,
         folder=folder,
+        beside=folder,
         model=model,
         config=layout,
         vocab_size=rows,
@@ -166,12 +206,44 @@ def plan_meta_import(
     )
 
 
+def bytes_at_once(model: ModelConfig, item_bytes: int) -> int:
+    """What an import holds beside a few pieces: tensors and copies of them, and mapped pages."""
+    return forecast.bytes_at_once(model, item_bytes, mapped=True) + _REMAP_BYTES
+
+
 def _is_tied(shards: Shards, by_rows: bool) -> bool:
-    if shards.shapes(meta.OUTPUT) != shards.shapes(meta.EMBEDDING):
+    """Whether the output table is the embedding, a few rows at a time."""
+    output, embedding = shards.shapes(meta.OUTPUT), shards.shapes(meta.EMBEDDING)
+    axis, ranks = (0 if by_rows else 1), range(len(shards.paths))
+    if any(len(shape) != 2 for shape in output + embedding) or (
+        _whole(output, 0) != _whole(embedding, axis)
+        or shards.dtype(meta.OUTPUT) != shards.dtype(meta.EMBEDDING)
+    ):
         return False
-    axis = 0 if by_rows else 1
-    output, embedding = shards.read(meta.OUTPUT, 0), shards.read(meta.EMBEDDING, axis)
-    return output.shape == embedding.shape and output.tobytes() == embedding.tobytes()
+    if by_rows and output != embedding:
+        return False
+    step, before = max(1, PIECE_BYTES // (4 * output[0][1])), 0
+    for rank in ranks:
+        for start in range(0, output[rank][0], step):
+            stop = min(start + step, output[rank][0])
+            if by_rows:
+                expected = shards.rows(meta.EMBEDDING, rank, start, stop)
+            else:
+                parts = [
+                    shards.rows(meta.EMBEDDING, r, before + start, before + stop) for r in ranks
+                ]
+                expected = np.concatenate(parts, axis=1)
+            if shards.rows(meta.OUTPUT, rank, start, stop).tobytes() != expected.tobytes():
+                return False
+        before += output[rank][0]
+    return True
+
+
+def _whole(shapes: list[tuple[int, ...]], axis: int) -> tuple[int, ...]:
+    """Shape of a tensor that ranks have slices of along an axis."""
+    first = list(shapes[0])
+    first[axis] = sum(shape[axis] for shape in shapes)
+    return tuple(first)
 
 
 def _check(

@@ -152,7 +152,7 @@ def write_moments(
             lambda name, arrays=arrays: read_tensor(
                 tensors[name], arrays[tensors[name].pair.ours], DTYPE
             ),
-            dtype=DTYPE,
+            dtypes=dict.fromkeys(tensors, DTYPE),
             max_shard_bytes=max_shard_bytes,
             on_tensor=on_tensor,
         )

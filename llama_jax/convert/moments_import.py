@@ -10,8 +10,9 @@ import numpy as np
 
 from llama_jax.config import AdamW, RunConfig
 from llama_jax.convert.hugging_face_import import Import, check_names
+from llama_jax.convert.json_values import read_json
 from llama_jax.convert.moments import DTYPE, FACTS, FOLDER, FORMAT, MOMENTS, Place, decays
-from llama_jax.convert.safetensors_reader import read_folder, read_json
+from llama_jax.convert.safetensors_reader import read_folder
 from llama_jax.convert.stored import Stored, pieces
 
 _GROUP = {"lr", "betas", "eps", "weight_decay", "names"}

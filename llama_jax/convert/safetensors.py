@@ -10,7 +10,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 from typing import Any
@@ -25,7 +25,9 @@ _HEADER_ALIGNMENT_BYTES = 8
 Shapes = dict[str, tuple[int, ...]]
 
 
-def plan_shards(shapes: Shapes, dtype: str, max_shard_bytes: int) -> dict[str, list[str]]:
+def plan_shards(
+    shapes: Shapes, dtypes: Mapping[str, str], max_shard_bytes: int
+) -> dict[str, list[str]]:
     """Deals tensors, in order, to files of at most `max_shard_bytes` (or of one large tensor).
 
     Returns:
@@ -34,12 +36,15 @@ def plan_shards(shapes: Shapes, dtype: str, max_shard_bytes: int) -> dict[str, l
     shards: list[list[str]] = [[]]
     filled = 0
     for name, shape in shapes.items():
-        size = size_bytes(shape, dtype)
+        size = size_bytes(shape, dtypes[name])
         if shards[-1] and filled + size > max_shard_bytes:
             shards.append([])
             filled = 0
         shards[-1].append(name)
         filled += size
+    for shard in shards:
+        # Of several dtypes the widest come first, so that all begin at multiples of their size.
+        shard.sort(key=lambda name: -ITEM_BYTES[dtypes[name]])
     if len(shards) == 1:
         return {"model.safetensors": shards[0]}
     return {
@@ -53,7 +58,7 @@ def write(
     shapes: Shapes,
     read: Callable[[str], Iterator[memoryview]],
     *,
-    dtype: str,
+    dtypes: Mapping[str, str],
     max_shard_bytes: int,
     on_tensor: Callable[[str, int], None] = lambda name, num_bytes: None,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
@@ -67,19 +72,19 @@ def write(
         shapes: Of the tensors by name, in the order in which they are written.
         read: Gives the bytes of a tensor, row-major, in pieces; called once a tensor, when its
             turn comes.
-        dtype: Of all tensors.
+        dtypes: Of the tensors by name.
         max_shard_bytes: Of tensors in one file.
         on_tensor: Called with the name and bytes of each tensor written.
 
     Returns:
         Bytes and SHA-256 of each file of tensors, and CRC-32 of each tensor's bytes.
     """
-    shards = plan_shards(shapes, dtype, max_shard_bytes)
+    shards = plan_shards(shapes, dtypes, max_shard_bytes)
     checksums: dict[str, int] = {}
 
     def write_file(file: str) -> dict[str, Any]:
         wanted = {name: shapes[name] for name in shards[file]}
-        return _write_file(unfinished, file, wanted, read, dtype, checksums, on_tensor)
+        return _write_file(unfinished, file, wanted, read, dtypes, checksums, on_tensor)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         try:
@@ -90,7 +95,9 @@ def write(
         index = {
             "metadata": {
                 "total_parameters": sum(math.prod(shape) for shape in shapes.values()),
-                "total_size": sum(size_bytes(shape, dtype) for shape in shapes.values()),
+                "total_size": sum(
+                    size_bytes(shape, dtypes[name]) for name, shape in shapes.items()
+                ),
             },
             "weight_map": {name: file for file, names in shards.items() for name in names},
         }
@@ -104,12 +111,12 @@ def _write_file(
     name: str,
     shapes: Shapes,
     read: Callable[[str], Iterator[memoryview]],
-    dtype: str,
+    dtypes: Mapping[str, str],
     checksums: dict[str, int],
     on_tensor: Callable[[str, int], None],
 ) -> dict[str, Any]:
-    sizes = {tensor: size_bytes(shape, dtype) for tensor, shape in shapes.items()}
-    head = _header(shapes, sizes, dtype)
+    sizes = {tensor: size_bytes(shape, dtypes[tensor]) for tensor, shape in shapes.items()}
+    head = _header(shapes, sizes, dtypes)
     path = unfinished.folder / name
     path.touch()
     with path.open("r+b", buffering=0) as file:
@@ -131,12 +138,13 @@ def _write_file(
     return {"bytes": len(head) + sum(sizes.values()), "sha256": sha256.hexdigest()}
 
 
-def _header(shapes: Shapes, sizes: dict[str, int], dtype: str) -> bytes:
+def _header(shapes: Shapes, sizes: dict[str, int], dtypes: Mapping[str, str]) -> bytes:
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, shape in shapes.items():
         end = offset + sizes[name]
-        header[name] = {"dtype": TAGS[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        entry = {"dtype": TAGS[dtypes[name]], "shape": list(shape)}
+        header[name] = entry | {"data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _HEADER_ALIGNMENT_BYTES)

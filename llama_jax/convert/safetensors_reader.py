@@ -1,22 +1,20 @@
 """Safetensors files of others: every claim of a header is checked before a tensor is read.
 
-Source: the format as https://huggingface.co/docs/safetensors describes it; its own library has the
-same limit on headers (100 MB).
+Source: the format as https://huggingface.co/docs/safetensors describes it; its own library reads
+headers of up to 100 MB.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
+from llama_jax.convert.json_values import AGAIN, MAX_JSON_BYTES, parse, read_json
 from llama_jax.convert.safetensors import TAGS
 from llama_jax.convert.stored import ITEM_BYTES, Stored
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-_MAX_HEADER_BYTES = 100_000_000
 _DTYPES = {tag: dtype for dtype, tag in TAGS.items()}
-_AGAIN = "the file is damaged; copy or download it again"
 
 
 def read_folder(folder: Path) -> dict[str, Stored]:
@@ -36,20 +34,26 @@ def read_folder(folder: Path) -> dict[str, Stored]:
         return {tensor.name: tensor for tensor in read_header(folder / SINGLE)}
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise ValueError(f"{index} has no weight_map; {_AGAIN}.")
+        raise ValueError(f"{index} has no weight_map; {AGAIN}.")
+    files = sorted({str(file) for file in weight_map.values()})
+    if (folder / SINGLE).is_file() and SINGLE not in files:
+        raise ValueError(
+            f"{folder} has {SINGLE}, and {INDEX}, which names other files; transformers would read "
+            "the one, others the other: remove what is not meant."
+        )
     tensors: dict[str, Stored] = {}
-    for name in sorted({str(file) for file in weight_map.values()}):
+    for name in files:
         if Path(name).name != name:
             raise ValueError(f"{index} names {name!r}, which is outside of its folder.")
         for tensor in read_header(folder / name):
             if weight_map.get(tensor.name) != name:
                 raise ValueError(
                     f"{folder / name} holds {tensor.name}, which the index places in "
-                    f"{weight_map.get(tensor.name, 'no file')}; {_AGAIN}."
+                    f"{weight_map.get(tensor.name, 'no file')}; {AGAIN}."
                 )
             tensors[tensor.name] = tensor
     if missing := sorted(weight_map.keys() - tensors.keys()):
-        raise ValueError(f"{index} names {missing[0]}, which no file holds; {_AGAIN}.")
+        raise ValueError(f"{index} names {missing[0]}, which no file holds; {AGAIN}.")
     return tensors
 
 
@@ -64,12 +68,12 @@ def read_header(path: Path) -> list[Stored]:
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
+        if size < 8 or length > min(size - 8, MAX_JSON_BYTES):
             raise ValueError(
                 f"{path}: a header of {length:,} bytes cannot be in a file of {size:,} (and may "
-                f"have {_MAX_HEADER_BYTES:,}); {_AGAIN}."
+                f"have {MAX_JSON_BYTES:,}); {AGAIN}."
             )
-        header = _parse(file.read(length), path)
+        header = parse(file.read(length), path)
     header.pop("__metadata__", None)
     tensors = sorted(
         (_entry(name, value, path, 8 + length) for name, value in header.items()),
@@ -80,48 +84,19 @@ def read_header(path: Path) -> list[Stored]:
         if tensor.offset != end:
             raise ValueError(
                 f"{path}: {tensor.name} begins at byte {tensor.offset:,}, not at {end:,} where the "
-                f"tensor before it ends; {_AGAIN}."
+                f"tensor before it ends; {AGAIN}."
             )
         end += tensor.num_bytes
     if end != size:
-        raise ValueError(f"{path} has {size:,} bytes; its header says {end:,}: {_AGAIN}.")
+        raise ValueError(f"{path} has {size:,} bytes; its header says {end:,}: {AGAIN}.")
     return tensors
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file's object.
-
-    Raises:
-        ValueError: If the file is missing or holds none.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; copy or download it again.")
-    if path.stat().st_size > _MAX_HEADER_BYTES:
-        raise ValueError(f"{path} has more than {_MAX_HEADER_BYTES:,} bytes; {_AGAIN}.")
-    return _parse(path.read_bytes(), path)
-
-
-def _parse(text: bytes, path: Path) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(pairs)
-        if len(value) != len(pairs):
-            raise ValueError("a name occurs twice")
-        return value
-
-    try:
-        value = json.loads(text, object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} holds no valid JSON ({error}); {_AGAIN}.") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds no JSON object; {_AGAIN}.")
-    return value
 
 
 def _entry(name: str, value: Any, path: Path, data_start: int) -> Stored:
     entry = value if isinstance(value, dict) else {}
     shape, offsets = _sizes(entry.get("shape")), _sizes(entry.get("data_offsets"))
     if shape is None or offsets is None or len(offsets) != 2:
-        raise ValueError(f"{path}: the header's entry of {name} is damaged; {_AGAIN}.")
+        raise ValueError(f"{path}: the header's entry of {name} is damaged; {AGAIN}.")
     tag = entry.get("dtype")
     if tag not in _DTYPES:
         raise ValueError(
@@ -133,7 +108,7 @@ def _entry(name: str, value: Any, path: Path, data_start: int) -> Stored:
     if end - start != math.prod(shape) * ITEM_BYTES[dtype]:
         raise ValueError(
             f"{path}: {name} has {end - start:,} bytes; {tag} of the shape {shape} needs "
-            f"{math.prod(shape) * ITEM_BYTES[dtype]:,}: {_AGAIN}."
+            f"{math.prod(shape) * ITEM_BYTES[dtype]:,}: {AGAIN}."
         )
     return Stored(name, dtype, shape, path, data_start + start, end - start)
 

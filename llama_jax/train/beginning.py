@@ -54,6 +54,8 @@ class Beginning:
         guards: What the checkpoint says of the guards.
         data: What the checkpoint says of the data; None where it says nothing.
         token_order: Which tokens those updates read, and in which order; see `token_order.py`.
+        imported: What the parameters were imported from, as the checkpoint says; empty where they
+            were not.
     """
 
     step: int = 0
@@ -69,6 +71,7 @@ class Beginning:
     guards: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     data: Identity | None = None
     token_order: int = 0
+    imported: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def trusted_step(self) -> int | None:
@@ -195,6 +198,7 @@ def _from_meta(
         guards=meta.get("guards", {}) if resumed else {},
         data=Identity.from_json(meta["data"]) if meta.get("data") else None,
         token_order=meta.get("token_order", 0),
+        imported=meta.get("imported") or {},
     )
 
 

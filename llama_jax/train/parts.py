@@ -103,6 +103,8 @@ class Parts:
             "token_order": self.token_order.total(),
             "config": json.loads(recipe.to_json(self.config)),
             "versions": {name: version(name) for name in _LIBRARIES},
+            # How many rows of the vocabulary mean something, and where they come from.
+            **({"imported": dict(imported)} if (imported := self.beginning.imported) else {}),
         }
 
 

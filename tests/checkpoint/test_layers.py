@@ -1,5 +1,8 @@
 """Checkpoints written and read layer by layer, against Orbax's reading and writing of them."""
 
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -102,3 +105,42 @@ def test_what_orbax_wrote_is_read_by_layers_too(tmp_path, monkeypatch, stack_byt
     # A large stack is stored item by item, so that one of them can be read alone.
     at_once = VALUES.nbytes if stack_bytes else VALUES[0].nbytes
     assert arrays["gate"].bytes_at_once == at_once
+
+
+def test_threads_read_each_piece_of_several_layers_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "_STACK_BYTES", 1 << 40)
+    stack = np.arange(12 * 4, dtype=np.float32).reshape(12, 4)
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, {"params": {"gate": jnp.asarray(stack)}}, {})
+        checkpointer.wait()
+    ((_, array),) = saved_arrays(tmp_path / "1")
+    opened, reads = array._open(), []
+
+    class Counted:
+        """The array in pieces of three layers, and what is read of it."""
+
+        dtype = opened.dtype
+        chunk_layout = SimpleNamespace(read_chunk=SimpleNamespace(shape=(3, 4)))
+
+        def __getitem__(self, layers):
+            reads.append(layers.start)
+            return opened[layers]
+
+    monkeypatch.setattr(array, "_store", Counted())
+    assert array.bytes_at_once == 3 * 3 * 4 * 4
+
+    def read(files):
+        return [array[layer] for layer in files]
+
+    # As files of an export are written: each thread has layers of its own, some in one piece.
+    dealt = [range(4), range(4, 8), range(8, 12)]
+    with ThreadPoolExecutor(3) as pool:
+        got = [layer for part in pool.map(read, dealt) for layer in part]
+    np.testing.assert_array_equal(got, stack)
+    assert sorted(set(reads)) == [0, 3, 6, 9]
+    assert len(array._pieces) <= 3
+    reads.clear()
+    array._pieces.clear()
+    read(range(12))
+    assert reads == [0, 3, 6, 9]
+    assert not array._pieces

@@ -55,7 +55,7 @@ def write_hf(
 ) -> dict[str, np.ndarray]:
     """Writes config.json and random weights; returns the weights by name."""
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(model_config(model, "float32", None)))
+    (folder / "config.json").write_text(json.dumps(model_config(model, "float32")))
     rng = np.random.default_rng(0)
     tensors = {
         tensor.name: rng.standard_normal(tensor.shape, np.float32).astype(DTYPES[dtype])

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -55,10 +56,48 @@ def test_files_that_changed_after_the_certificate_are_told(folders, capfd):
     assert "README.md changed: its SHA-256" in capfd.readouterr().err
 
 
+def test_what_comes_out_can_be_recorded_later(folders, capfd):
+    assert convert("check", folders / "run", folders / "back", "--record") == 0
+    for name in ("run", "back"):
+        checks = json.loads((folders / name / "certificate.json").read_text())["checks"]
+        assert checks["weights"]["identical"]
+        assert checks["folders"] == [str(folders / "run"), str(folders / "back")]
+    # Files that are not those of the certificate get no such words.
+    (folders / "back" / "README.md").write_text("other words")
+    before = (folders / "back/certificate.json").read_text()
+    assert convert("check", folders / "hf", folders / "back", "--record") == 1
+    assert (folders / "back/certificate.json").read_text() == before
+    (folders / "run/certificate.json").unlink()
+    capfd.readouterr()
+    assert convert("check", folders / "hf", folders / "run", "--record") == 2
+    assert "--record: neither" in capfd.readouterr().err
+
+
+def test_a_rounded_export_is_compared_with_rounded_weights(folders):
+    arguments = ["--without-tokenizer", "--dtype", "float32"]
+    assert convert("to-hf", folders / "run", folders / "wide", *arguments) == 0
+    assert convert("check", folders / "run", folders / "wide") == 1
+    assert convert("check", folders / "run", folders / "wide", "--dtype", "float32") == 0
+    assert convert("check", folders / "wide", folders / "run", "--dtype", "float32") == 0
+
+
+def test_logits_need_another_program(folders, capfd):
+    shutil.copytree(folders / "run", folders / "copy")
+    assert convert("check", folders / "run", folders / "copy", "--logits") == 2
+    assert "--logits: neither folder is one that transformers" in capfd.readouterr().err
+
+
+def test_a_damaged_certificate_is_refused(folders, capfd):
+    for text in ("{", "[]", '{"tensors": {"a": {}}, "files": {}}', '{"tensors": 3}'):
+        (folders / "back/certificate.json").write_text(text)
+        assert convert("check", folders / "run", folders / "back") == 2
+        assert "certificate.json is damaged; copy it again" in capfd.readouterr().err
+
+
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed")
 def test_a_check_without_pytorch_is_refused_before_the_work(folders, capfd):
     assert (
         convert("to-hf", folders / "run", folders / "more", "--without-tokenizer", "--check") == 2
     )
-    assert "pip install 'llama-jax[parity]'" in capfd.readouterr().err
+    assert "pip install 'llama-jax[torch]'" in capfd.readouterr().err
     assert not (folders / "more").exists()

@@ -1,15 +1,20 @@
 """`llama-jax convert to-hf` on a run's folder."""
 
+import dataclasses
 import io
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
 import sentencepiece
 from safetensors.numpy import load_file
 
+from llama_jax.checkpoint import Checkpointer
 from llama_jax.cli.main import main
-from tests.infer.saved_run import CONFIG, TEXT, write_run
+from llama_jax.recipe import to_json
+from tests.infer.saved_run import CONFIG, TEXT, random_params, write_run
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +45,11 @@ def test_a_step_can_be_chosen(run_dir, tmp_path, capfd):
     np.testing.assert_allclose(second, 2 * first, rtol=1e-6)
 
 
-def test_the_held_out_loss_of_that_step_is_told(run_dir, tmp_path):
+def test_the_latest_losses_up_to_that_step_are_told(run_dir, tmp_path):
     lines = [
-        {"step": 5, "heldout/python/loss_nats_per_token": 4.0},
+        {"step": 2, "loss_nats_per_token": 5.0},
+        {"step": 3, "heldout/python/loss_nats_per_token": 4.0},
+        {"step": 4, "loss_nats_per_token": 4.5},
         {"step": 10, "heldout/python/loss_nats_per_token": 2.5, "loss_nats_per_token": 2.0},
     ]
     metrics = run_dir / "metrics.jsonl"
@@ -50,7 +57,8 @@ def test_the_held_out_loss_of_that_step_is_told(run_dir, tmp_path):
     main(["convert", "to-hf", str(run_dir), str(tmp_path / "out"), "--step", "5"])
     metrics.unlink()
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "| held-out loss, python | 4.0000 nats a token |" in card
+    assert "| held-out loss, python | 4.0000 nats a token after update 3 |" in card
+    assert "| training loss | 4.5000 nats a token at update 4 |" in card
     assert "| updates | 5 of 10 |" in card
 
 
@@ -90,3 +98,45 @@ def test_wrong_requests_are_refused(run_dir, tmp_path, capfd):
     (tmp_path / "file").write_text("")
     assert main(["convert", "to-hf", str(run_dir), str(tmp_path)]) == 2
     assert "is already in use" in capfd.readouterr().err
+
+
+def test_a_run_whose_weights_are_no_numbers_is_refused(run_dir, tmp_path, one_device, capfd):
+    shutil.copytree(run_dir, tmp_path / "run")
+    _, params = random_params(CONFIG.model, CONFIG.compute, scale=1.0)
+    gate = params["blocks"]["mlp"]["gate"]
+    gate.set_value(gate[...].at[1, 3, 5].set(np.nan))
+    with Checkpointer(tmp_path / "run/checkpoints") as checkpointer:
+        checkpointer.save(12, {"params": params}, {"step": 12, "tokens": 0})
+    for name in ("to-hf", "check"):
+        other = tmp_path / "out" if name == "to-hf" else tmp_path / "run"
+        assert main(["convert", name, str(tmp_path / "run"), str(other)]) == 2
+        message = capfd.readouterr().err
+        assert "model.layers.1.mlp.gate_proj.weight has a value that is NaN or infinite" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("kind", ["to-hf", "from-hf", "to-meta"])
+def test_a_disk_without_room_is_refused_before_anything_is_written(
+    run_dir, tmp_path, monkeypatch, capfd, kind
+):
+    if kind == "to-meta":
+        pytest.importorskip("torch", reason="PyTorch is not installed: make test-slow")
+    source = run_dir
+    if kind == "from-hf":
+        source = tmp_path / "hf"
+        assert main(["convert", "to-hf", str(run_dir), str(source)]) == 0
+    usage = shutil.disk_usage(tmp_path)._replace(free=100_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    assert main(["convert", kind, str(source), str(tmp_path / "out")]) == 2
+    message = capfd.readouterr().err
+    assert re.search(r"OUT_DIR=.*bytes are needed, 100,000 are free; make room", message), message
+    assert [path.name for path in tmp_path.iterdir()] == (["hf"] if kind == "from-hf" else [])
+
+
+def test_a_model_that_transformers_refuses_is_refused(run_dir, tmp_path, capfd):
+    model = dataclasses.replace(CONFIG.model, embed_dim=34, num_heads=4)
+    shutil.copytree(run_dir, tmp_path / "run")
+    config = dataclasses.replace(CONFIG, model=model)
+    (tmp_path / "run/config.json").write_text(to_json(config))
+    assert main(["convert", "to-hf", str(tmp_path / "run"), str(tmp_path / "out")]) == 2
+    assert "model.embed_dim=34 is no multiple of model.num_heads=4" in capfd.readouterr().err

@@ -20,7 +20,8 @@ from llama_jax.config import (
 )
 from llama_jax.convert.hugging_face import export_hugging_face
 from llama_jax.convert.hugging_face_config import model_config
-from llama_jax.convert.model_card import Origin
+from llama_jax.convert.origin import Losses, Origin
+from llama_jax.convert.words import no_words
 from llama_jax.recipe import load_recipe
 
 MODEL = ModelConfig(
@@ -46,7 +47,7 @@ RUN = RunConfig(
 @pytest.fixture
 def export(random_params):
     def export(out_dir, params=None, **changes):
-        arguments = {"origin": Origin(step=7), "tokenizer_file": None} | changes
+        arguments = {"origin": Origin(step=7), "words": no_words()} | changes
         params = random_params(MODEL) if params is None else params
         return export_hugging_face(params, RUN, out_dir, **arguments)
 
@@ -86,7 +87,7 @@ def test_the_saved_training_config_is_a_recipe(tmp_path, export):
     ],
 )
 def test_rope_is_told_to_both_generations_of_transformers(rope, scaling):
-    config = model_config(dataclasses.replace(MODEL, rope=rope), "float32", None)
+    config = model_config(dataclasses.replace(MODEL, rope=rope), "float32")
     assert config["rope_theta"] == rope.theta
     assert config["rope_scaling"] == scaling
     expected = scaling or {"rope_type": "default"}
@@ -139,11 +140,14 @@ def test_an_unknown_dtype_is_refused(tmp_path, export):
 
 
 def test_the_card_tells_what_the_run_recorded(tmp_path, export):
-    export(tmp_path / "out", origin=Origin(step=7, held_out_nats_per_token={"python": 2.5}))
+    losses = Losses(training=2.25, training_step=6, held_out={"python": 2.5}, held_out_step=5)
+    export(tmp_path / "out", origin=Origin(step=7, losses=losses))
     card = (tmp_path / "out" / "README.md").read_text()
+    assert "A LLaMA decoder pretrained with `llama_jax`" in card
     assert "| updates | 7 of 10 |" in card
     assert "| tokens | 896 in rows of 32" in card
-    assert "| held-out loss, python | 2.5000 nats a token |" in card
+    assert "| held-out loss, python | 2.5000 nats a token after update 5 |" in card
+    assert "| training loss | 2.2500 nats a token at update 6 |" in card
     assert "The tokenizer was not exported" in card
 
 

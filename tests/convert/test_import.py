@@ -4,19 +4,24 @@ import dataclasses
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 
+from llama_jax.cli.convert.imported_run import run_config
 from llama_jax.cli.main import main
 from llama_jax.cli.run_reader import read_config, read_model
 from llama_jax.config import MeshConfig
 from llama_jax.convert import mapping
 from llama_jax.convert.hugging_face_config import read_model_config
+from llama_jax.convert.json_values import MAX_JSON_BYTES
 from llama_jax.convert.safetensors_reader import read_folder
 from llama_jax.convert.stored import pieces
+from llama_jax.recipe import to_json
 from llama_jax.sharding import make_mesh, use_layout
 from tests.convert.hf_folder import (
     DTYPES,
@@ -79,6 +84,13 @@ def test_padding_rows_are_zeros(tmp_path):
     assert not table[70:].any()
 
 
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 CHANGES = {
     "attention_bias": (True, "attention_bias=True must be False: LLaMA has no biases"),
     "mlp_bias": (True, "mlp_bias=True must be False"),
@@ -107,11 +119,53 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_config_that_is_not_understood_is_refused_by_name(tmp_path, capfd, name):
-    write_hf(tmp_path / "hf", TINY)
-    path = tmp_path / "hf" / "config.json"
     value, complaint = CHANGES[name]
-    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    change_config(tmp_path, {name: value})
     refused(tmp_path, capfd, complaint)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"model_type": ...}, "model_type is missing; it must be 'llama'"),
+        ({"tie_word_embeddings": "no"}, "tie_word_embeddings='no' must be true or false"),
+        ({"head_dim": None, "hidden_size": 49}, "hidden_size=49 is no multiple of num_attention"),
+        ({"head_dim": 10.0}, "head_dim=10.0 must be a positive whole number"),
+        ({"num_key_value_heads": 4}, "model.num_kv_heads=4 must divide"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps=nan must be a number"),
+        ({"rms_norm_eps": 10**400}, "rms_norm_eps=10*0 must be a number"),
+        ({"rms_norm_eps": 0}, "model.norm_eps must be positive"),
+        ({"rope_parameters": ["x"]}, "rope_parameters=.'x'. must be an object or null"),
+        ({"rope_parameters": {"rope_type": [1]}}, r"has the type \[1\]; there are default"),
+        (
+            {"rope_parameters": {"rope_type": "linear"}},
+            "rope_parameters.factor=None must be a numb",
+        ),
+        (
+            {"rope_parameters": LLAMA3 | {"factor": "8"}},
+            "rope_parameters.factor='8' must be a numb",
+        ),
+        (
+            {"rope_parameters": LLAMA3 | {"original_max_position_embeddings": 8192.7}},
+            "original_max_position_embeddings=8192.7 must be a positive whole number",
+        ),
+        (
+            {"rope_parameters": LLAMA3 | {"high_freq_factor": 1.0}},
+            "high_freq_factor=1.0 must exceed",
+        ),
+    ],
+)
+def test_values_of_another_type_or_size_are_refused_in_a_line(tmp_path, capfd, change, complaint):
+    change_config(tmp_path, change)
+    refused(tmp_path, capfd, complaint)
+
+
+def change_config(folder, changes):
+    """Writes a model whose config.json is changed; `...` takes an attribute out."""
+    write_hf(folder / "hf", TINY)
+    path = folder / "hf" / "config.json"
+    config = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({name: value for name, value in config.items() if value is not ...}))
 
 
 def refused(tmp_path, capfd, complaint):
@@ -205,6 +259,39 @@ def test_hostile_headers_are_refused_without_memory(tmp_path, capfd, entry, comp
     refused(tmp_path, capfd, complaint)
 
 
+NAMES = b",".join(b'"%d":{}' % number for number in range(MAX_JSON_BYTES // 12))
+HOSTILE = {
+    "many values": b'{"a":[' + b"{}," * (MAX_JSON_BYTES // 3 - 10) + b"{}]}",
+    "many names": b"{" + NAMES + b"}",
+    "more than is read": b'{"__metadata__":{"a":"' + b" " * 40_000_000 + b'"}}',
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_headers_of_hostile_sizes_do_not_exhaust_memory(tmp_path, kind):
+    write_hf(tmp_path / "hf", TINY)
+    path = tmp_path / "hf" / "model.safetensors"
+    path.write_bytes(len(HOSTILE[kind]).to_bytes(8, "little") + HOSTILE[kind])
+    done = run_within(400 << 20, "from-hf", tmp_path / "hf", tmp_path / "run")
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert str(path) in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["hf"]
+
+
+def run_within(more_bytes: int, *arguments):
+    """Runs a conversion that may take no more than so many bytes beside Python's libraries."""
+    program = """
+import resource, sys
+from llama_jax.cli.main import main
+import llama_jax.cli.convert, llama_jax.convert.hugging_face_import
+used = 1024 * int(open("/proc/self/status").read().split("VmSize:")[1].split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]),) * 2)
+sys.exit(main(["convert", *sys.argv[2:]]))
+"""
+    command = [sys.executable, "-c", program, str(more_bytes), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
 @pytest.mark.parametrize(
     ("index", "complaint"),
     [
@@ -216,8 +303,48 @@ def test_hostile_headers_are_refused_without_memory(tmp_path, capfd, entry, comp
 )
 def test_an_index_that_does_not_fit_is_refused(tmp_path, capfd, index, complaint):
     write_hf(tmp_path / "hf", TINY)
+    if "model.safetensors" not in index["weight_map"].values():
+        (tmp_path / "hf" / "model.safetensors").unlink()
     (tmp_path / "hf" / "model.safetensors.index.json").write_text(json.dumps(index))
     refused(tmp_path, capfd, complaint)
+
+
+def test_an_index_names_what_its_files_hold(tmp_path, capfd):
+    write_hf(tmp_path / "hf", TINY, num_files=2)
+    path = tmp_path / "hf" / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    index["weight_map"]["model.norm.bias"] = "model-00001-of-00002.safetensors"
+    path.write_text(json.dumps(index))
+    refused(tmp_path, capfd, "names model.norm.bias, which no file holds")
+
+
+def test_a_folder_without_weights_is_refused(tmp_path, capfd):
+    write_hf(tmp_path / "hf", TINY)
+    (tmp_path / "hf/model.safetensors").rename(tmp_path / "hf/pytorch_model.bin")
+    refused(tmp_path, capfd, "has neither model.safetensors nor model.safetensors.index.json")
+
+
+def test_a_name_that_occurs_twice_is_refused(tmp_path, capfd):
+    write_hf(tmp_path / "hf", TINY)
+    entry = '"model.norm.weight": {"dtype": "F32", "shape": [48], "data_offsets": [0, 192]}'
+    text = f"{{{entry}, {entry}}}".encode()
+    data = len(text).to_bytes(8, "little") + text + bytes(192)
+    (tmp_path / "hf/model.safetensors").write_bytes(data)
+    refused(tmp_path, capfd, "holds no valid JSON .a name occurs twice")
+
+
+def test_padding_to_nothing_is_refused(tmp_path, capfd):
+    write_hf(tmp_path / "hf", TINY)
+    arguments = [tmp_path / "hf", tmp_path / "run", "--pad-vocab-to-multiple", 0]
+    assert convert("from-hf", *arguments) == 2
+    assert "--pad-vocab-to-multiple=0 must be positive" in capfd.readouterr().err
+
+
+def test_a_training_config_of_another_model_is_refused(tmp_path, capfd):
+    write_hf(tmp_path / "hf", TINY)
+    config = run_config("other", FAMILIES["LLaMA-3"])
+    (tmp_path / "hf/training_config.json").write_text(to_json(config))
+    refused(tmp_path, capfd, "training_config.json is of another model than config.json")
 
 
 def test_a_flipped_bit_is_found_by_the_certificate(tmp_path, capfd):

@@ -7,7 +7,8 @@ import numpy as np
 
 from llama_jax.config import AdamW, CompleteP, Cosine, DataConfig, RunConfig, TrainConfig
 from llama_jax.convert.hugging_face import export_hugging_face
-from llama_jax.convert.model_card import Origin
+from llama_jax.convert.origin import Origin
+from llama_jax.convert.words import no_words
 from llama_jax.train.parameterisation import begin, make_rules
 from tests.model.tiny_model import FLOAT32, MODEL, new_params
 
@@ -35,7 +36,7 @@ def test_the_constants_are_in_the_weights_and_nowhere_else(tmp_path, one_device)
         weights[".".join(names)] = np.asarray(leaf)
     for config, name in ((PLAIN, "plain"), (MUP, "mup")):
         export_hugging_face(
-            weights, config, tmp_path / name, origin=Origin(step=7), tokenizer_file=None
+            weights, config, tmp_path / name, origin=Origin(step=7), words=no_words()
         )
     for file in ("model.safetensors", "config.json", "generation_config.json"):
         assert (tmp_path / "mup" / file).read_bytes() == (tmp_path / "plain" / file).read_bytes()

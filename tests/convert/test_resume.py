@@ -3,13 +3,16 @@
 import itertools
 import json
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
 from llama_jax.cli.main import main
 from llama_jax.convert import hugging_face, hugging_face_import
 from llama_jax.convert.result_folder import result_folder
-from tests.convert.hf_folder import TINY, write_hf
+from tests.convert.hf_folder import TINY, shrunk, write_hf
 
 REQUEST = {"dtype": "float32"}
 STOP_AFTER = 12
@@ -134,6 +137,46 @@ def test_an_import_goes_on_where_it_was(source, tmp_path, monkeypatch, capfd):
     assert len(written) == 30 - STOP_AFTER
     assert f"an earlier start wrote {STOP_AFTER} parts" in capfd.readouterr().err
     assert convert("from-hf", source, tmp_path / "whole") == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+KILLED = """
+import os, sys
+from llama_jax.cli.main import main
+from llama_jax.convert import result_folder
+record, count = result_folder.Unfinished.record, 0
+
+def killed(self, name, entry):
+    global count
+    record(self, name, entry)
+    count += 1
+    if count == 12:
+        os.kill(os.getpid(), 9)
+
+result_folder.Unfinished.record = killed
+sys.exit(main(["convert", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("kind", ["from-hf", "to-hf", "to-meta"])
+def test_a_conversion_that_was_killed_goes_on(source, run_dir, tmp_path, capfd, kind):
+    if kind == "to-meta":
+        pytest.importorskip("torch", reason="PyTorch is not installed: make test-slow")
+        write_hf(tmp_path / "even", shrunk(), "bfloat16")
+        assert convert("from-hf", tmp_path / "even", tmp_path / "even_run") == 0
+    arguments = {
+        "from-hf": [source],
+        "to-hf": [run_dir, *EXPORT],
+        "to-meta": [tmp_path / "even_run", "--model-parallel", 2],
+    }[kind]
+    command = [sys.executable, "-c", KILLED, kind, *map(str, arguments), str(tmp_path / "out")]
+    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    capfd.readouterr()
+    assert convert(kind, *arguments, tmp_path / "out") == 0
+    assert "an earlier start wrote 12 parts" in capfd.readouterr().err
+    assert not (tmp_path / ".out.partial").exists()
+    assert convert(kind, *arguments, tmp_path / "whole") == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 

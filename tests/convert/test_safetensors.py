@@ -15,7 +15,8 @@ from safetensors.numpy import load_file
 
 from llama_jax.convert.result_folder import Journal, Unfinished
 from llama_jax.convert.safetensors import plan_shards, write
-from llama_jax.convert.stored import array_pieces
+from llama_jax.convert.safetensors_reader import read_header
+from llama_jax.convert.stored import ITEM_BYTES, array_pieces, numpy_dtype
 
 RNG = np.random.default_rng(0)
 TENSORS = {
@@ -43,7 +44,7 @@ def written(
         new_folder(folder),
         SHAPES,
         read,
-        dtype=dtype,
+        dtypes=dict.fromkeys(SHAPES, dtype),
         max_shard_bytes=max_shard_bytes,
         on_tensor=lambda *tensor: sizes.append(tensor),
     )
@@ -105,7 +106,7 @@ def test_large_models_are_split_and_indexed(tmp_path):
     ],
 )
 def test_shards_are_filled_in_order(max_shard_bytes, dealt):
-    shards = plan_shards(SHAPES, "float32", max_shard_bytes)
+    shards = plan_shards(SHAPES, dict.fromkeys(SHAPES, "float32"), max_shard_bytes)
     assert [len(names) for names in shards.values()] == dealt
     assert [name for names in shards.values() for name in names] == list(SHAPES)
 
@@ -122,12 +123,25 @@ def test_digests_are_those_of_files_and_tensors(tmp_path):
     def read(name):
         return array_pieces(TENSORS[name], "bfloat16", name)
 
-    files, checksums = write(
-        new_folder(tmp_path), SHAPES, read, dtype="bfloat16", max_shard_bytes=80
-    )
+    dtypes = dict.fromkeys(SHAPES, "bfloat16")
+    files, checksums = write(new_folder(tmp_path), SHAPES, read, dtypes=dtypes, max_shard_bytes=80)
     assert len(files) > 1
     for name, entry in files.items():
         data = (tmp_path / name).read_bytes()
         assert entry == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     for name, tensor in TENSORS.items():
         assert checksums[name] == zlib.crc32(tensor.astype(ml_dtypes.bfloat16).tobytes())
+
+
+def test_several_dtypes_stand_side_by_side_and_begin_where_they_may(tmp_path):
+    dtypes = dict.fromkeys(SHAPES, "bfloat16") | {"vector": "float32"}
+
+    def read(name):
+        return array_pieces(TENSORS[name], dtypes[name], name)
+
+    write(new_folder(tmp_path), SHAPES, read, dtypes=dtypes, max_shard_bytes=1 << 20)
+    loaded = load_file(tmp_path / "model.safetensors")
+    for name, tensor in TENSORS.items():
+        np.testing.assert_array_equal(loaded[name], tensor.astype(numpy_dtype(dtypes[name])))
+    for stored in read_header(tmp_path / "model.safetensors"):
+        assert stored.offset % ITEM_BYTES[stored.dtype] == 0

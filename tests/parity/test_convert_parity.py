@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from llama_jax.cli.main import main
+from llama_jax.convert.programs import OUTPUT, compute
+from llama_jax.convert.transformers_program import TransformersProgram
 from tests.convert.hf_folder import FAMILIES, save, write_hf
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: make test-slow")
@@ -24,7 +26,7 @@ def scaled(folder, model, **arguments) -> dict[str, np.ndarray]:
     for name, value in tensors.items():
         if value.ndim == 2:
             tensors[name] = value * value.dtype.type(model.embed_dim**-0.5)
-    save(folder, tensors)
+    save(folder, tensors, num_files=arguments.get("num_files", 1))
     return tensors
 
 
@@ -40,6 +42,18 @@ def test_every_family_passes_its_check_both_ways(tmp_path, model):
         assert checks["logits"]["max_abs_logit_difference"] <= 1e-4
         assert checks["logits"]["argmax_agreement"] >= 0.999
         assert checks["logits"]["tokens"] > 9_800
+
+
+@pytest.mark.parametrize("kind", ["LLaMA-3.1", "LLaMA-3.2"])
+def test_their_layers_one_after_another_are_their_model(tmp_path, kind):
+    model = FAMILIES[kind]
+    scaled(tmp_path / "hf", model, num_files=2)
+    tokens = np.random.default_rng(0).integers(0, model.vocab_size, 50)
+    logits = compute(TransformersProgram(tmp_path / "hf"), model, tokens)[OUTPUT]
+    whole = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
+    with torch.no_grad():
+        expected = whole(input_ids=torch.from_numpy(tokens[None])).logits[0].numpy()
+    np.testing.assert_allclose(logits, expected, atol=1e-5, rtol=0)
 
 
 def test_what_save_pretrained_writes_is_read(tmp_path):
@@ -75,5 +89,7 @@ def test_the_first_layer_that_differs_is_named(tmp_path, capfd):
     assert convert("check", tmp_path / "run", tmp_path / "hf", "--logits", "--json") == 1
     checks = json.loads(capfd.readouterr().out)
     assert checks["weights"]["different"] == [f"{name}: other bytes"]
-    # What follows the embedding is 0, what layer 1 makes is 2.
-    assert checks["logits"]["first_layer_that_differs"] == 2
+    assert checks["logits"]["first_layer_that_differs"] == "model.layers.1"
+    told = checks["logits"]["relative_difference_after"]
+    assert list(told) == ["model.embed_tokens", *(f"model.layers.{i}" for i in range(3)), "lm_head"]
+    assert told["model.layers.0"] <= 1e-4 < told["model.layers.1"]

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from llama_jax.convert.hugging_face import export_hugging_face
-from llama_jax.convert.model_card import Origin
+from llama_jax.convert.origin import Origin
 from llama_jax.convert.tiktoken import Vocabulary
+from llama_jax.convert.words import no_words, words_of
 from llama_jax.data.sentencepiece import train_sentencepiece
 from llama_jax.data.tiktoken import TiktokenTokenizer
 from llama_jax.data.tokenizer import load_tokenizer
@@ -49,7 +50,7 @@ def pair(request, tmp_path_factory):
     model = request.param
     weights = random_weights(model)
     out = tmp_path_factory.mktemp("export") / "out"
-    arguments = {"origin": Origin(step=1), "tokenizer_file": None, "max_shard_bytes": 100_000}
+    arguments = {"origin": Origin(step=1), "words": no_words(), "max_shard_bytes": 100_000}
     export_hugging_face(weights, run_config(model), out, **arguments)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
     return model, weights, theirs.eval()
@@ -86,7 +87,7 @@ def test_greedy_generation_agrees(pair):
 
 def test_a_bfloat16_export_loads_as_rounded_weights(tmp_path):
     weights = random_weights(MODEL)
-    arguments = {"origin": Origin(step=1), "tokenizer_file": None, "dtype": "bfloat16"}
+    arguments = {"origin": Origin(step=1), "words": no_words(), "dtype": "bfloat16"}
     export_hugging_face(weights, run_config(MODEL), tmp_path / "out", **arguments)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
     assert theirs.dtype == torch.bfloat16
@@ -119,7 +120,7 @@ def tokenizers(request, tmp_path_factory):
         run_config(model),
         folder / "out",
         origin=Origin(step=1),
-        tokenizer_file=exportable,
+        words=words_of(exportable, model.max_seq_len),
     )
     return ours, transformers.AutoTokenizer.from_pretrained(folder / "out")
 

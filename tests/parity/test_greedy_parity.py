@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from llama_jax.convert.hugging_face import export_hugging_face
-from llama_jax.convert.model_card import Origin
+from llama_jax.convert.origin import Origin
+from llama_jax.convert.words import no_words
 from llama_jax.infer.generate import generate
 from llama_jax.infer.sampling import Sampling
 from tests.model.test_trained_weights import BOS, CHECKPOINT, independent_logits, stories
@@ -81,7 +82,7 @@ def first_clear(exact, prompts, tie):
 def test_twenty_prompts_go_on_alike_for_200_tokens(kind, tmp_path):
     model = dataclasses.replace(VARIANTS[kind], max_seq_len=256)
     weights = random_weights(model)
-    arguments = {"origin": Origin(step=1), "tokenizer_file": None}
+    arguments = {"origin": Origin(step=1), "words": no_words()}
     export_hugging_face(weights, run_config(model), tmp_path / "out", **arguments)
     theirs, exact = (
         read_theirs(tmp_path / "out", dtype) for dtype in (torch.float32, torch.float64)

@@ -8,63 +8,20 @@ import numpy as np
 import pytest
 
 from llama_jax.cli.main import main
-from tests.convert.hf_folder import shrunk, write_hf
+from llama_jax.config import LinearRope, Llama3Rope
+from tests.convert.hf_folder import TINY, shrunk, write_hf
+from tests.infer.saved_run import write_run
+from tests.parity.meta_release import RELEASES, slice_of, write_release
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: make test-slow")
 
 pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("one_device")]
-PARAMS = {"dim": 32, "multiple_of": 16, "n_heads": 4, "n_layers": 2, "norm_eps": 1e-5}
-RELEASES = {
-    "LLaMA-1": (PARAMS | {"vocab_size": -1}, 1, torch.float16),
-    "LLaMA-2 70B": (PARAMS | {"n_kv_heads": 2, "ffn_dim_multiplier": 1.3}, 1, torch.bfloat16),
-    "LLaMA-3": (
-        PARAMS | {"n_kv_heads": 2, "rope_theta": 5e5, "vocab_size": 96},
-        0,
-        torch.bfloat16,
-    ),
-    "LLaMA-3.1": (
-        PARAMS | {"n_kv_heads": 4, "rope_theta": 5e5, "use_scaled_rope": True},
-        0,
-        torch.float32,
-    ),
-}
-SLICED = {"wq": 0, "wk": 0, "wv": 0, "wo": 1, "w1": 0, "w2": 1, "w3": 0, "output": 0}
 
 
-def convert(*arguments) -> int:
-    return main(["convert", *map(str, arguments)])
-
-
-def write_release(folder, params, embedding_axis, dtype, ranks=1):
-    """Random weights as Meta's model has them; returns the whole tensors."""
-    D, N, L = params["dim"], params["n_heads"], params["n_layers"]
-    K = params.get("n_kv_heads", N) * D // N
-    F = int(params.get("ffn_dim_multiplier", 1) * int(8 * D / 3))
-    F = -(-F // params["multiple_of"]) * params["multiple_of"]
-    shapes = {"tok_embeddings.weight": (96, D), "norm.weight": (D,), "output.weight": (96, D)}
-    for layer in range(L):
-        sizes = {"attention.wq": (D, D), "attention.wk": (K, D), "attention.wv": (K, D)}
-        sizes |= {"attention.wo": (D, D), "feed_forward.w1": (F, D), "feed_forward.w2": (D, F)}
-        sizes |= {"feed_forward.w3": (F, D), "attention_norm": (D,), "ffn_norm": (D,)}
-        shapes |= {f"layers.{layer}.{name}.weight": shape for name, shape in sizes.items()}
-    generator = torch.Generator().manual_seed(0)
-    whole = {name: torch.randn(s, generator=generator).to(dtype) for name, s in shapes.items()}
-    folder.mkdir()
-    (folder / "params.json").write_text(json.dumps(params))
-    for rank in range(ranks):
-        part = slice_of(whole, embedding_axis, rank, ranks)
-        torch.save(part, folder / f"consolidated.{rank:02d}.pth")
-    return whole
-
-
-def slice_of(whole, embedding_axis, rank, ranks):
-    """What one rank's file holds."""
-    part = {}
-    for name, value in whole.items():
-        kind = name.split(".")[-2]
-        axis = embedding_axis if kind == "tok_embeddings" else SLICED.get(kind)
-        part[name] = value if axis is None else value.chunk(ranks, dim=axis)[rank].clone()
-    return part
+def convert(kind, *arguments) -> int:
+    if kind == "from-meta":
+        arguments += ("--max-seq-len", 300)
+    return main(["convert", kind, *map(str, arguments)])
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -127,30 +84,29 @@ def forward(weights, params, tokens):
 
 def test_an_imported_release_computes_what_metas_model_does(tmp_path):
     from llama_jax.cli.convert.check import open_weights
-    from llama_jax.convert.agreement import our_forward
+    from llama_jax.convert.programs import OUTPUT, OurProgram, compute
 
     params, axis, _ = RELEASES["LLaMA-3"]
-    weights = write_release(tmp_path / "meta", params, axis, torch.float32, ranks=2)
+    weights = write_release(tmp_path / "meta", params, axis, "float32", ranks=2)
     assert convert("from-meta", tmp_path / "meta", tmp_path / "run") == 0
     tokens = np.random.default_rng(0).integers(0, 96, 40)
-    logits, _ = our_forward(open_weights(tmp_path / "run"))(tokens[None])
+    ours = open_weights(tmp_path / "run")
+    logits = compute(OurProgram(ours), ours.model, tokens)[OUTPUT]
     expected = forward(weights, params, torch.from_numpy(tokens)).numpy()
     scale = np.abs(expected).max()
-    np.testing.assert_allclose(np.asarray(logits[0]) / scale, expected / scale, atol=1e-4)
+    np.testing.assert_allclose(logits / scale, expected / scale, atol=1e-4)
 
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_every_release_passes_its_check_both_ways(tmp_path, release, capfd):
     params, axis, dtype = RELEASES[release]
-    params = {"rope_scaling_factor": 32.0} | params if "use_scaled_rope" in params else params
     whole = write_release(tmp_path / "meta", params, axis, dtype, ranks=2)
     # Logits of units, not of hundreds.
     small = {name: value * 32**-0.5 if value.ndim == 2 else value for name, value in whole.items()}
     for rank in range(2):
         path = tmp_path / "meta" / f"consolidated.{rank:02d}.pth"
         torch.save(slice_of(small, axis, rank, 2), path)
-    arguments = ["--max-seq-len", 300]
-    assert convert("from-meta", tmp_path / "meta", tmp_path / "run", *arguments, "--check") == 0
+    assert convert("from-meta", tmp_path / "meta", tmp_path / "run", "--check") == 0
     assert convert("to-meta", tmp_path / "run", tmp_path / "back", "--check") == 0
     for folder in ("run", "back"):
         checks = json.loads((tmp_path / folder / "certificate.json").read_text())["checks"]
@@ -163,13 +119,13 @@ def test_every_release_passes_its_check_both_ways(tmp_path, release, capfd):
 
 def test_another_rotation_of_the_planes_fails_the_check(tmp_path, monkeypatch):
     params, axis, _ = RELEASES["LLaMA-3"]
-    write_release(tmp_path / "meta", params, axis, torch.float32)
+    write_release(tmp_path / "meta", params, axis, "float32")
     # Weights agree, for both sides are read alike; only another program can tell.
     monkeypatch.setattr("llama_jax.convert.meta.halves_of", lambda value, heads: value)
     assert convert("from-meta", tmp_path / "meta", tmp_path / "run", "--check") == 1
     checks = json.loads((tmp_path / "run" / "certificate.json").read_text())["checks"]
     assert checks["weights"]["identical"]
-    assert checks["logits"]["first_layer_that_differs"] == 1
+    assert checks["logits"]["first_layer_that_differs"] == "model.layers.0"
 
 
 def test_a_plan_of_an_import_writes_nothing(tmp_path, capfd):
@@ -180,32 +136,136 @@ def test_a_plan_of_an_import_writes_nothing(tmp_path, capfd):
     assert [path.name for path in tmp_path.iterdir()] == ["meta"]
 
 
-def test_an_export_goes_on_with_the_rank_that_is_missing(tmp_path, monkeypatch):
+@pytest.mark.parametrize("damage", ["none", "flipped", "cut", "gone"])
+def test_an_export_goes_on_where_it_was(tmp_path, monkeypatch, damage):
     from llama_jax.convert import meta_export
 
     write_release(tmp_path / "meta", *RELEASES["LLaMA-3"], 2)
     assert convert("from-meta", tmp_path / "meta", tmp_path / "run") == 0
-    write_rank, written = meta_export._write_rank, []
+    assert convert("to-meta", tmp_path / "run", tmp_path / "whole") == 0
+    read, names = meta_export._read, []
 
-    def stop_at_second(path, *arguments):
-        if path.name == "consolidated.01.pth":
+    def counted(weights, tensor):
+        if len(names) == 12:
             raise KeyboardInterrupt
-        write_rank(path, *arguments)
-
-    def count(path, *arguments):
-        written.append(path.name)
-        write_rank(path, *arguments)
+        names.append(tensor.name)
+        return read(weights, tensor)
 
     with monkeypatch.context() as patch:
-        patch.setattr(meta_export, "_write_rank", stop_at_second)
+        patch.setattr(meta_export, "_read", counted)
         assert convert("to-meta", tmp_path / "run", tmp_path / "back") == 130
         assert not (tmp_path / "back").exists()
-        patch.setattr(meta_export, "_write_rank", count)
+        path = tmp_path / ".back.partial/result/consolidated.01.pth"
+        data = bytearray(path.read_bytes())
+        if damage == "flipped":
+            data[len(data) // 2] ^= 1
+        path.write_bytes(data[: len(data) // 2] if damage == "cut" else data)
+        if damage == "gone":
+            path.unlink()
+        names.clear()
+        patch.setattr(meta_export, "_read", lambda *told: names.append(told[1].name) or read(*told))
         assert convert("to-meta", tmp_path / "run", tmp_path / "back") == 0
-    assert written == ["consolidated.01.pth"]
-    assert convert("check", tmp_path / "meta", tmp_path / "back") == 0
+    assert len(names) == 21 - 12 if damage == "none" else len(names) > 21 - 12
+    for rank in range(2):
+        name = f"consolidated.{rank:02d}.pth"
+        first, second = ((tmp_path / side / name).read_bytes() for side in ("whole", "back"))
+        assert first == second
     certificate = json.loads((tmp_path / "back" / "certificate.json").read_text())
     assert certificate["counts"]["tensors"] == 21
+
+
+def test_a_file_is_as_torch_save_writes_it(tmp_path):
+    whole = write_release(tmp_path / "meta", *RELEASES["LLaMA-3"])
+    assert convert("from-meta", tmp_path / "meta", tmp_path / "run") == 0
+    assert convert("to-meta", tmp_path / "run", tmp_path / "back", "--dtype", "float32") == 0
+    path = tmp_path / "back/consolidated.00.pth"
+    for arguments in ({}, {"mmap": True}, {"weights_only": False}):
+        loaded = torch.load(path, **arguments)
+        for name, value in whole.items():
+            assert torch.equal(loaded[name], value.float()), name
+    with zipfile.ZipFile(path) as file:
+        assert file.testzip() is None
+        names = [info.filename for info in file.infolist()]
+    torch.save(whole, tmp_path / "theirs.pth")
+    with zipfile.ZipFile(tmp_path / "theirs.pth") as file:
+        theirs = {info.filename.partition("/")[2] for info in file.infolist()}
+    assert {name.partition("/")[2] for name in names} <= theirs
+    reader = torch._C.PyTorchFileReader(str(path))
+    assert not [n for n in reader.get_all_records() if reader.get_record_offset(n) % 64]
+
+
+def test_a_plan_of_an_export_writes_nothing(tmp_path, capfd):
+    write_release(tmp_path / "meta", *RELEASES["LLaMA-3"], 2)
+    assert convert("from-meta", tmp_path / "meta", tmp_path / "run") == 0
+    capfd.readouterr()
+    arguments = [tmp_path / "run", tmp_path / "back", "--json"]
+    assert convert("to-meta", *arguments, "--dry-run") == 0
+    plan = json.loads(capfd.readouterr().out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["meta", "run"]
+    assert convert("to-meta", *arguments) == 0
+    told = json.loads(capfd.readouterr().out)
+    assert told["bytes"] == plan["bytes_written"] == 2 * plan["num_params"]
+    assert (told["ranks"], told["dtypes"]) == (2, ["bfloat16"])
+    source = json.loads((tmp_path / "back/certificate.json").read_text())["source"]
+    assert source["imported"]["folder"] == str(tmp_path / "meta")
+
+
+def test_parameters_of_several_dtypes_go_through_meta_and_back(tmp_path):
+    params, axis, _ = RELEASES["LLaMA-3"]
+    whole = write_release(tmp_path / "meta", params, axis, "bfloat16")
+    mixed = {name: value.float() if "norm" in name else value for name, value in whole.items()}
+    torch.save(mixed, tmp_path / "meta/consolidated.00.pth")
+    assert convert("from-meta", tmp_path / "meta", tmp_path / "run") == 0
+    assert convert("to-meta", tmp_path / "run", tmp_path / "back") == 0
+    loaded = torch.load(tmp_path / "back/consolidated.00.pth")
+    assert {name: value.dtype for name, value in loaded.items()} == {
+        name: value.dtype for name, value in mixed.items()
+    }
+    assert convert("check", tmp_path / "meta", tmp_path / "back") == 0
+
+
+def test_a_run_of_ours_leaves_its_padding_out(tmp_path, capfd):
+    write_run(tmp_path / "run")
+    arguments = [tmp_path / "run", tmp_path / "meta", "--model-parallel", 2, "--check"]
+    assert convert("to-meta", *arguments) == 0
+    assert "64 rows that pad the vocabulary left out" in capfd.readouterr().err
+    assert json.loads((tmp_path / "meta/params.json").read_text())["vocab_size"] == 320
+    source = json.loads((tmp_path / "meta/certificate.json").read_text())["source"]
+    assert (source["step"], source["tokens"], source["config"]["name"]) == (10, 1280, "saved")
+    # What training changed is in no file that a model came with: a longer context is said anew.
+    assert main(["convert", "from-meta", str(tmp_path / "meta"), str(tmp_path / "back")]) == 0
+    path = tmp_path / "back/config.json"
+    config = json.loads(path.read_text())
+    config["model"]["max_seq_len"] = 128
+    path.write_text(json.dumps(config))
+    assert convert("to-meta", tmp_path / "back", tmp_path / "longer") == 0
+    assert json.loads((tmp_path / "longer/params.json").read_text())["max_seq_len"] == 128
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "complaint"),
+    [
+        (shrunk(), ["--model-parallel", 3], "--model-parallel=3 must divide heads"),
+        (shrunk(), ["--model-parallel", 0], "--model-parallel=0 must divide heads"),
+        (TINY, [], "model.head_dim=10 is not model.embed_dim=48 over model.num_heads=6"),
+        (shrunk(rope=LinearRope(factor=4.0)), [], "has no place in Meta's layout, which knows"),
+        (shrunk(rope=Llama3Rope(original_seq_len=16)), [], "has no place in Meta's layout"),
+    ],
+)
+def test_models_that_meta_cannot_hold_are_refused(tmp_path, capfd, model, arguments, complaint):
+    write_hf(tmp_path / "hf", model)
+    assert convert("from-hf", tmp_path / "hf", tmp_path / "run") == 0
+    assert convert("to-meta", tmp_path / "run", tmp_path / "meta", *arguments) == 2
+    assert complaint in capfd.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hf", "run"]
+
+
+@pytest.mark.parametrize("mlp_dim", [49, 1, 88])
+def test_a_width_of_the_mlp_that_is_odd_comes_back(tmp_path, mlp_dim):
+    write_hf(tmp_path / "hf", shrunk(embed_dim=64, mlp_dim=mlp_dim, num_heads=8))
+    assert convert("from-hf", tmp_path / "hf", tmp_path / "run") == 0
+    assert convert("to-meta", tmp_path / "run", tmp_path / "meta") == 0
+    assert convert("check", tmp_path / "hf", tmp_path / "meta") == 0
 
 
 def test_a_tied_model_goes_through_meta_and_back(tmp_path):
@@ -213,8 +273,8 @@ def test_a_tied_model_goes_through_meta_and_back(tmp_path):
     write_hf(tmp_path / "hf", model)
     assert convert("from-hf", tmp_path / "hf", tmp_path / "run") == 0
     assert convert("to-meta", tmp_path / "run", tmp_path / "meta", "--model-parallel", 2) == 0
-    arguments = ["--max-seq-len", 64]
-    assert convert("from-meta", tmp_path / "meta", tmp_path / "again", *arguments) == 0
+    arguments = [str(tmp_path / "meta"), str(tmp_path / "again")]
+    assert main(["convert", "from-meta", *arguments]) == 0
     assert convert("check", tmp_path / "hf", tmp_path / "again") == 0
 
 
@@ -258,7 +318,7 @@ def test_tensors_that_do_not_fit_are_refused_by_name(tmp_path, capfd, change, co
     import re
 
     params, axis, _ = RELEASES["LLaMA-3"]
-    whole = write_release(tmp_path / "meta", params, axis, torch.float32)
+    whole = write_release(tmp_path / "meta", params, axis, "float32")
     changed = {name: value for name, value in (whole | change).items() if value is not None}
     torch.save(changed, tmp_path / "meta" / "consolidated.00.pth")
     assert convert("from-meta", tmp_path / "meta", tmp_path / "run") == 2

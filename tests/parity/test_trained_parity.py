@@ -4,12 +4,22 @@ A model with random weights says little of rounding: its best tokens lie as clos
 them. That of llama2.c's stories is trained, and is judged on 10,000 tokens of its own telling.
 """
 
+import json
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
+from llama_jax.cli.convert.check import open_weights
+from llama_jax.cli.main import main
 from llama_jax.config import MeshConfig
+from llama_jax.convert.agreement import compare_logits
+from llama_jax.convert.exact_program import ExactProgram
+from llama_jax.convert.programs import OUTPUT, OurProgram, compute
+from llama_jax.convert.transformers_program import TransformersProgram
 from llama_jax.infer.generate import generate
 from llama_jax.sharding import make_mesh, use_layout
 from tests.model.test_trained_weights import BOS, CHECKPOINT
@@ -60,12 +70,59 @@ def agreement(first, second) -> float:
     return float((first.argmax(-1) == second.argmax(-1)).mean())
 
 
+def test_a_conversion_of_trained_weights_passes_its_check(folder, tmp_path, capfd):
+    # Its logits reach 25, where float32 itself errs by more than 1e-4: float64 has to judge.
+    arguments = [str(folder / "run"), str(tmp_path / "hf"), "--without-tokenizer", "--check"]
+    assert main(["convert", "to-hf", *arguments]) == 0
+    assert "they agree" in capfd.readouterr().err
+    checks = json.loads((tmp_path / "hf/certificate.json").read_text())["checks"]["logits"]
+    assert checks["argmax_agreement"] >= 0.999
+    assert checks["max_kl_nats"] < 1e-7
+    assert checks["first_layer_that_differs"] is None
+    assert (checks["max_abs_logit_difference"] <= 1e-4) == (checks["float64"] is None)
+
+
+def test_float64_does_not_excuse_weights_that_differ(folder, tmp_path, capfd):
+    shutil.copytree(folder / "float32", tmp_path / "hf")
+    weights = load_file(tmp_path / "hf/model.safetensors")
+    name = "model.layers.3.mlp.down_proj.weight"
+    save_file(
+        weights | {name: weights[name] * np.float32(1.001)}, tmp_path / "hf/model.safetensors"
+    )
+    (tmp_path / "hf/certificate.json").unlink()
+    arguments = [str(folder / "run"), str(tmp_path / "hf"), "--logits", "--json"]
+    assert main(["convert", "check", *arguments]) == 1
+    told = capfd.readouterr()
+    assert "they differ, first after model.layers.3" in told.err
+    found = json.loads(told.out)["logits"]
+    assert found["float64"]["ours"] <= found["float64"]["allowed"] < found["float64"]["theirs"]
+
+
 @pytest.mark.slow
 def test_a_bfloat16_export_has_the_same_best_tokens_as_ours(folder, told):
+    weights = open_weights(folder / "bfloat16")
+    found = compare_logits(weights, TransformersProgram(folder / "bfloat16"), told)
+    assert found["agrees"]
+    assert found["argmax_agreement"] >= 0.999
+    # The two ran layer after layer there, and as a whole here.
     ours = our_logits(read_ours(folder / "run", rounded=True), told)
     theirs = their_logits(read_theirs(folder / "bfloat16", torch.float32), told)
-    np.testing.assert_allclose(ours, theirs, atol=2e-4, rtol=0)
     assert agreement(ours, theirs) >= 0.999
+
+
+def test_float32_errs_alike_in_every_program(folder):
+    # What the check allows follows from this: a few times what float32 costs a third program.
+    weights = open_weights(folder / "float32")
+    programs = [OurProgram(weights), TransformersProgram(folder / "float32")]
+    exact, rounded = (ExactProgram(weights, dtype) for dtype in (np.float64, np.float32))
+    rows = np.random.default_rng(0).integers(3, weights.model.vocab_size, (8, STORY_TOKENS))
+    for row in rows:
+        expected, *told = (
+            compute(program, weights.model, row)[OUTPUT] for program in (exact, rounded, *programs)
+        )
+        alone, *errors = (np.abs(logits - expected).max() for logits in told)
+        assert max(errors) < 2.5 * alone
+    assert np.abs(expected).max() > 15
 
 
 @pytest.mark.slow

@@ -4,8 +4,10 @@ import sys
 
 from llama_jax.cli.convert.check import check
 from llama_jax.cli.convert.from_hugging_face import from_hugging_face
-from llama_jax.cli.convert.meta import from_llama2c, from_meta, to_meta
+from llama_jax.cli.convert.from_llama2c import from_llama2c
+from llama_jax.cli.convert.from_meta import from_meta
 from llama_jax.cli.convert.to_hugging_face import to_hugging_face
+from llama_jax.cli.convert.to_meta import to_meta
 
 _FORMATS = {
     "to-hf": to_hugging_face,

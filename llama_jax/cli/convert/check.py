@@ -1,11 +1,12 @@
 """`llama-jax convert check`: whether two folders hold the same model."""
 
 import dataclasses
+import itertools
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -17,14 +18,16 @@ from llama_jax.cli.convert.checkpoint import (
     vocabulary_rows,
 )
 from llama_jax.cli.run_reader import find_run_tokenizer, read_config
-from llama_jax.config import Llama3Rope, ModelConfig, RunConfig
+from llama_jax.config import ModelConfig, RunConfig
+from llama_jax.observe.progress import Progress
 from llama_jax.remote.objects import is_remote
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from llama_jax.convert.agreement import Forward, Weights
     from llama_jax.convert.hugging_face_import import Import
+    from llama_jax.convert.programs import Program
+    from llama_jax.convert.weights import Weights
 
 _DESCRIPTION = """Compares two models bit by bit: folders of runs, of Hugging Face or of Meta, or
 files of llama2.c. Files are compared with the certificates beside them first. Exit code 0: the
@@ -32,8 +35,13 @@ same, 1: not.
 
 example:
   llama-jax convert check demo_run/model demo_run/hf
-  llama-jax convert check demo_run/model demo_run/hf --logits"""
+  llama-jax convert check demo_run/model demo_run/hf --logits --record"""
 _NUM_TOKENS = 10_000
+# Says the context of two models neither of which does; nothing is computed beyond it.
+_ANY_MODEL = ModelConfig(
+    num_layers=1, embed_dim=2, mlp_dim=1, num_heads=1, num_kv_heads=1, head_dim=2, vocab_size=1,
+    max_seq_len=2048,
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,25 +51,31 @@ class Options:
     Attributes:
         first: Folder of a run, of a Hugging Face model or of Meta's files, or a file of llama2.c;
             a run may be in a bucket.
-            What params.json leaves open of Meta's model is taken from the other one.
+            What params.json leaves open of Meta's model is taken from the other one (of two such,
+            the context is 2048).
         second: The other one.
         step: Of a run's checkpoint; the newest by default.
+        dtype: To which a run's weights are rounded first, as `to-hf --dtype` does.
         logits: Whether to compare logits too: with those of transformers, or of Meta's model;
             needs PyTorch, and one folder that is theirs.
+        record: Whether to write what comes out into the certificates beside them, as `--check` of a
+            conversion does.
         json: Whether to print one JSON document.
     """
 
     first: Positional[Path]
     second: Positional[Path]
     step: int | None = None
+    dtype: Literal["saved", "float32", "bfloat16"] = "saved"
     logits: bool = False
+    record: bool = False
     json: bool = False
 
 
 def check(argv: list[str]) -> int:
     """Runs `convert check`."""
     options = tyro.cli(Options, prog="llama-jax convert check", description=_DESCRIPTION, args=argv)
-    from llama_jax.convert.certificate import find_changed_files, read_certificate
+    from llama_jax.convert.certificate import add_checks, find_changed_files, read_certificate
 
     folders = first, second = tuple(
         open_run(place, options.step)[0] if is_remote(place) else place
@@ -73,8 +87,17 @@ def check(argv: list[str]) -> int:
         if folder.is_dir() and read_certificate(folder) is not None
         for problem in find_changed_files(folder)
     ]
-    checks = run_checks(first, second, step=options.step, logits=options.logits)
+    certified = [folder for folder in (options.first, options.second) if _is_certified(folder)]
+    if options.record and not certified:
+        raise ValueError(
+            f"--record: neither {options.first} nor {options.second} has a certificate.json in a "
+            "folder of a file system; leave it out."
+        )
+    dtype = None if options.dtype == "saved" else options.dtype
+    checks = run_checks(first, second, step=options.step, logits=options.logits, dtype=dtype)
     checks = {"changed_files": changed} | checks
+    for folder in certified if options.record and not changed else ():
+        add_checks(folder, checks)
     if options.json:
         print(json.dumps(checks))
     for problem in changed:
@@ -82,38 +105,60 @@ def check(argv: list[str]) -> int:
     return report(checks) or int(bool(changed))
 
 
+def _is_certified(folder: Path) -> bool:
+    from llama_jax.convert.certificate import read_certificate
+
+    return not is_remote(folder) and folder.is_dir() and read_certificate(folder) is not None
+
+
 def run_checks(
     first: Path, second: Path, *, step: int | None, logits: bool, dtype: str | None = None
 ) -> dict[str, Any]:
     """Compares weights, and logits where asked to; see `llama_jax.convert.agreement`."""
-    from llama_jax.convert.agreement import compare_logits, compare_weights
+    from llama_jax.convert.agreement import compare_weights
 
     if _is_meta(first):
-        theirs = open_weights(second, step)
+        theirs = open_weights(second, step, dtype)
         ours = open_weights(first, like=theirs.model)
     else:
         ours = open_weights(first, step, dtype)
-        theirs = open_weights(second, step, like=ours.model)
-    checks: dict[str, Any] = {"weights": compare_weights(ours, theirs)}
-    if logits:
-        reference, forward = _reference((second, first), ours.model)
+        theirs = open_weights(second, step, dtype, like=ours.model)
+    program = _reference((second, first), ours.model) if logits else None
+    total = len(ours.dtypes.keys() | theirs.dtypes.keys())
+    checks: dict[str, Any] = {"folders": [str(first), str(second)]}
+    with Progress("compare weights", total=total, unit="tensors") as progress:
+        checks["weights"] = compare_weights(ours, theirs, progress.advance)
+    if program is not None:
         tokens, text = _tokens(first, second, ours.model.vocab_size)
-        found = compare_logits(ours, forward, tokens)
-        checks["logits"] = {"reference": reference, "text": text} | found
+        found = _compare_logits(ours, program, tokens)
+        checks["logits"] = {"reference": program.name, "text": text} | found
     return checks
 
 
-def _reference(folders: tuple[Path, ...], model: ModelConfig) -> "tuple[str, Forward]":
-    """The other program that runs one of the folders: its name, and itself."""
-    from llama_jax.convert.agreement import transformers_forward
+def _compare_logits(ours: "Weights", theirs: "Program", tokens: "np.ndarray") -> dict[str, Any]:
+    from llama_jax.convert.agreement import compare_logits, rows_of
 
+    rows, done = rows_of(ours.model, tokens), itertools.count(1)
+    total = len(rows) * (ours.model.num_layers + 1)
+    with Progress("compare logits", total=total, unit="rows of layers") as progress:
+        return compare_logits(ours, theirs, rows, lambda: progress.advance(next(done)))
+
+
+def _reference(folders: tuple[Path, ...], model: ModelConfig) -> "Program":
+    """The other program that runs one of the folders.
+
+    Raises:
+        ValueError: If there is none, or it cannot be run here.
+    """
     for folder in folders:
         if _is_hugging_face(folder):
-            return "transformers", transformers_forward(folder)
-        if _is_meta(folder):
-            from llama_jax.convert.meta_forward import meta_forward
+            from llama_jax.convert.transformers_program import TransformersProgram
 
-            return "Meta's model, in PyTorch", meta_forward(folder, model)
+            return TransformersProgram(folder)
+        if _is_meta(folder):
+            from llama_jax.convert.meta_program import MetaProgram
+
+            return MetaProgram(folder, model)
     raise ValueError("--logits: neither folder is one that transformers loads, or Meta's.")
 
 
@@ -147,15 +192,24 @@ def report(checks: dict[str, Any]) -> int:
     verdict = "identical bit by bit" if weights["identical"] else f"different: {shown}"
     print(f"weights: {weights['tensors']} tensors, {verdict}", file=sys.stderr)
     if logits is not None:
-        where = logits["first_layer_that_differs"]
         print(
             f"logits: {logits['tokens']:,} tokens of {logits['text']}, at most "
             f"{logits['max_abs_logit_difference']:.2g} apart, KL {logits['max_kl_nats']:.2g} nats, "
-            f"{logits['argmax_agreement']:.2%} the same best token; "
-            + ("no layer differs" if where is None else f"layer {where} is the first to differ"),
+            f"{logits['argmax_agreement']:.2%} the same best token; {_verdict(logits)}",
             file=sys.stderr,
         )
     return int(not (weights["identical"] and (logits is None or logits["agrees"])))
+
+
+def _verdict(logits: dict[str, Any]) -> str:
+    judged = ""
+    if (exact := logits["float64"]) is not None:
+        judged = (
+            f"from float64, ours are {exact['ours']:.2g}, theirs {exact['theirs']:.2g} and those "
+            f"of float32 alone {exact['float32']:.2g} (allowed: {exact['allowed']:.2g}): "
+        )
+    where = logits["first_layer_that_differs"]
+    return judged + ("they agree" if where is None else f"they differ, first after {where}")
 
 
 def open_weights(
@@ -176,7 +230,7 @@ def open_weights(
     Raises:
         ValueError: If the folder holds no model that can be read.
     """
-    from llama_jax.convert.agreement import Weights
+    from llama_jax.convert.weights import Weights
 
     if not (folder / "checkpoints").exists():
         plan = _plan(folder, like)
@@ -185,23 +239,27 @@ def open_weights(
         return Weights(model=plan.model, dtypes=dtypes, read=lambda name: plan.read(stored[name]))
     config = read_config(folder)
     saved = open_checkpoint(folder, config, step)
-    return weights_of(folder, config, saved, dtype or saved.dtype)
+    return weights_of(folder, config, saved, dtype)
 
 
-def weights_of(run_dir: Path, config: RunConfig, saved: Checkpoint, kind: str) -> "Weights":
-    """The tensors of a run's checkpoint, rounded to a dtype, in the Hugging Face layout."""
+def weights_of(run_dir: Path, config: RunConfig, saved: Checkpoint, dtype: str | None) -> "Weights":
+    """The tensors of a run's checkpoint, rounded to a dtype if one is given, as Hugging Face's."""
     from llama_jax.convert import mapping
-    from llama_jax.convert.agreement import Weights
     from llama_jax.convert.hugging_face import read_tensor
+    from llama_jax.convert.weights import Weights
 
     rows = vocabulary_rows(run_dir, config, saved.meta)
     model = dataclasses.replace(config.model, vocab_size=rows)
     tensors = {tensor.name: tensor for tensor in mapping.tensors_of(model)}
 
-    def read(name: str) -> Iterator[memoryview]:
-        return read_tensor(tensors[name], saved.params[tensors[name].pair.ours], kind)
+    dtypes = {
+        name: dtype or saved.params[tensor.pair.ours].dtype for name, tensor in tensors.items()
+    }
 
-    return Weights(model=model, dtypes=dict.fromkeys(tensors, kind), read=read)
+    def read(name: str) -> Iterator[memoryview]:
+        return read_tensor(tensors[name], saved.params[tensors[name].pair.ours], dtypes[name])
+
+    return Weights(model=model, dtypes=dtypes, read=read)
 
 
 def _plan(folder: Path, like: ModelConfig | None) -> "Import":
@@ -213,12 +271,11 @@ def _plan(folder: Path, like: ModelConfig | None) -> "Import":
         from llama_jax.convert.hugging_face_import import plan_import
 
         return plan_import(folder)
+    from llama_jax.convert import meta
     from llama_jax.convert.meta_import import plan_meta_import
 
-    if like is None:
-        return plan_meta_import(folder)
-    factor = like.rope.factor if isinstance(like.rope, Llama3Rope) else None
-    return plan_meta_import(folder, max_seq_len=like.max_seq_len, rope_factor=factor)
+    said = meta.read_json(folder / "params.json")
+    return plan_meta_import(folder, **meta.filled_in(said, like or _ANY_MODEL))
 
 
 def _tokens(first: Path, second: Path, vocab_size: int) -> "tuple[np.ndarray, str]":

@@ -26,7 +26,6 @@ class Checkpoint:
         step: Updates done.
         params: Arrays by dotted path.
         meta: What the checkpoint says beside them.
-        dtype: Of the arrays.
         identity: What no other checkpoint has: the digest of its manifest.
     """
 
@@ -35,7 +34,16 @@ class Checkpoint:
     step: int
     params: "dict[str, SavedArray]"
     meta: dict[str, Any]
-    dtype: Any
+
+    @property
+    def dtypes(self) -> list[str]:
+        """Of the arrays: one, or several."""
+        return sorted({array.dtype for array in self.params.values()})
+
+    @property
+    def imported(self) -> dict[str, Any]:
+        """What the parameters were imported from, if they were, updates since included."""
+        return self.meta.get("imported") or {}
 
 
 def open_run(place: Path, step: int | None) -> tuple[Path, int | None]:
@@ -57,7 +65,7 @@ def open_checkpoint(run_dir: Path, config: RunConfig, step: int | None) -> Check
     """Opens a checkpoint whose files are as they were written; arrays are read when asked for.
 
     Raises:
-        ValueError: If there is no such checkpoint, or its parameters have several dtypes.
+        ValueError: If there is no such checkpoint.
         CheckpointError: If it is damaged.
     """
     from llama_jax.checkpoint import Checkpointer
@@ -70,19 +78,12 @@ def open_checkpoint(run_dir: Path, config: RunConfig, step: int | None) -> Check
         params = dict(saved_arrays(place))
         verify_arrays(checkpointer, step, params, "params.")
         meta = checkpointer.meta(step)
-    dtypes = sorted({array.dtype for array in params.values()})
-    if len(dtypes) != 1:
-        raise ValueError(
-            f"checkpoint step={step} of {run_dir} has parameters of {' and '.join(dtypes)}; such a "
-            "mixture cannot be exported yet."
-        )
     return Checkpoint(
         identity=_identity(place),
         place=place,
         step=step,
         params=params,
         meta=meta,
-        dtype=dtypes[0],
     )
 
 
@@ -140,12 +141,15 @@ def _identity(place: Path | Url) -> str:
 
 def vocabulary_rows(run_dir: Path, config: RunConfig, meta: dict[str, Any]) -> int:
     """Rows of the vocabulary's tables that mean something: those behind them only pad."""
-    if "imported" in meta:
-        return meta["imported"]["vocab_size"]
+    imported = meta.get("imported") or {}
+    if imported and meta["step"] == imported.get("step", meta["step"]):
+        return imported["vocab_size"]
     from llama_jax.data.tokenizer import load_tokenizer
 
+    # Training may have given rows that only padded the import's tables to a larger tokenizer.
+    known = imported.get("vocab_size", 0)
     try:
         tokenizer = load_tokenizer(find_run_tokenizer(run_dir, config))
     except ValueError:
-        return config.model.vocab_size
-    return min(tokenizer.vocab_size, config.model.vocab_size)
+        return known or config.model.vocab_size
+    return min(max(tokenizer.vocab_size, known), config.model.vocab_size)

@@ -25,20 +25,22 @@ _ADAM = "opt_state.1"
 _COUNTERS = ("step", "samples", "first_sample", "tokens")
 
 
-def open_moments(run_dir: Path, config: RunConfig, saved: "Checkpoint", dtype: str) -> "Moments":
+def open_moments(
+    run_dir: Path, config: RunConfig, saved: "Checkpoint", dtype: str | None
+) -> "Moments":
     """AdamW's state of a checkpoint whose files are as they were written; read when asked for.
 
     Args:
         run_dir: Folder of the run.
         config: Of the run.
         saved: The checkpoint.
-        dtype: Of the exported weights.
+        dtype: Of the exported weights; None leaves them as they are.
 
     Raises:
         ValueError: If training could not go on from them as if it had not been stopped.
         CheckpointError: If the checkpoint is damaged.
     """
-    rule = _exact_rule(config, saved.dtype, dtype)
+    rule = _exact_rule(config, saved.dtypes, dtype)
     from llama_jax.checkpoint import Checkpointer
     from llama_jax.checkpoint.layer_reader import saved_arrays
     from llama_jax.convert.moments import MOMENTS, Moments, Place
@@ -63,7 +65,7 @@ def open_moments(run_dir: Path, config: RunConfig, saved: "Checkpoint", dtype: s
     )
 
 
-def _exact_rule(config: RunConfig, saved_dtype: str, dtype: str) -> AdamW:
+def _exact_rule(config: RunConfig, saved: list[str], dtype: str | None) -> AdamW:
     rule = config.optimizer
     if not isinstance(rule, AdamW):
         raise ValueError(
@@ -81,10 +83,10 @@ def _exact_rule(config: RunConfig, saved_dtype: str, dtype: str) -> AdamW:
             "--optimizer: optimizer.state_dtype='int8'; codes of 8 bits would not come back as "
             "they were. Leave --optimizer out."
         )
-    if dtype not in (saved_dtype, "float32"):
+    if dtype not in (None, "float32") and [dtype] != saved:
         raise ValueError(
-            f"--dtype={dtype}: with --optimizer, weights keep their {saved_dtype}; training cannot "
-            "go on from rounded ones. Leave --dtype out."
+            f"--dtype={dtype}: with --optimizer, weights keep their {' and '.join(saved)}; "
+            "training cannot go on from rounded ones. Leave --dtype out."
         )
     return rule
 

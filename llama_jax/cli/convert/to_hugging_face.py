@@ -6,7 +6,7 @@ import itertools
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -18,14 +18,15 @@ from llama_jax.cli.convert.checkpoint import (
     packed,
     vocabulary_rows,
 )
-from llama_jax.cli.convert.from_hugging_face import tell_kept
 from llama_jax.cli.convert.moments import open_moments, with_moments
-from llama_jax.cli.run_reader import find_run_tokenizer, held_out_losses, read_config
-from llama_jax.config import ModelConfig, RunConfig
+from llama_jax.cli.convert.provenance import find_words, origin_of
+from llama_jax.cli.convert.results import check_disk, tell_kept, tell_plan
+from llama_jax.cli.run_reader import read_config
+from llama_jax.config import ModelConfig
 from llama_jax.remote.objects import is_remote
 
 if TYPE_CHECKING:
-    from llama_jax.convert.tiktoken import Vocabulary
+    from llama_jax.convert.hugging_face import Exported
 
 _DESCRIPTION = """Exports a checkpoint as the folder that transformers reads: safetensors weights,
 config, tokenizer, model card and certificate. The folder is complete or absent; an export that was
@@ -55,7 +56,7 @@ class Options:
         without_tokenizer: Whether to leave the tokenizer out.
         max_shard_gigabytes: Of weights in one file, in 10^9 bytes.
         check: Whether to compare the result with its source: weights bit by bit, logits with those
-            of transformers on real text. Needs PyTorch, and memory for the model twice.
+            of transformers on real text. Needs PyTorch, and memory for two layers in float32.
         dry_run: Whether to say what it takes, and write nothing.
         json: Whether to print one JSON document.
     """
@@ -77,46 +78,41 @@ def to_hugging_face(argv: list[str]) -> int:
     options = tyro.cli(Options, prog="llama-jax convert to-hf", description=_DESCRIPTION, args=argv)
     if options.dry_run and not (options.run_dir.exists() or is_remote(options.run_dir)):
         return _plan_recipe(options)
-    run_dir, step = open_run(options.run_dir, options.step)
-    options = dataclasses.replace(options, run_dir=run_dir, step=step)
-    config = read_config(options.run_dir)
-    tokenizer = None if options.without_tokenizer else _read_tokenizer(options.run_dir, config)
-
-    from llama_jax.convert.agreement import require_transformers
+    from llama_jax.convert.forecast import model_bytes
     from llama_jax.convert.hugging_face import export_hugging_face
     from llama_jax.convert.mapping import tensors_of
-    from llama_jax.convert.model_card import Origin
-    from llama_jax.convert.moments import write_moments
+    from llama_jax.convert.moments import DTYPE, write_moments
     from llama_jax.convert.result_folder import check_out_dir
+    from llama_jax.convert.transformers_program import require_transformers
     from llama_jax.observe.progress import Progress
 
     # What would be refused at the end is refused before anything is read.
     check_out_dir(options.out_dir)
     if options.check:
         require_transformers()
-    saved = open_checkpoint(options.run_dir, config, options.step)
-    dtype = saved.dtype if options.dtype == "saved" else options.dtype
-    vocab_size = vocabulary_rows(options.run_dir, config, saved.meta)
-    moments = None
-    if options.optimizer:
-        moments = open_moments(options.run_dir, config, saved, dtype)
+    run_dir, step = open_run(options.run_dir, options.step)
+    config = read_config(run_dir)
+    saved = open_checkpoint(run_dir, config, step)
+    origin = origin_of(run_dir, config, saved)
+    words = find_words(run_dir, config, origin, with_tokenizer=not options.without_tokenizer)
+    dtype = None if options.dtype == "saved" else options.dtype
+    vocab_size = vocabulary_rows(run_dir, config, saved.meta)
+    moments = open_moments(run_dir, config, saved, dtype) if options.optimizer else None
+    model = dataclasses.replace(config.model, vocab_size=vocab_size)
+    read = model_bytes(model, lambda tensor: saved.params[tensor.pair.ours].dtype)
+    size = read if dtype is None else model_bytes(model, lambda tensor: dtype)
     if options.dry_run:
-        model = dataclasses.replace(config.model, vocab_size=vocab_size)
-        return _print_plan(options, model, saved.dtype, dtype, _bytes_at_once(model, saved))
-    total = sum(1 for _ in tensors_of(config.model)) * (1 if moments is None else 3)
+        return _print_plan(options, model, read, size, bytes_of_pieces(model, saved))
+    check_disk(options.out_dir, size + (2 * model_bytes(model, lambda _: DTYPE) if moments else 0))
     written = itertools.count(1)
+    total = sum(1 for _ in tensors_of(model)) * (1 if moments is None else 3)
     with Progress("export", total=total, unit="tensors") as progress:
         exported = export_hugging_face(
             saved.params,
             config,
             options.out_dir,
-            origin=Origin(
-                step=saved.step,
-                tokens=saved.meta.get("tokens", 0),
-                held_out_nats_per_token=held_out_losses(options.run_dir, saved.step),
-                libraries=saved.meta.get("versions", {}),
-            ),
-            tokenizer_file=tokenizer,
+            origin=origin,
+            words=words,
             dtype=dtype,
             vocab_size=vocab_size,
             max_shard_bytes=int(options.max_shard_gigabytes * 1e9),
@@ -125,79 +121,63 @@ def to_hugging_face(argv: list[str]) -> int:
             on_known=tell_kept,
             on_tensor=lambda name, num_bytes: progress.advance(next(written)),
         )
-    if options.json:
-        facts = dataclasses.asdict(exported) | {"directory": str(exported.directory)}
-        print(json.dumps(facts | {"step": saved.step, "dtype": dtype}))
-    padding = config.model.vocab_size - vocab_size
-    left_out = f"; {padding} rows that pad the vocabulary left out" if padding else ""
-    print(
-        f"{exported.directory}: {exported.num_params:,} parameters, "
-        f"{exported.num_bytes / 1e6:,.1f} MB of {dtype}, {len(exported.files)} files{left_out}",
-        file=sys.stderr,
+    kinds = [dtype] if dtype else saved.dtypes
+    _report(
+        options, exported, " and ".join(kinds), saved.step, config.model.vocab_size - vocab_size
     )
     if not options.check:
         return 0
     from llama_jax.cli.convert.check import check_result
 
     return check_result(
-        options.run_dir, options.out_dir, result=options.out_dir, step=saved.step, dtype=dtype
+        run_dir, options.out_dir, result=options.out_dir, step=saved.step, dtype=dtype
     )
 
 
-def _read_tokenizer(run_dir: Path, config: RunConfig) -> "Path | Vocabulary":
-    """The run's tokenizer, which can be exported.
-
-    Raises:
-        ValueError: If there is none, or it cannot.
-    """
-    from llama_jax.convert.tiktoken import Vocabulary
-    from llama_jax.convert.tokenizer import read_sentencepiece
-    from llama_jax.data.tiktoken import TiktokenTokenizer
-    from llama_jax.data.tokenizer import load_tokenizer
-
-    path = find_run_tokenizer(run_dir, config)
-    tokenizer = load_tokenizer(path)
-    if not isinstance(tokenizer, TiktokenTokenizer):
-        read_sentencepiece(path)
-        return path
-    names = {token: name for name, token in tokenizer.special.items()}
-    return Vocabulary(
-        path=path,
-        ranks=tokenizer.ranks,
-        pattern=tokenizer.pattern,
-        special=tokenizer.special,
-        bos=names[tokenizer.bos_id],
-        eos=names[tokenizer.eos_id],
+def _report(options: Options, exported: "Exported", dtype: str, step: int, padding: int) -> None:
+    if options.json:
+        facts = dataclasses.asdict(exported) | {"directory": str(exported.directory)}
+        print(json.dumps(facts | {"step": step, "dtype": dtype}))
+    left_out = f"; {padding} rows that pad the vocabulary left out" if padding else ""
+    print(
+        f"{exported.directory}: {exported.num_params:,} parameters, "
+        f"{exported.num_bytes / 1e6:,.1f} MB of {dtype}, {len(exported.files)} files{left_out}",
+        file=sys.stderr,
     )
 
 
 def _plan_recipe(options: Options) -> int:
-    from llama_jax.convert.forecast import bytes_at_once
+    from llama_jax.convert.forecast import bytes_at_once, model_bytes
     from llama_jax.recipe import load_recipe
 
     model = load_recipe(str(options.run_dir)).model
     dtype = "float32" if options.dtype == "saved" else options.dtype
-    return _print_plan(options, model, "float32", dtype, bytes_at_once(model, 4))
+    read, written = (model_bytes(model, lambda _, kind=kind: kind) for kind in ("float32", dtype))
+    return _print_plan(options, model, read, written, bytes_at_once(model, 4))
 
 
-def _bytes_at_once(model: ModelConfig, saved: Checkpoint) -> int:
-    """What threads hold of a checkpoint at most, in whatever pieces it is stored."""
+def bytes_of_pieces(model: ModelConfig, saved: Checkpoint, *, whole_tensors: bool = False) -> int:
+    """What threads hold of a checkpoint at most, in whatever pieces it is stored.
+
+    Args:
+        model: Its shape, as it is written.
+        saved: The checkpoint.
+        whole_tensors: Whether tensors are held whole even where a file has them alone.
+    """
     from llama_jax.convert.forecast import bytes_at_once
     from llama_jax.convert.stored import ITEM_BYTES
 
     arrays = list(packed(saved.params))
     # Arrays whose pieces hold several layers stay in memory as they are.
-    whole = sum(array.bytes_at_once for array in arrays if array.spans_layers)
-    return whole + (bytes_at_once(model, ITEM_BYTES[saved.dtype]) if arrays else 0)
+    pieces = sum(array.bytes_at_once for array in arrays if array.spans_layers)
+    item = max(ITEM_BYTES[dtype] for dtype in saved.dtypes)
+    return pieces + (bytes_at_once(model, item) if arrays or whole_tensors else 0)
 
 
-def _print_plan(options: Options, model: Any, saved: str, dtype: str, at_once: int) -> int:
+def _print_plan(options: Options, model: ModelConfig, read: int, written: int, at_once: int) -> int:
     from llama_jax.convert.forecast import forecast
 
-    plan = forecast(model, saved, dtype, options.out_dir, bytes_at_once=at_once)
+    plan = forecast(model, read, written, options.out_dir, bytes_at_once=at_once)
     if options.optimizer:
         plan = with_moments(plan)
-    if options.json:
-        print(json.dumps(dataclasses.asdict(plan)))
-    print(plan, file=sys.stderr)
-    return 0
+    return tell_plan(plan, as_json=options.json)

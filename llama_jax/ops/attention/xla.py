@@ -157,7 +157,7 @@ def _spread(weights: Float[Array, "B K G R S"], q: Float[Array, "B K G H R"]) ->
     return _einsum("BKQS,BKHQ->BKHS", weights.reshape(B, K, G * R, -1), columns)
 
 
-def _add_up(parts: list[Float[Array, "B _ H _"]]) -> Float[Array, "B T K H"]:
+def _add_up(parts: list[Float[Array, "B K H _"]]) -> Float[Array, "B T K H"]:
     """Sums what blocks of queries give to the keys that each has seen."""
     ends = [0, *(part.shape[-1] for part in parts)]
     sums = [
