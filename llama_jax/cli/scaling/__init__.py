@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from llama_jax.scaling.estimates import Estimate
     from llama_jax.scaling.fit import Fit
     from llama_jax.scaling.fit_repeated import RepeatedFit
     from llama_jax.scaling.frontier import FrontierFit
@@ -136,7 +137,8 @@ def _fit(path: Path, options: _Options) -> int:
         answer = _fit_loss(runs, options)
     answer = {"form": options.form, "runs": len(runs), "left_out": list(runs.dropped)} | answer
     if options.json:
-        print(json.dumps(answer, indent=2))
+        told = {name: estimate.document() for name, estimate in answer["estimates"].items()}
+        print(json.dumps(answer | {"estimates": told}, indent=2))
     else:
         _print(answer)
     for written in (options.out, options.picture):
@@ -169,6 +171,7 @@ def _points(options: _Options) -> list[tuple[float, float]]:
 
 
 def _fit_loss(runs: "Runs", options: _Options) -> dict[str, Any]:
+    from llama_jax.scaling.estimates import constants, estimate
     from llama_jax.scaling.fit import ABSOLUTE_DELTA, CHINCHILLA, OVERTRAIN, Objective, fit_loss
 
     objective = OVERTRAIN if options.form == "overtrain" else CHINCHILLA
@@ -180,18 +183,13 @@ def _fit_loss(runs: "Runs", options: _Options) -> dict[str, Any]:
         from llama_jax.scaling.pictures import plot_fit
 
         plot_fit(runs, fit, options.picture)
-    law, draws = fit.law, fit.resamples
-    estimates = {
-        name: (getattr(law, name), draws[:, i]) for i, name in enumerate(("A", "B", "E"))
-    } | {"alpha": (law.alpha, draws[:, 3]), "beta": (law.beta, draws[:, 4])}
-    estimates["params_exponent"] = (
-        law.params_exponent,
-        draws[:, 4] / (draws[:, 3] + draws[:, 4]),
-    )
+    law, alphas, betas = fit.law, fit.resamples[:, 3], fit.resamples[:, 4]
+    estimates = constants(fit)
+    estimates["params_exponent"] = estimate(law.params_exponent, betas / (alphas + betas))
     for params, tokens in _points(options):
-        point = (law.loss(params, tokens), fit.losses(params, tokens))
-        estimates[f"loss({params:.4g}, {tokens:.4g})"] = point
-    return _account(estimates, fit) | {"note": law.about.note}
+        name = f"loss({params:.4g}, {tokens:.4g})"
+        estimates[name] = estimate(law.loss(params, tokens), fit.losses(params, tokens))
+    return _account(estimates, fit)
 
 
 def _write_law(law: "Law", options: _Options) -> None:
@@ -203,6 +201,7 @@ def _write_law(law: "Law", options: _Options) -> None:
 
 
 def _fit_repeated(runs: "Runs", options: _Options) -> dict[str, Any]:
+    from llama_jax.scaling.estimates import estimate, estimate_limit
     from llama_jax.scaling.fit_repeated import fit_repeated
 
     fit = fit_repeated(runs, resamples=_resamples(options, 1000), seed=options.seed)
@@ -211,23 +210,25 @@ def _fit_repeated(runs: "Runs", options: _Options) -> dict[str, Any]:
     values = (law.A, law.B, law.E, law.alpha, fit.token_decay, fit.param_decay)
     names = ("A", "B", "E", "alpha = beta", "R_D*", "R_N*")
     estimates = {
-        name: (value, draws[:, i])
+        name: (estimate_limit if name == "E" else estimate)(value, draws[:, i])
         for i, (name, value) in enumerate(zip(names, values, strict=True))
     }
     return _account(estimates, fit) | {"runs_that_repeat": fit.num_repeated}
 
 
-def _account(estimates: dict[str, tuple[float, Any]], fit: "Fit | RepeatedFit") -> dict[str, Any]:
+def _account(estimates: dict[str, "Estimate"], fit: "Fit | RepeatedFit") -> dict[str, Any]:
     import numpy as np
 
     return {
         "objective": fit.objective,
         "rms_residual": float(np.sqrt(np.mean(fit.residuals**2))),
-        "estimates": {name: _estimate(*pair) for name, pair in estimates.items()},
+        "estimates": estimates,
+        "note": fit.law.about.note,
     }
 
 
 def _fit_frontier(runs: "Runs", options: _Options) -> dict[str, Any]:
+    from llama_jax.scaling.estimates import Estimate, estimate
     from llama_jax.scaling.frontier import fit_envelope, fit_isoflop
 
     fit: FrontierFit
@@ -242,8 +243,8 @@ def _fit_frontier(runs: "Runs", options: _Options) -> dict[str, Any]:
         plot_frontier(runs, fit, options.picture)
     return {
         "estimates": {
-            "params_exponent": _estimate(fit.law.exponent, fit.exponents),
-            "coefficient": {"value": fit.law.coefficient},
+            "params_exponent": estimate(fit.law.exponent, fit.exponents),
+            "coefficient": Estimate(fit.law.coefficient),
         },
         "best_sizes": len(fit.points),
         "budgets_left_out": list(fit.left_out),
@@ -254,26 +255,9 @@ def _resamples(options: _Options, default: int) -> int:
     return default if options.resamples is None else options.resamples
 
 
-def _estimate(value: float, draws: Any) -> dict[str, Any]:
-    import numpy as np
-
-    from llama_jax.scaling.fit import standard_error
-
-    if not len(draws):
-        return {"value": value}
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return {
-        "value": value,
-        "standard_error": standard_error(draws),
-        "interval_95": [float(low), float(high)],
-    }
-
-
 def _print(answer: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
-
-    from llama_jax.scaling.fit import tell_constant
 
     title = f"{answer['form']}, {answer['runs']} runs"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
@@ -281,13 +265,7 @@ def _print(answer: dict[str, Any]) -> None:
     for name in ("value", "standard error", "95% interval"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, estimate in answer["estimates"].items():
-        error, ends = estimate.get("standard_error"), estimate.get("interval_95")
-        table.add_row(
-            name,
-            tell_constant(estimate["value"]),
-            "" if error is None else f"{error:.4g}",
-            "" if ends is None else f"{ends[0]:.5g} to {ends[1]:.5g}",
-        )
+        table.add_row(name, *estimate.cells())
     console = Console(highlight=False)
     console.print(table)
     if "objective" in answer:

@@ -149,7 +149,8 @@ def _write_table(path: Path, results: list[dict[str, Any]]) -> None:
 def _judge(results: list[dict[str, Any]], options: _Options) -> dict[str, Any]:
     """Fits the smaller sizes, and compares its predictions with the larger ones."""
     from llama_jax.recipe import to_json
-    from llama_jax.scaling.fit import check_predictions, fit_loss, standard_error
+    from llama_jax.scaling.estimates import constants
+    from llama_jax.scaling.fit import check_predictions, fit_loss
     from llama_jax.scaling.pictures import plot_ladder
     from llama_jax.scaling.runs import make_runs
 
@@ -165,12 +166,7 @@ def _judge(results: list[dict[str, Any]], options: _Options) -> dict[str, Any]:
     write_atomically(options.out / "law.json", to_json(law))
     plot_ladder(fitted, fit, aside, picture)
     return {
-        "law": {name: getattr(law, name) for name in ("A", "B", "E", "alpha", "beta")},
-        "standard_errors": [
-            error if math.isfinite(error := standard_error(draws)) else None
-            for draws in fit.resamples.T
-            if len(draws)
-        ],
+        "estimates": {name: value.document() for name, value in constants(fit).items()},
         "note": law.about.note,
         "runs_fitted": len(fitted),
         "learning_rates": [choice.document() for choice in choices if len(choice.rates) > 1],
@@ -186,10 +182,8 @@ def _judge(results: list[dict[str, Any]], options: _Options) -> dict[str, Any]:
 
 
 def _print(answer: dict[str, Any]) -> None:
-    from llama_jax.scaling.fit import tell_constant
-
-    law = answer["law"].items()
-    constants = ", ".join(f"{name} {tell_constant(value, 5)}" for name, value in law)
+    estimates = answer["estimates"].items()
+    constants = ", ".join(f"{name} {estimate['value']:.5g}" for name, estimate in estimates)
     note = f" ({answer['note']})" if answer["note"] else ""
     print(f"{answer['runs_fitted']} runs: {constants}{note}")
     for check in answer["predictions"]:

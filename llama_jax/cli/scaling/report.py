@@ -134,18 +134,9 @@ def _isoflop(runs: "Runs") -> "FrontierFit | str":
 
 
 def _constants(fit: "Fit") -> str:
-    import numpy as np
+    from llama_jax.scaling.estimates import constants
 
-    from llama_jax.scaling.fit import standard_error, tell_constant
-
-    rows = []
-    for i, name in enumerate(("A", "B", "E", "alpha", "beta")):
-        draws = fit.resamples[:, i]
-        told = ("", "")
-        if len(draws):
-            low, high = np.percentile(draws, [2.5, 97.5])
-            told = (f"{standard_error(draws):.4g}", f"{low:.5g} to {high:.5g}")
-        rows.append((name, tell_constant(getattr(fit.law, name)), *told))
+    rows = [(name, *estimate.cells()) for name, estimate in constants(fit).items()]
     return _table(("", "value", "standard error", "95% interval"), rows)
 
 
