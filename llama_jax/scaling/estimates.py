@@ -9,6 +9,8 @@ from jaxtyping import Float
 from llama_jax.scaling.fit import Fit
 from llama_jax.scaling.laws import NO_LIMIT
 
+_MOST = 1e300
+
 
 class Estimate(NamedTuple):
     """A number, and how far other resamples of the runs would have moved it.
@@ -48,8 +50,10 @@ def estimate(value: float, draws: Float[np.ndarray, "R"]) -> Estimate:
     if not len(draws):
         return Estimate(value)
     spread = float(np.std(draws, ddof=1)) if np.isfinite(draws).all() else math.inf
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return Estimate(value, spread, (float(low), float(high)))
+    # Between two draws that are infinite there is no number.
+    ends = np.percentile(np.minimum(draws, _MOST), [2.5, 97.5])
+    low, high = (float(end) if end < _MOST else math.inf for end in ends)
+    return Estimate(value, spread, (low, high))
 
 
 def estimate_limit(value: float, draws: Float[np.ndarray, "R"]) -> Estimate:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from llama_jax.scaling.laws import NO_LIMIT, LossLaw, Provenance
+from llama_jax.scaling.replicates import cell_numbers, resample_weights
 from llama_jax.scaling.robust import Solved, solve
 from llama_jax.scaling.runs import Runs, check_resamples, check_spread
 
@@ -26,6 +27,8 @@ _SEED_UPDATES, _SEEDS_KEPT = 10, 64
 # Where a term falls by so much from the smallest value to the next one, the runs show no more of it
 # than that it is gone, and any larger exponent does as well.
 _GONE = 1e3
+# Of the loss: what a term that says nothing falls by between the ends of the runs.
+_NOTHING = 1e-4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +59,7 @@ class Fit:
         law: With the covariance of its constants, where there were resamples.
         objective: Its least value.
         log_resamples: (log A, log B, log E, alpha, beta) for each bootstrap resample; none where
-            the runs are fewer than twice the constants.
+            the runs, seeds not counted, are fewer than twice the constants.
         residuals: Measured minus fitted log loss of each run.
     """
 
@@ -96,7 +99,8 @@ def fit_loss(
     Args:
         runs: At least as many as there are constants, not all on one line.
         objective: What is minimised.
-        resamples: Bootstrap resamples of the runs; 0 leaves intervals out.
+        resamples: Bootstrap resamples of the runs, all seeds of one together; 0 leaves intervals
+            out.
         seed: Of the resamples.
         name: Of the law.
 
@@ -119,8 +123,9 @@ def fit_loss(
     best = _descend(surface, seeds.constants[nearest], objective.delta)
     chosen = best.constants[[np.argmin(best.objective)]]
     draws = np.zeros((0, surface.num_constants))
-    if resamples and len(runs) >= 2 * surface.num_constants:
-        weights = resample_weights(len(runs), resamples, seed)
+    cells = cell_numbers(runs)
+    if resamples and cells.max() + 1 >= 2 * surface.num_constants:
+        weights = resample_weights(cells, resamples, seed)
         starts = np.repeat(chosen, resamples, axis=0)
         draws = _descend(surface, starts, objective.delta, weights).constants
     vectors = surface.vectors(np.concatenate([chosen, draws]))
@@ -131,56 +136,6 @@ def fit_loss(
         log_resamples=vectors[1:],
         residuals=np.log(runs.loss) - surface.log_loss(chosen)[0][0],
     )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
-    """A loss that was predicted, and what it came to.
-
-    Attributes:
-        predicted: By the law.
-        interval_95: Of the resamples, which know nothing of a run's own noise; None without any.
-        measured: Of the run.
-        error: Predicted over measured, less one.
-    """
-
-    predicted: float
-    interval_95: tuple[float, float] | None
-    measured: float
-    error: float
-
-
-def check_predictions(fit: Fit, held_out: Runs) -> list[Check]:
-    """Compares a law with runs that it was not fitted to."""
-    checks = []
-    for params, tokens, measured in zip(
-        held_out.params, held_out.tokens, held_out.loss, strict=True
-    ):
-        predicted, draws = fit.law.loss(params, tokens), fit.losses(params, tokens)
-        low, high = np.percentile(draws, [2.5, 97.5]) if len(draws) else (0.0, 0.0)
-        checks.append(
-            Check(
-                predicted=float(predicted),
-                interval_95=(float(low), float(high)) if len(draws) else None,
-                measured=float(measured),
-                error=float(predicted / measured - 1),
-            )
-        )
-    return checks
-
-
-def resample_weights(count: int, resamples: int, seed: int) -> Float[np.ndarray, "R P"]:
-    """How often each of `count` runs is drawn in each bootstrap resample.
-
-    NumPy's first generator, whose stream no release changes: seed 42 draws the very resamples of
-    Besiroglu et al. 2024.
-    """
-    draws = np.random.RandomState(seed)
-    counts = [
-        np.bincount(draws.choice(count, count, replace=True), minlength=count)
-        for _ in range(resamples)
-    ]
-    return np.array(counts, dtype=np.float64).reshape(resamples, count)
 
 
 def _descend(
@@ -211,8 +166,14 @@ def _law(runs: Runs, vectors: np.ndarray, name: str) -> LossLaw:
         ("parameters", runs.params, vectors[0, 0], vectors[0, 3]),
         ("tokens", runs.tokens, vectors[0, 1], vectors[0, 4]),
     ):
-        smallest, second = np.log(np.unique(values))[:2]
-        gone = exponent * (second - smallest) > np.log(_GONE)
+        logs = np.log(np.unique(values))
+        least, most = np.exp(log_constant - exponent * logs[[-1, 0]])
+        if most - least < _NOTHING * runs.loss.min():
+            raise ValueError(
+                f"RUNS do not show how the loss depends on {axis}: more of them do not lower it. "
+                "Add runs that are longer, or further apart."
+            )
+        gone = exponent * (logs[1] - logs[0]) > np.log(_GONE)
         if gone or log_constant > np.log(np.finfo(float).max):
             raise ValueError(
                 f"RUNS do not show how the loss depends on {axis}: more of them make no "

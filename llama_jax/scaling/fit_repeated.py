@@ -11,12 +11,12 @@ from llama_jax.scaling.fit import (
     Objective,
     fit_loss,
     provenance,
-    resample_weights,
 )
 from llama_jax.scaling.laws import LossLaw, Repetition
 from llama_jax.scaling.repeated import DataLimit
+from llama_jax.scaling.replicates import cell_numbers, resample_weights
 from llama_jax.scaling.robust import solve
-from llama_jax.scaling.runs import Runs, check_resamples
+from llama_jax.scaling.runs import Runs, check_resamples, make_runs
 
 _LEAST_REPEATED = 4
 _STEP = 1e-5
@@ -52,6 +52,12 @@ class RepeatedFit:
         assert self.law.repetition is not None
         return DataLimit(unique_tokens=unique_tokens, repetition=self.law.repetition)
 
+    def losses(self, params: float, tokens: float, unique_tokens: float) -> Float[np.ndarray, "R"]:
+        """What each resample says of a run; none where there were no resamples."""
+        run = make_runs([params], [tokens], [1.0])
+        surface = _Surface(dataclasses.replace(run, unique_tokens=np.array([unique_tokens])))
+        return surface.losses(self.resamples)[:, 0]
+
 
 def fit_repeated(runs: Runs, *, resamples: int = 1000, seed: int = 0) -> RepeatedFit:
     """Fits law and decays together, beginning from a law that knows no repetition.
@@ -84,7 +90,7 @@ def fit_repeated(runs: Runs, *, resamples: int = 1000, seed: int = 0) -> Repeate
     best = found.constants[[np.argmin(found.objective)]]
     draws = np.zeros((0, 6))
     if resamples:
-        weights = resample_weights(len(runs), resamples, seed)
+        weights = resample_weights(cell_numbers(runs), resamples, seed)
         many = np.repeat(best, resamples, axis=0)
         draws = solve(
             surface.predict,
@@ -144,6 +150,13 @@ class _Surface:
         a, b = u + gamma * self._middle[0], v + gamma * self._middle[1]
         decays = np.exp(np.clip((tokens, params), -_LARGEST_LOG, _LARGEST_LOG))
         return np.stack([np.exp(a), np.exp(b), E, gamma, *decays], axis=1)
+
+    def losses(self, told: np.ndarray) -> np.ndarray:
+        """Losses "R P" of constants as they are told."""
+        A, B, E, gamma, tokens, params = told.T
+        u, v = np.log(A) - gamma * self._middle[0], np.log(B) - gamma * self._middle[1]
+        constants = np.stack([u, v, E, gamma, np.log(tokens), np.log(params)], axis=1)
+        return np.exp(self._log_loss(constants))
 
     def predict(self, constants: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Log losses "R P" and their derivatives "R P 6", by small steps."""

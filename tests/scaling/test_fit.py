@@ -221,10 +221,11 @@ def test_an_estimate_of_a_limit_at_0_has_no_error():
 
 
 def test_a_constant_without_a_bound_is_null_for_programs():
-    draws = np.array([1.0] * 98 + [np.inf] * 2)
-    told = estimate(1.0, draws)
-    assert told.cells() == ("1", "inf", "1 to 1")
-    assert told.document() == {"value": 1.0, "standard_error": None, "interval_95": [1.0, 1.0]}
+    for count, high in ((2, 1.0), (20, np.inf)):
+        told = estimate(1.0, np.array([1.0] * (100 - count) + [np.inf] * count))
+        assert told.cells() == ("1", "inf", f"1 to {high:.5g}")
+        ends = [1.0, high if np.isfinite(high) else None]
+        assert told.document() == {"value": 1.0, "standard_error": None, "interval_95": ends}
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
@@ -281,3 +282,10 @@ def test_runs_that_leave_an_exponent_without_a_bound_are_refused():
     )
     with pytest.raises(ValueError, match="do not show how the loss depends on tokens"):
         fit_loss(runs, resamples=0)
+
+
+def test_runs_that_more_tokens_do_not_help_are_refused():
+    params, tokens = np.repeat([1e6, 2e6, 4e6], 3), np.tile([1e8, 2e8, 4e8], 3)
+    for loss in (3 + 1e5 / params, 3 + 1e5 / params + 1e-10 * tokens):
+        with pytest.raises(ValueError, match="depends on tokens: more of them do not lower it"):
+            fit_loss(make_runs(params, tokens, loss), resamples=0)
