@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from llama_jax.scaling.laws import NO_LIMIT, LossLaw, Provenance
+from llama_jax.scaling.replicates import cell_numbers, resample_weights
 from llama_jax.scaling.robust import Solved, solve
 from llama_jax.scaling.runs import Runs, check_resamples, check_spread
 
@@ -17,10 +18,17 @@ HUBER_DELTA = 1e-3
 # whose optimum Besiroglu et al. 2024 print: its scale puts every residual beyond the threshold.
 # Their standard errors are those of the plain objective.
 ABSOLUTE_DELTA = 1e-5
+# A law has a limit above 0, and a logarithm of it.
+LEAST_LIMIT = float(np.finfo(float).tiny)
 _FULL = np.eye(5)
-# (log A, log B, log E, gamma) with one exponent for both terms.
+# (log A, log B, E, gamma) with one exponent for both terms.
 _TIED = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1]], float)
 _SEED_UPDATES, _SEEDS_KEPT = 10, 64
+# Where a term falls by so much from the smallest value to the next one, the runs show no more of it
+# than that it is gone, and any larger exponent does as well.
+_GONE = 1e3
+# Of the loss: what a term that says nothing falls by between the ends of the runs.
+_NOTHING = 1e-4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +59,7 @@ class Fit:
         law: With the covariance of its constants, where there were resamples.
         objective: Its least value.
         log_resamples: (log A, log B, log E, alpha, beta) for each bootstrap resample; none where
-            the runs are fewer than twice the constants.
+            the runs, seeds not counted, are fewer than twice the constants.
         residuals: Measured minus fitted log loss of each run.
     """
 
@@ -91,7 +99,8 @@ def fit_loss(
     Args:
         runs: At least as many as there are constants, not all on one line.
         objective: What is minimised.
-        resamples: Bootstrap resamples of the runs; 0 leaves intervals out.
+        resamples: Bootstrap resamples of the runs, all seeds of one together; 0 leaves intervals
+            out.
         seed: Of the resamples.
         name: Of the law.
 
@@ -103,14 +112,20 @@ def fit_loss(
     check_resamples(resamples)
     first = max(HUBER_DELTA, objective.delta)
     seeds = solve(
-        surface.predict, surface.targets, surface.starts(), delta=first, max_updates=_SEED_UPDATES
+        surface.predict,
+        surface.targets,
+        surface.starts(),
+        delta=first,
+        lower=surface.lower,
+        max_updates=_SEED_UPDATES,
     )
     nearest = np.argsort(seeds.objective)[:_SEEDS_KEPT]
     best = _descend(surface, seeds.constants[nearest], objective.delta)
     chosen = best.constants[[np.argmin(best.objective)]]
     draws = np.zeros((0, surface.num_constants))
-    if resamples and len(runs) >= 2 * surface.num_constants:
-        weights = resample_weights(len(runs), resamples, seed)
+    cells = cell_numbers(runs)
+    if resamples and cells.max() + 1 >= 2 * surface.num_constants:
+        weights = resample_weights(cells, resamples, seed)
         starts = np.repeat(chosen, resamples, axis=0)
         draws = _descend(surface, starts, objective.delta, weights).constants
     vectors = surface.vectors(np.concatenate([chosen, draws]))
@@ -123,101 +138,61 @@ def fit_loss(
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
-    """A loss that was predicted, and what it came to.
-
-    Attributes:
-        predicted: By the law.
-        interval_95: Of the resamples, which know nothing of a run's own noise; None without any.
-        measured: Of the run.
-        error: Predicted over measured, less one.
-    """
-
-    predicted: float
-    interval_95: tuple[float, float] | None
-    measured: float
-    error: float
-
-
-def check_predictions(fit: Fit, held_out: Runs) -> list[Check]:
-    """Compares a law with runs that it was not fitted to."""
-    checks = []
-    for params, tokens, measured in zip(
-        held_out.params, held_out.tokens, held_out.loss, strict=True
-    ):
-        predicted, draws = fit.law.loss(params, tokens), fit.losses(params, tokens)
-        low, high = np.percentile(draws, [2.5, 97.5]) if len(draws) else (0.0, 0.0)
-        checks.append(
-            Check(
-                predicted=float(predicted),
-                interval_95=(float(low), float(high)) if len(draws) else None,
-                measured=float(measured),
-                error=float(predicted / measured - 1),
-            )
-        )
-    return checks
-
-
-def tell_constant(value: float, digits: int = 6) -> str:
-    """A constant for people: one that has run to the end of the floats is 0."""
-    return f"{value:.{digits}g}" if value > 1e-300 else "0"
-
-
-def standard_error(draws: Float[np.ndarray, "R"]) -> float:
-    """Of a constant, over resamples; infinite where one of them leaves it without a bound."""
-    return float(np.std(draws, ddof=1)) if np.isfinite(draws).all() else math.inf
-
-
-def resample_weights(count: int, resamples: int, seed: int) -> Float[np.ndarray, "R P"]:
-    """How often each of `count` runs is drawn in each bootstrap resample.
-
-    NumPy's first generator, whose stream no release changes: seed 42 draws the very resamples of
-    Besiroglu et al. 2024.
-    """
-    draws = np.random.RandomState(seed)
-    counts = [
-        np.bincount(draws.choice(count, count, replace=True), minlength=count)
-        for _ in range(resamples)
-    ]
-    return np.array(counts, dtype=np.float64).reshape(resamples, count)
-
-
 def _descend(
     surface: "_Surface", starts: np.ndarray, delta: float, weights: np.ndarray | None = None
 ) -> Solved:
     """Solves at falling thresholds: the kinks of a small one would hold a far start fast."""
+
+    def at(step: float, starts: np.ndarray) -> Solved:
+        return solve(
+            surface.predict,
+            surface.targets,
+            starts,
+            delta=step,
+            lower=surface.lower,
+            weights=weights,
+        )
+
     step = max(HUBER_DELTA, delta)
-    solved = solve(surface.predict, surface.targets, starts, delta=step, weights=weights)
+    solved = at(step, starts)
     while step > delta:
         step = max(step / 10, delta)
-        solved = solve(
-            surface.predict, surface.targets, solved.constants, delta=step, weights=weights
-        )
+        solved = at(step, solved.constants)
     return solved
 
 
 def _law(runs: Runs, vectors: np.ndarray, name: str) -> LossLaw:
-    for axis, log_constant in zip(("parameters", "tokens"), vectors[0, :2], strict=True):
-        if log_constant > np.log(np.finfo(float).max):
+    for axis, values, log_constant, exponent in (
+        ("parameters", runs.params, vectors[0, 0], vectors[0, 3]),
+        ("tokens", runs.tokens, vectors[0, 1], vectors[0, 4]),
+    ):
+        logs = np.log(np.unique(values))
+        least, most = np.exp(log_constant - exponent * logs[[-1, 0]])
+        if most - least < _NOTHING * runs.loss.min():
+            raise ValueError(
+                f"RUNS do not show how the loss depends on {axis}: more of them do not lower it. "
+                "Add runs that are longer, or further apart."
+            )
+        gone = exponent * (logs[1] - logs[0]) > np.log(_GONE)
+        if gone or log_constant > np.log(np.finfo(float).max):
             raise ValueError(
                 f"RUNS do not show how the loss depends on {axis}: more of them make no "
                 "difference beyond the smallest runs. Add runs that are longer, or further apart."
             )
-    # Where the runs show no limit of the loss, the optimum is at a log E without a bound.
-    A, B, E = (float(value) for value in np.maximum(np.exp(vectors[0, :3]), np.finfo(float).tiny))
+    A, B, E = (float(value) for value in np.exp(vectors[0, :3]))
     covariance = ()
     if len(vectors) > 2:
-        covariance = tuple(tuple(map(float, row)) for row in np.cov(vectors[1:].T))
-    about = provenance(runs, name)
-    if E < NO_LIMIT:
-        about = dataclasses.replace(about, note="the runs show no limit of the loss: E is about 0")
+        draws = vectors[1:].copy()
+        # Limits that no text can tell from 0 are one: their logarithms spread without an end.
+        draws[:, 2] = np.maximum(draws[:, 2], np.log(NO_LIMIT))
+        covariance = tuple(tuple(map(float, row)) for row in np.cov(draws.T))
+    about = provenance(runs, name, limit=E)
     alpha, beta = float(vectors[0, 3]), float(vectors[0, 4])
     return LossLaw(about=about, A=A, B=B, E=E, alpha=alpha, beta=beta, covariance=covariance)
 
 
-def provenance(runs: Runs, name: str) -> Provenance:
-    """Of a law fitted to runs."""
+def provenance(runs: Runs, name: str, *, limit: float) -> Provenance:
+    """Of a law fitted to runs, which is said to have no limit where that is about 0."""
     return Provenance(
         name=name,
         source=f"fit to {len(runs)} runs",
@@ -225,6 +200,7 @@ def provenance(runs: Runs, name: str) -> Provenance:
         params_range=_range(runs.params),
         tokens_range=_range(runs.tokens),
         flops_range=_range(6 * runs.params * runs.tokens),
+        note="" if limit >= NO_LIMIT else "the runs show no limit of the loss: E is about 0",
     )
 
 
@@ -235,8 +211,9 @@ def _range(values: np.ndarray) -> tuple[float, float]:
 class _Surface:
     """The loss at the runs, with both terms' numerators taken at the middle of the runs.
 
-    In (log A - alpha x, log B - beta z, ...) at the runs' mean x and z the constants hardly depend
-    on one another, and the steps are well conditioned.
+    In (log A - alpha x, log B - beta z, E, ...) at the runs' mean x and z the constants hardly
+    depend on one another, and the steps are well conditioned. E is no logarithm, of which the loss
+    has no slope where E is near 0: a resample that begins there would never leave it.
     """
 
     def __init__(self, runs: Runs, objective: Objective):
@@ -246,6 +223,8 @@ class _Surface:
         self._tie = _TIED if objective.tied else _FULL
         self._in_logs = objective.log_loss
         self.num_constants = self._tie.shape[1]
+        self.lower = np.full(self.num_constants, -np.inf)
+        self.lower[2] = 0.0
         self.targets = np.log(runs.loss) if objective.log_loss else runs.loss
 
     def starts(self) -> np.ndarray:
@@ -255,7 +234,7 @@ class _Surface:
         numerators = range(0, 26, 5)
         grid = np.array(
             [
-                (a, b, e, *both)
+                (a, b, math.exp(e), *both)
                 for a, b in itertools.product(numerators, numerators)
                 for e in (-1.0, -0.5, 0.0, 0.5, 1.0)
                 for both in (
@@ -275,6 +254,7 @@ class _Surface:
         full = constants @ self._tie.T
         full[:, 0] += full[:, 3] * self._middle[0]
         full[:, 1] += full[:, 4] * self._middle[1]
+        full[:, 2] = np.log(np.maximum(full[:, 2], LEAST_LIMIT))
         return full
 
     def predict(self, constants: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -292,11 +272,11 @@ class _Surface:
         by_params = full[:, :1] - full[:, 3:4] * self._x
         by_tokens = full[:, 1:2] - full[:, 4:5] * self._z
         limit = full[:, 2:3]
-        top = np.maximum(np.maximum(by_params, by_tokens), limit)
-        terms = [np.exp(term - top) for term in (by_params, by_tokens, limit)]
-        total = terms[0] + terms[1] + terms[2]
-        shares = [term / total for term in terms]
-        slopes = np.stack([*shares, -self._x * shares[0], -self._z * shares[1]], axis=-1)
+        top = np.maximum(np.maximum(by_params, by_tokens), np.log(np.maximum(limit, LEAST_LIMIT)))
+        total = np.exp(by_params - top) + np.exp(by_tokens - top) + limit * np.exp(-top)
+        shares = [np.exp(term - top) / total for term in (by_params, by_tokens)]
+        one = np.broadcast_to(np.exp(-top) / total, shares[0].shape)
+        slopes = np.stack([*shares, one, -self._x * shares[0], -self._z * shares[1]], axis=-1)
         if self.num_constants < 5:
             slopes = slopes @ self._tie
         return top + np.log(total), slopes

@@ -5,11 +5,18 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from llama_jax.scaling.fit import HUBER_DELTA, Objective, fit_loss, provenance, resample_weights
+from llama_jax.scaling.fit import (
+    HUBER_DELTA,
+    LEAST_LIMIT,
+    Objective,
+    fit_loss,
+    provenance,
+)
 from llama_jax.scaling.laws import LossLaw, Repetition
 from llama_jax.scaling.repeated import DataLimit
+from llama_jax.scaling.replicates import cell_numbers, resample_weights
 from llama_jax.scaling.robust import solve
-from llama_jax.scaling.runs import Runs, check_resamples
+from llama_jax.scaling.runs import Runs, check_resamples, make_runs
 
 _LEAST_REPEATED = 4
 _STEP = 1e-5
@@ -45,6 +52,12 @@ class RepeatedFit:
         assert self.law.repetition is not None
         return DataLimit(unique_tokens=unique_tokens, repetition=self.law.repetition)
 
+    def losses(self, params: float, tokens: float, unique_tokens: float) -> Float[np.ndarray, "R"]:
+        """What each resample says of a run; none where there were no resamples."""
+        run = make_runs([params], [tokens], [1.0])
+        surface = _Surface(dataclasses.replace(run, unique_tokens=np.array([unique_tokens])))
+        return surface.losses(self.resamples)[:, 0]
+
 
 def fit_repeated(runs: Runs, *, resamples: int = 1000, seed: int = 0) -> RepeatedFit:
     """Fits law and decays together, beginning from a law that knows no repetition.
@@ -73,23 +86,28 @@ def fit_repeated(runs: Runs, *, resamples: int = 1000, seed: int = 0) -> Repeate
             for params in _STARTS
         ]
     )
-    found = solve(surface.predict, surface.targets, starts, delta=HUBER_DELTA)
+    found = solve(surface.predict, surface.targets, starts, delta=HUBER_DELTA, lower=surface.lower)
     best = found.constants[[np.argmin(found.objective)]]
     draws = np.zeros((0, 6))
     if resamples:
-        weights = resample_weights(len(runs), resamples, seed)
+        weights = resample_weights(cell_numbers(runs), resamples, seed)
         many = np.repeat(best, resamples, axis=0)
         draws = solve(
-            surface.predict, surface.targets, many, delta=HUBER_DELTA, weights=weights
+            surface.predict,
+            surface.targets,
+            many,
+            delta=HUBER_DELTA,
+            lower=surface.lower,
+            weights=weights,
         ).constants
     told = surface.told(np.concatenate([best, draws]))
     A, B, E, gamma, token_decay, param_decay = (float(value) for value in told[0])
     epochs = runs.tokens / runs.unique_tokens
     law = LossLaw(
-        about=provenance(runs, "fit"),
+        about=provenance(runs, "fit", limit=E),
         A=A,
         B=B,
-        E=E,
+        E=max(E, LEAST_LIMIT),
         alpha=gamma,
         beta=gamma,
         repetition=Repetition(
@@ -112,7 +130,9 @@ def fit_repeated(runs: Runs, *, resamples: int = 1000, seed: int = 0) -> Repeate
 
 
 class _Surface:
-    """Log losses over (log A - gamma x, log B - gamma z, log E, gamma, log R_D*, log R_N*)."""
+    """Log losses over (log A - gamma x, log B - gamma z, E, gamma, log R_D*, log R_N*)."""
+
+    lower = np.array([-np.inf, -np.inf, 0.0, -np.inf, -np.inf, -np.inf])
 
     def __init__(self, runs: Runs):
         self._runs, self.targets = runs, np.log(runs.loss)
@@ -121,17 +141,22 @@ class _Surface:
 
     def centred(self, law: LossLaw) -> tuple[float, ...]:
         """The first four constants of a law."""
-        a, b, e, gamma, _ = law.vector()
-        return a - gamma * self._middle[0], b - gamma * self._middle[1], e, gamma
+        a, b, _, gamma, _ = law.vector()
+        return a - gamma * self._middle[0], b - gamma * self._middle[1], law.E, gamma
 
     def told(self, constants: np.ndarray) -> np.ndarray:
         """(A, B, E, gamma, R_D*, R_N*)."""
-        u, v, e, gamma, tokens, params = constants.T
+        u, v, E, gamma, tokens, params = constants.T
         a, b = u + gamma * self._middle[0], v + gamma * self._middle[1]
-        logs = np.stack([a, b, e, np.zeros_like(e), *np.clip((tokens, params), -12, 12)], axis=1)
-        told = np.exp(logs)
-        told[:, 3] = gamma
-        return told
+        decays = np.exp(np.clip((tokens, params), -_LARGEST_LOG, _LARGEST_LOG))
+        return np.stack([np.exp(a), np.exp(b), E, gamma, *decays], axis=1)
+
+    def losses(self, told: np.ndarray) -> np.ndarray:
+        """Losses "R P" of constants as they are told."""
+        A, B, E, gamma, tokens, params = told.T
+        u, v = np.log(A) - gamma * self._middle[0], np.log(B) - gamma * self._middle[1]
+        constants = np.stack([u, v, E, gamma, np.log(tokens), np.log(params)], axis=1)
+        return np.exp(self._log_loss(constants))
 
     def predict(self, constants: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Log losses "R P" and their derivatives "R P 6", by small steps."""
@@ -142,7 +167,7 @@ class _Surface:
         return self._log_loss(constants), np.stack(slopes, axis=-1)
 
     def _log_loss(self, constants: np.ndarray) -> np.ndarray:
-        u, v, e, gamma, tokens_decay, params_decay = constants.T[:, :, None]
+        u, v, E, gamma, tokens_decay, params_decay = constants.T[:, :, None]
         x, z = self._middle
         # With one exponent the best parameters for U tokens are U (A/B)^(1/gamma).
         balance = (u - v) / gamma + x - z
@@ -151,9 +176,7 @@ class _Surface:
         extra_tokens = self._runs.tokens / self._fresh - 1
         params = base + _log_worth(extra_params, params_decay)
         tokens = np.log(self._fresh) + _log_worth(extra_tokens, tokens_decay)
-        return np.log(
-            np.exp(e) + np.exp(u - gamma * (params - x)) + np.exp(v - gamma * (tokens - z))
-        )
+        return np.log(E + np.exp(u - gamma * (params - x)) + np.exp(v - gamma * (tokens - z)))
 
 
 def _log_worth(repeats: np.ndarray, log_decay: np.ndarray) -> np.ndarray:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from llama_jax.scaling.fit import resample_weights
 from llama_jax.scaling.laws import FrontierLaw, Provenance
+from llama_jax.scaling.replicates import cell_numbers, resample_weights
 from llama_jax.scaling.runs import Runs, check_resamples
 
 # Budgets nearer than this are one: tables round them, or make them from whole steps.
@@ -33,12 +33,15 @@ class FrontierFit:
         law: With the exponent's 95% interval, where there were resamples.
         points: Best sizes that it goes through.
         exponents: Of each resample.
+        share_lost: Of the resamples, those that have no exponent, for a budget of theirs has no
+            minimum.
         left_out: Budgets without a best size, and why.
     """
 
     law: FrontierLaw
     points: tuple[BestSize, ...]
     exponents: Float[np.ndarray, "R"]
+    share_lost: float = 0.0
     left_out: tuple[str, ...] = ()
 
 
@@ -53,7 +56,7 @@ def fit_isoflop(runs: Runs, *, resamples: int = 4000, seed: int = 0) -> Frontier
         ValueError: If fewer than two budgets have a minimum.
     """
     check_resamples(resamples)
-    groups, left_out = [], []
+    groups, left_out, cells = [], [], cell_numbers(runs)
     for group in _budgets(runs):
         flops = float(np.exp(np.mean(np.log(runs.flops[group]))))
         sizes = len(np.unique(runs.params[group]))
@@ -65,15 +68,15 @@ def fit_isoflop(runs: Runs, *, resamples: int = 4000, seed: int = 0) -> Frontier
         if not np.isfinite(found[0]):
             left_out.append(f"{flops:.3g} FLOPs: no minimum among its {sizes} sizes")
             continue
-        groups.append((flops, x, loss, found))
+        groups.append((flops, x, loss, found, np.unique(cells[group], return_inverse=True)[1]))
     _check_budgets(len(groups), left_out)
-    points = tuple(BestSize(f, float(np.exp(v[0])), float(v[1])) for f, _, _, v in groups)
+    points = tuple(BestSize(f, float(np.exp(v[0])), float(v[1])) for f, _, _, v, _ in groups)
     draws = np.zeros((0, len(groups)))
     if resamples:
         draws = np.stack(
             [
-                _vertices(x, loss, resample_weights(len(x), resamples, seed + i))[:, 0]
-                for i, (_, x, loss, _) in enumerate(groups)
+                _vertices(x, loss, resample_weights(of_group, resamples, seed + i))[:, 0]
+                for i, (_, x, loss, _, of_group) in enumerate(groups)
             ],
             axis=1,
         )
@@ -84,7 +87,9 @@ def fit_envelope(runs: Runs) -> FrontierFit:
     """The size of least loss at each of 1,500 computes, and a power law through them.
 
     Each size's losses are joined by straight lines in log loss over log compute; a size says
-    nothing beyond its own runs. There are no resamples: the points are not independent.
+    nothing beyond its own runs. There are no resamples: without a run its curve has a hole, which
+    moves the envelope further than noise does. Of 54 simulated runs with 0.3% of noise, resamples
+    of runs said an interval three times as wide as the exponents of other noise were spread.
 
     Source: Hoffmann et al. 2022 (arXiv:2203.15556), section 3.1.
 
@@ -164,7 +169,9 @@ def _power_law(
     exponent, intercept = np.polyfit(x, np.log([point.params for point in points]), 1)
     centred = x - x.mean()
     exponents = (draws @ centred) / np.sum(centred**2)
-    exponents = exponents[np.isfinite(exponents)]
+    found = np.isfinite(exponents)
+    share_lost = 1 - float(found.mean()) if len(found) else 0.0
+    exponents = exponents[found]
     interval = (0.0, 0.0)
     if len(exponents):
         low, high = np.percentile(exponents, [2.5, 97.5])
@@ -183,4 +190,6 @@ def _power_law(
         exponent=float(exponent),
         exponent_interval=interval,
     )
-    return FrontierFit(law=law, points=points, exponents=exponents, left_out=left_out)
+    return FrontierFit(
+        law=law, points=points, exponents=exponents, share_lost=share_lost, left_out=left_out
+    )

@@ -9,6 +9,7 @@ from llama_jax.units import human_count
 
 if TYPE_CHECKING:
     from llama_jax.scaling.fit import Fit
+    from llama_jax.scaling.fit_repeated import RepeatedFit
     from llama_jax.scaling.frontier import FrontierFit
     from llama_jax.scaling.runs import Runs
 
@@ -35,6 +36,38 @@ def plot_fit(runs: "Runs", fit: "Fit", out: Path) -> None:
     right.scatter(compute, 100 * fit.residuals, c=sizes, cmap="viridis", s=14)
     right.set_xscale("log")
     _dress(right, "Measured over fitted loss", "FLOPs (6ND)", "residual, %", legend="")
+    _save(figure, out)
+
+
+def plot_repeated(runs: "Runs", fit: "RepeatedFit", out: Path) -> None:
+    """Draws how far runs are from the fitted loss, and what so many epochs are worth."""
+    figure = _figure(2)
+    left, right = figure.axes
+    epochs = np.maximum(runs.tokens / runs.unique_tokens, 1.0)
+    sizes = np.log10(runs.params)
+    dots = left.scatter(epochs, 100 * fit.residuals, c=sizes, cmap="viridis", s=14)
+    bar = figure.colorbar(dots, ax=left, format=lambda value, _: human_count(10**value))
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(colors=_FAINT, length=0)
+    left.axhline(0, color=_FAINT, linewidth=0.8)
+    title = f"{len(runs)} runs, measured over fitted loss, coloured by parameters"
+    _dress(left, title, "epochs", "residual, %", legend="")
+    most = max(2.0, float(epochs.max()))
+    read = np.geomspace(1, most, 60)
+
+    def worth(decay: np.ndarray) -> np.ndarray:
+        return 1 + decay * -np.expm1(-(read - 1) / decay)
+
+    if len(fit.resamples):
+        draws = worth(fit.resamples[:, 4:5])
+        low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+        right.fill_between(read, low, high, color=_COLOURS[0], alpha=0.2, linewidth=0, label="95%")
+    right.plot(read, worth(np.array(fit.token_decay)), color=_COLOURS[0], label="fitted")
+    right.plot(read, read, "--", color=_FAINT, linewidth=1, label="fresh tokens")
+    right.set_ylim(0.9, 1.15 * max(worth(np.array(fit.token_decay))[-1], 2.0))
+    for axes in (left, right):
+        axes.set_xscale("log")
+    _dress(right, "What they are worth", "epochs", "epochs of fresh tokens")
     _save(figure, out)
 
 

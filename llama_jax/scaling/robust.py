@@ -32,6 +32,7 @@ def solve(
     starts: Float[np.ndarray, "R K"],
     *,
     delta: float,
+    lower: Float[np.ndarray, "K"],
     weights: Float[np.ndarray, "R P"] | None = None,
     max_updates: int = 200,
 ) -> Solved:
@@ -47,6 +48,7 @@ def solve(
         targets: What the predictions should be.
         starts: Constants that each row begins from.
         delta: Residual at which the loss turns from quadratic to linear.
+        lower: Least value of each constant; -inf where it has none.
         weights: How often each point counts in each row; once by default.
         max_updates: Accepted or refused steps.
     """
@@ -56,7 +58,13 @@ def solve(
     with np.errstate(all="ignore"):
         parts = [
             _solve(
-                model, targets, starts[i : i + _ROWS], delta, weights[i : i + _ROWS], max_updates
+                model,
+                targets,
+                starts[i : i + _ROWS],
+                delta,
+                lower,
+                weights[i : i + _ROWS],
+                max_updates,
             )
             for i in range(0, len(starts), _ROWS)
         ]
@@ -77,6 +85,7 @@ def _solve(
     targets: np.ndarray,
     starts: np.ndarray,
     delta: float,
+    lower: np.ndarray,
     weights: np.ndarray,
     max_updates: int,
 ) -> Solved:
@@ -91,8 +100,11 @@ def _solve(
     for _ in range(max_updates):
         if not len(active):
             break
-        steps = _steps(residuals[active], slopes[active], weights[active], delta, damping[active])
-        tried = best[active] + steps
+        room = lower - best[active]
+        steps = _steps(
+            residuals[active], slopes[active], weights[active], delta, damping[active], room
+        )
+        tried = np.maximum(best[active] + steps, lower)
         predictions, tried_slopes = model(tried)
         tried_residuals = predictions - targets
         reached = np.sum(weights[active] * huber(tried_residuals, delta), axis=1)
@@ -114,6 +126,7 @@ def _steps(
     weights: np.ndarray,
     delta: float,
     damping: np.ndarray,
+    room: np.ndarray,
 ) -> np.ndarray:
     size = np.abs(residuals)
     pull = np.clip(residuals, -delta, delta) * weights
@@ -125,4 +138,16 @@ def _steps(
     # Directions that the points say nothing about must not make the system singular.
     diagonal = np.einsum("rkk->rk", matrix)
     diagonal += 1e-12 * np.max(diagonal, axis=1, keepdims=True) + 1e-300
-    return -np.linalg.solve(matrix, gradient[:, :, None])[:, :, 0]
+    steps = -np.linalg.solve(matrix, gradient[:, :, None])[:, :, 0]
+    beyond = steps < room
+    if not (rows := np.flatnonzero(beyond.any(axis=1))).size:
+        return steps
+    # A constant that would pass its bound goes there, and the others step as that asks of them.
+    beyond, gradient, matrix = beyond[rows], gradient[rows], matrix[rows]
+    to_bound = np.where(beyond, room[rows], 0.0)
+    left = -gradient - (matrix @ to_bound[:, :, None])[:, :, 0]
+    matrix[beyond[:, :, None] | beyond[:, None, :]] = 0.0
+    np.einsum("rkk->rk", matrix)[beyond] = 1.0
+    wanted = np.where(beyond, to_bound, left)
+    steps[rows] = np.linalg.solve(matrix, wanted[:, :, None])[:, :, 0]
+    return steps

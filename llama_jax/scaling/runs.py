@@ -19,6 +19,8 @@ _NAMES = {
     "unique_tokens": ("unique_tokens", "U"),
 }
 _OPTIONAL = ("flops", "unique_tokens")
+# Of a ladder's table: True or False.
+_HELD_OUT = "held_out"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +79,7 @@ def read_runs(
     columns: dict[str, str] | None = None,
     drop_highest: int = 0,
     where: tuple[str, str] | None = None,
+    held_out: bool | None = None,
 ) -> Runs:
     """Reads a CSV of runs.
 
@@ -85,19 +88,19 @@ def read_runs(
         columns: Names of columns by what they hold, as in {"loss": "c4_en_ce"}.
         drop_highest: Runs of highest loss that are left out.
         where: Column and the text that rows must have there.
+        held_out: Which rows of a ladder's table, those to check against or those to fit; both
+            by default.
 
     Raises:
         ValueError: If a column is missing, a value is no positive number, or nothing is left.
     """
-    if not path.is_file():
-        raise ValueError(f"RUNS={str(path)!r}: there is no such file; give a CSV with a header.")
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        rows, header = list(reader), list(reader.fieldnames or ())
+    rows, header = _read(path)
     found = _find_columns(path, header, columns or {})
     if where is not None:
         _need_column(path, header, where[0])
         rows = [row for row in rows if row[where[0]] == where[1]]
+    if held_out is not None:
+        rows = [row for row in rows if row[_HELD_OUT] == str(held_out)]
     if not rows:
         raise ValueError(f"RUNS={str(path)!r} has no rows to fit.")
     values = {
@@ -121,16 +124,10 @@ def read_runs(
     return runs
 
 
-def split_held_out(path: Path) -> tuple[tuple[str, str], tuple[str, str]] | None:
-    """Rows to fit and rows to check against, as `where` of `read_runs`.
-
-    None where the table does not say: a ladder's has a column `held_out` of True and False.
-    """
-    if not path.is_file():
-        return None  # `read_runs` refuses it
-    with path.open(newline="") as file:
-        said = {row.get("held_out") for row in csv.DictReader(file)}
-    return (("held_out", "False"), ("held_out", "True")) if said == {"True", "False"} else None
+def says_held_out(path: Path) -> bool:
+    """Whether a table tells rows to fit from rows to check against, as a ladder's does."""
+    rows, _ = _read(path)
+    return {row.get(_HELD_OUT) for row in rows} == {"True", "False"}
 
 
 def check_spread(runs: Runs, *, constants: int) -> None:
@@ -165,6 +162,17 @@ def check_resamples(resamples: int) -> None:
     """Raises ValueError where an interval would rest on hardly anything."""
     if resamples and resamples < 20:
         raise ValueError(f"--resamples={resamples} must be 20 or more, or 0 for no intervals.")
+
+
+def _read(path: Path) -> tuple[list[dict[str, str]], list[str]]:
+    if not path.is_file():
+        raise ValueError(f"RUNS={str(path)!r}: there is no such file; give a CSV with a header.")
+    try:
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            return list(reader), list(reader.fieldnames or ())
+    except (UnicodeDecodeError, csv.Error) as failure:
+        raise ValueError(f"RUNS={str(path)!r} is no CSV: {failure}.") from failure
 
 
 def _find_columns(path: Path, header: list[str], given: dict[str, str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from llama_jax.scaling.repeated import DataLimit
 _FRONTIER_POINTS = 200
 # How much smaller, or longer trained, than the best to train a served model is at most, in logs.
 _FARTHEST_LOG = math.log(1e12)
+_ROUNDING = 1e-9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,9 +177,13 @@ def demand_that_justifies(
     """Served tokens at which a choice is the cheapest of its loss; negative if never.
 
     At fixed loss `dD/dN = -L_N / L_D`; the total `6ND + 2N T` is least where its derivative is 0.
+    A law's own optimum is that where nothing is served, whatever rounding says.
     """
     by_params, by_tokens = _elasticities(law, chosen, limit)
-    return 3.0 * chosen.tokens * (by_params / by_tokens - 1.0) if by_tokens else math.inf
+    if not by_tokens:
+        return math.inf
+    gain = by_params / by_tokens - 1.0
+    return 0.0 if abs(gain) < _ROUNDING else 3.0 * chosen.tokens * gain
 
 
 def break_even_demand(law: LossLaw, chosen: Allocation, limit: DataLimit | None = None) -> float:
@@ -188,6 +193,6 @@ def break_even_demand(law: LossLaw, chosen: Allocation, limit: DataLimit | None 
     """
     loss = limit.loss(law, *chosen) if limit else law.loss(*chosen)
     best = cheapest_to_train(law, loss, limit)
-    if chosen.params >= best.params:
+    if chosen.params > best.params * (1 - _ROUNDING):
         return math.inf
     return (chosen.flops - best.flops) / (2.0 * (best.params - chosen.params))

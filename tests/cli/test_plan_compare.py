@@ -119,3 +119,13 @@ def test_runs_too_far_above_a_laws_data_are_not_judged(capsys, tmp_path):
     assert not runs["LLaMA-1 7B"]["too_far"]
     assert main(["plan", "compare", "--law", str(path)]) == 0
     assert "Too far: over 1,000 times above" in capsys.readouterr().out
+
+
+def test_a_plan_at_its_own_optimum_is_best_where_nothing_is_served(capsys):
+    assert main(["plan", "compare", "--flops", "1e21"]) == 0
+    told = capsys.readouterr().out
+    row = next(line for line in told.splitlines() if line.startswith("by besiroglu"))
+    assert row.split()[-2:] == ["never", "0"]
+    assert "Best at 0: the compute-optimal model itself" in told
+    runs = judged(capsys, "--flops", "1e21")["besiroglu"]
+    assert runs["by besiroglu"]["served_tokens_that_justify"] == 0

@@ -2,11 +2,13 @@
 
 import csv
 import dataclasses
+import datetime
 import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -72,6 +74,66 @@ def test_branches_leave_one_plateau_and_the_largest_size_is_predicted(
     assert (tmp_path / "ladder.png").stat().st_size > 10_000
     with (tmp_path / "runs.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 12
+
+
+def test_what_is_held_out_is_predicted_and_dated_before_it_is_trained(
+    monkeypatch, tmp_path, capsys
+):
+    trainer = Trainer(monkeypatch)
+    predictions = tmp_path / "predictions.json"
+
+    def train(config, run_dir, origin=None):
+        assert predictions.is_file() == run_dir.name.startswith("rung3")
+        return trainer(config, run_dir, origin)
+
+    monkeypatch.setattr("llama_jax.train.loop.train", train)
+    assert climb(tmp_path) == 0
+    (entry,) = json.loads(predictions.read_text())
+    assert datetime.datetime.fromisoformat(entry["made"]).tzinfo == datetime.UTC
+    names = [f"rung3-seed0-{steps}" for steps in (100, 200, 400)]
+    assert (list(entry["predictions"]), entry["trained_before"]) == (names, [])
+    told = capsys.readouterr().out
+    assert f"{names[0]}, predicted at {entry['made']}: " in told
+    assert told.index("predicted at") < told.index("measured")
+    # What needs no law stands beside it.
+    assert told.count("of the nearest run, 291k parameters") == 3
+    # The same law is made once; another one later knows what was trained.
+    assert climb(tmp_path, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["predicted_at"] == entry["made"]
+    assert json.loads(predictions.read_text()) == [entry]
+    Trainer(monkeypatch, excess={1e-3: -0.01})
+    assert main([*with_rates(tmp_path)[:3], "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("this law was made after the run was trained") == 3
+    first, second = json.loads(predictions.read_text())
+    assert first == entry
+    assert second["trained_before"] == names
+
+
+def test_without_a_law_what_is_held_out_is_not_trained(monkeypatch, tmp_path, capsys):
+    trainer = Trainer(monkeypatch, diverges=("rung0-seed0-plateau80", "rung1-seed0-plateau80"))
+    assert climb(tmp_path) == 2
+    told = capsys.readouterr().err
+    assert "has 3 usable rows" in told
+    assert "The runs held out are not trained: no law predicts them." in told
+    assert not any(name.startswith("rung3") for name, *_ in trainer.calls)
+
+
+def test_seeds_of_a_ladder_tell_its_noise(monkeypatch, tmp_path, capsys):
+    trainer = Trainer(monkeypatch)
+
+    def train(config, run_dir, origin=None):
+        outcome = trainer(config, run_dir, origin)
+        outcome.held_out["a"].nats *= 1.001 if config.train.seed else 1.0
+        return outcome
+
+    monkeypatch.setattr("llama_jax.train.loop.train", train)
+    command = with_rates(tmp_path, seeds=(0, 7))
+    assert main([*command, "--json"]) == 0
+    noise = json.loads(capsys.readouterr().out)["seed_noise"]
+    assert noise["pooled_relative"] == pytest.approx(np.log(1.001) / np.sqrt(2))
+    assert [cell["runs"] for cell in noise["cells"]] == [2, 2, 2]
+    assert main(command) == 0
+    assert "standard deviation of seeds: " in capsys.readouterr().out
 
 
 def test_cheap_runs_come_first_and_each_after_the_one_that_it_goes_on_from(monkeypatch, tmp_path):

@@ -58,7 +58,8 @@ class Threads:
         time.sleep(0.01)
         self.ended.append(run.name)
         self.running.remove(run.name)
-        return None if run.name in self._stopped else record(run, 3.0 + 1e5 / run.params, "")
+        loss = 3.0 + 1e5 / run.params + 1e5 / run.tokens
+        return None if run.name in self._stopped else record(run, loss, "")
 
     def stop(self):
         self.told += 1

@@ -32,6 +32,13 @@ def test_muennighoffs_constants_come_back():
     assert fit.limit(25e9).loss(fit.law, 6.34e9, 242e9) == pytest.approx(2.2256440889984477)
 
 
+def test_runs_without_a_limit_are_said_to_have_none():
+    runs = muennighoffs_runs()
+    fit = fit_repeated(dataclasses.replace(runs, loss=runs.loss - MUENNIGHOFF.E), resamples=20)
+    assert not fit.law.has_limit and "no limit" in fit.law.about.note
+    assert fit.token_decay == pytest.approx(15.387756, rel=1e-3)
+
+
 def test_runs_that_never_repeat_are_refused():
     with pytest.raises(ValueError, match="has 0 runs whose tokens exceed their unique tokens"):
         fit_repeated(muennighoffs_runs(epochs=(1,)), resamples=0)

@@ -95,6 +95,14 @@ def test_serving_2t_tokens_at_the_quality_of_13b_takes_7b():
     assert saved / demand.cost(best) == pytest.approx(0.1745, rel=1e-3)
 
 
+@pytest.mark.parametrize("law", [BESIROGLU, CHINCHILLA_3])
+@pytest.mark.parametrize("flops", [1e18, 1e19, 1e21, 1e23, 7e24])
+def test_the_compute_optimal_model_is_best_where_nothing_is_served(law, flops):
+    # Rounding made it pay from 68.7B served tokens on.
+    assert demand_that_justifies(law, law.optimum(flops)) == 0.0
+    assert break_even_demand(law, law.optimum(flops)) == math.inf
+
+
 def test_a_choice_is_the_cheapest_at_the_demand_that_justifies_it_and_pays_from_less():
     llama_7b = Allocation(6.7e9, 1e12)
     demand = demand_that_justifies(CHINCHILLA_3, llama_7b)

@@ -240,6 +240,8 @@ def _legend(judged: "Judged", plan: "Plan | None") -> list[str]:
     )
     lines = [explained]
     runs = [comparison for _, comparisons in judged for comparison in comparisons]
+    if any(run.justified_by == 0 for run in runs):
+        lines.append("Best at 0: the compute-optimal model itself, which nothing beats unserved.")
     if any(run.loss is not None and run.intervals and "lost" not in run.intervals for run in runs):
         lines.append(
             "Where only the frontier's exponent has an interval, the best size alone has one."

@@ -3,6 +3,7 @@
 import concurrent.futures
 import csv
 import dataclasses
+import functools
 import io
 import json
 import math
@@ -17,6 +18,7 @@ from llama_jax.cli.scaling.ladder_progress import LadderProgress, open_progress
 from llama_jax.cli.scaling.ladder_rates import choose_rates
 from llama_jax.cli.scaling.ladder_runs import LadderRun, ladder_runs
 from llama_jax.cli.scaling.ladder_training import record
+from llama_jax.cli.scaling.ladder_verdict import Outcome, check, counted, judge, tell_law
 from llama_jax.cli.scaling.ladder_workers import Trainer, open_trainer
 from llama_jax.config import LadderConfig
 
@@ -24,14 +26,15 @@ USAGE = """usage: llama-jax scaling ladder LADDER.py --out DIR [--data DIR] [--a
            [--json]
 
 Trains every size of a ladder once on a plateau and cools it down at several lengths, fits a law to
-the smaller sizes, and compares what it predicts with the larger ones. Killed or stopped (exit code
-75), it goes on where it was. Runs that diverge are left out of the fit, and named. Where a size has
-several learning rates, the best at each length counts, and all are told.
+the smaller sizes, predicts the larger ones, and only then trains these and compares. Killed or
+stopped (exit code 75), it goes on where it was. Runs that diverge are left out of the fit, and
+named. Where a size has several learning rates, the best at each length counts, and all are told.
 
 In a terminal a table shows every run, and DIR/log.txt has what the runs say of themselves, as it
 has wherever several are trained at once.
 
-DIR/runs.csv is what `llama-jax scaling fit` takes.
+DIR/runs.csv is what `llama-jax scaling fit` takes; DIR/predictions.json has every law's predictions
+and when they were made.
 
 example: llama-jax scaling ladder configs/ladders/tiny.py --out ladder --data demo_run/data"""
 
@@ -70,34 +73,63 @@ def main(argv: list[str]) -> int:
         data = dataclasses.replace(ladder.base.data, directory=options.data)
         ladder = dataclasses.replace(ladder, base=dataclasses.replace(ladder.base, data=data))
     runs = ladder_runs(ladder)
-    with (
-        open_trainer(options.at_once, options.out) as trainer,
-        open_progress(runs, options.out, options.at_once) as progress,
-    ):
-        results = _climb(runs, options.out, trainer, progress)
-    if results is None:
+    told: list[str] = []  # a table may stand in the terminal until the end
+    try:
+        with (
+            open_trainer(options.at_once, options.out) as trainer,
+            open_progress(runs, options.out, options.at_once) as progress,
+        ):
+            outcome = _climb(runs, options, trainer, progress, told)
+    finally:
+        if not options.json:
+            print("\n".join(told))
+    if outcome is None:
         print("stopped; start again to go on from here", file=sys.stderr)
         return 75
-    if not options.json:
-        # Before the fit, which runs that are too few or too short refuse.
-        for choice in choose_rates(results):
-            if len(choice.rates) > 1:
-                print(choice)
-    answer = _judge(results, options)
     if options.json:
-        print(json.dumps(answer, indent=2))
+        print(json.dumps(outcome.document(), indent=2))
     else:
-        _print(answer)
+        print("\n".join(outcome.lines()))
     return 0
 
 
 def _climb(
-    runs: Sequence[LadderRun], out: Path, trainer: Trainer, progress: LadderProgress
-) -> list[dict[str, Any]] | None:
-    """What each cooled run came to; None where it was stopped."""
+    runs: Sequence[LadderRun],
+    options: _Options,
+    trainer: Trainer,
+    progress: LadderProgress,
+    told: list[str],
+) -> Outcome | None:
+    """Trains what is fitted, predicts the rest, trains it, and compares; None if it was stopped."""
     results: dict[str, dict[str, Any]] = {}
+    climb = functools.partial(_train, runs, results, options.out, trainer, progress)
+    if not climb(held_out=False):
+        return None
+    # Before the fit, which runs that are too few or too short refuse.
+    choices = choose_rates(_cooled(runs, results))
+    told += [str(choice) for choice in choices if len(choice.rates) > 1]
+    held_out = [run for run in runs if run.cooled and run.held_out]
+    verdict = judge(_cooled(runs, results), held_out, options.out, options.resamples)
+    law = tell_law(verdict)
+    told += law
+    progress.note(law)
+    if not climb(held_out=True):
+        return None
+    return check(verdict, _cooled(runs, results), options.out)
+
+
+def _train(
+    runs: Sequence[LadderRun],
+    results: dict[str, dict[str, Any]],
+    out: Path,
+    trainer: Trainer,
+    progress: LadderProgress,
+    *,
+    held_out: bool,
+) -> bool:
+    """Adds what each run came to, of those that are fitted or of the others; False if stopped."""
     running: dict[Future[Any], LadderRun] = {}
-    left, stopped = list(runs), False
+    left, stopped = [run for run in runs if run.held_out == held_out], False
     while left or running:
         # In their order, but for those whose origin is not trained yet.
         ready = [run for run in left if not run.origin or run.origin in results]
@@ -116,7 +148,7 @@ def _climb(
             progress.end(run, result["loss"], result["diverged"])
             if run.cooled:
                 _write_table(out / "runs.csv", _cooled(runs, results))
-    return None if stopped else _cooled(runs, results)
+    return not stopped
 
 
 def _begin(
@@ -138,67 +170,9 @@ def _cooled(
 
 def _write_table(path: Path, results: list[dict[str, Any]]) -> None:
     names = ["run", "params", "tokens", "loss", "peak_lr", "seed", "held_out"]
-    good = [run for choice in choose_rates(results) for run in choice.best.runs]
+    good = counted(results)
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(sorted(good, key=lambda run: [run[n] for n in ("params", "tokens", "seed")]))
     write_atomically(path, text.getvalue())
-
-
-def _judge(results: list[dict[str, Any]], options: _Options) -> dict[str, Any]:
-    """Fits the smaller sizes, and compares its predictions with the larger ones."""
-    from llama_jax.recipe import to_json
-    from llama_jax.scaling.fit import check_predictions, fit_loss, standard_error
-    from llama_jax.scaling.pictures import plot_ladder
-    from llama_jax.scaling.runs import make_runs
-
-    choices = choose_rates(results)
-    good = [run for choice in choices for run in choice.best.runs]
-    held_out = [result for result in good if result["held_out"]]
-    fitted, aside = (
-        make_runs(*([run[name] for run in part] for name in ("params", "tokens", "loss")))
-        for part in ([result for result in good if not result["held_out"]], held_out)
-    )
-    fit = fit_loss(fitted, resamples=options.resamples)
-    law, picture = fit.law, options.out / "ladder.png"
-    write_atomically(options.out / "law.json", to_json(law))
-    plot_ladder(fitted, fit, aside, picture)
-    return {
-        "law": {name: getattr(law, name) for name in ("A", "B", "E", "alpha", "beta")},
-        "standard_errors": [
-            error if math.isfinite(error := standard_error(draws)) else None
-            for draws in fit.resamples.T
-            if len(draws)
-        ],
-        "note": law.about.note,
-        "runs_fitted": len(fitted),
-        "learning_rates": [choice.document() for choice in choices if len(choice.rates) > 1],
-        "diverged": [result["run"] for result in results if result["diverged"]],
-        "predictions": [
-            {"run": result["run"]} | dataclasses.asdict(check)
-            for result, check in zip(held_out, check_predictions(fit, aside), strict=True)
-        ],
-        "table": str(options.out / "runs.csv"),
-        "law_file": str(options.out / "law.json"),
-        "picture": str(picture),
-    }
-
-
-def _print(answer: dict[str, Any]) -> None:
-    from llama_jax.scaling.fit import tell_constant
-
-    law = answer["law"].items()
-    constants = ", ".join(f"{name} {tell_constant(value, 5)}" for name, value in law)
-    note = f" ({answer['note']})" if answer["note"] else ""
-    print(f"{answer['runs_fitted']} runs: {constants}{note}")
-    for check in answer["predictions"]:
-        ends = check["interval_95"]
-        told = f" ({ends[0]:.4f} to {ends[1]:.4f})" if ends else ""
-        print(
-            f"{check['run']}: predicted {check['predicted']:.4f}{told}, measured "
-            f"{check['measured']:.4f} ({check['error']:+.2%})"
-        )
-    for name in answer["diverged"]:
-        print(f"left out, diverged: {name}")
-    print(f"{answer['table']}, {answer['law_file']}, {answer['picture']}")

@@ -51,6 +51,11 @@ class LadderProgress:
             told = f"DIVERGED: {diverged}" if diverged else f"loss {loss:.4f}"
             print(f"{run.name} · {told}", file=self._file, flush=True)
 
+    def note(self, lines: Sequence[str]) -> None:
+        """What is found before all runs are over; a table has no place for it."""
+        if self._file is not None:
+            print("\n".join(lines), file=self._file, flush=True)
+
     def rows(self) -> list[tuple[str, ...]]:
         """For each cooled run: name, parameters, tokens, FLOPs, progress, loss and time left."""
         return [

@@ -52,7 +52,8 @@ class LadderRun:
 def ladder_runs(ladder: LadderConfig) -> list[LadderRun]:
     """All runs, the cheapest first: a ladder that is stopped has whole budgets to fit.
 
-    Each plateau comes right before the branch of it that is cooled down.
+    Those that are held out come last. Each plateau comes right before the branch of it that is
+    cooled down.
     """
     branches = []
     for index, rung in enumerate(ladder.rungs):
@@ -83,7 +84,7 @@ def ladder_runs(ladder: LadderConfig) -> list[LadderRun]:
                 branches.append((stable, cooled))
                 before, first_step = stable.name, plateau
     # A longer plateau costs more than the one that it goes on from, so it stays behind it.
-    branches.sort(key=lambda pair: pair[1].params * pair[1].tokens)
+    branches.sort(key=lambda pair: (pair[1].held_out, pair[1].params * pair[1].tokens))
     return [run for pair in branches for run in pair]
 
 

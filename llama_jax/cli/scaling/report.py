@@ -11,17 +11,20 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llama_jax.cli.scaling.forms import Form, FormFit, check_form, fit_form
+
 if TYPE_CHECKING:
     from llama_jax.scaling.fit import Fit
-    from llama_jax.scaling.frontier import FrontierFit
     from llama_jax.scaling.intervals import Interval
+    from llama_jax.scaling.laws import Law
     from llama_jax.scaling.runs import Runs
 
-USAGE = """usage: llama-jax scaling report RUNS.csv --out PAGE.html [--drop-highest N]
+USAGE = """usage: llama-jax scaling report RUNS.csv --out PAGE.html [--form FORM] [--drop-highest N]
            [--loss-column NAME] [--json]
 
 Writes one self-contained HTML page: the fitted law with its intervals, pictures, the best size for
-larger computes, what was left out, and every run with its residual.
+larger computes, what seeds differ by, what was left out, and every run with its residual. Of a
+ladder's runs.csv, what it holds out is not fitted but predicted.
 
 example: llama-jax scaling report ladder/runs.csv --out ladder/report.html"""
 
@@ -38,12 +41,14 @@ class _Options:
 
     out: Path
     """Page to write; it must not exist."""
+    form: Form = "chinchilla"
+    """What is fitted."""
     drop_highest: int = 0
     """Runs of highest loss that are left out."""
     loss_column: str = ""
     """Column of losses."""
-    resamples: int = 4000
-    """Bootstrap resamples."""
+    resamples: int | None = None
+    """Bootstrap resamples; 4,000 by default, 1,000 for data-constrained, none for envelope."""
     seed: int = 0
     """Of the resamples."""
     json: bool = False
@@ -58,77 +63,65 @@ def main(argv: list[str]) -> int:
         return 0 if asked else 2
     import tyro
 
-    from llama_jax.scaling.fit import fit_loss
-    from llama_jax.scaling.runs import read_runs, split_held_out
+    from llama_jax.scaling.runs import read_runs, says_held_out
 
     prog = f"llama-jax scaling report {argv[0]}"
     description = USAGE.partition("\n\n")[2]
     options = tyro.cli(_Options, prog=prog, description=description, args=argv[1:])
     if options.out.exists():
         raise ValueError(f"--out={options.out} exists; name a new file.")
+    check_form(options.form, resamples=options.resamples)
     columns = {"loss": options.loss_column} if options.loss_column else None
     path = Path(argv[0])
-    kept, aside = split_held_out(path) or (None, None)
-    runs = read_runs(path, columns=columns, drop_highest=options.drop_highest, where=kept)
-    fit = fit_loss(runs, resamples=options.resamples, seed=options.seed)
-    held_out = read_runs(path, columns=columns, where=aside) if aside else None
-    page = _page(argv[0], runs, fit, held_out)
+    splits = says_held_out(path)
+    runs = read_runs(
+        path,
+        columns=columns,
+        drop_highest=options.drop_highest,
+        held_out=False if splits else None,
+    )
+    fit = fit_form(options.form, runs, resamples=options.resamples, seed=options.seed)
+    held_out = read_runs(path, columns=columns, held_out=True) if splits else None
+    page = _page(argv[0], options.form, runs, fit, held_out)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with options.out.open("x") as file:
         file.write(page)
     print(f"written: {options.out}", file=sys.stderr)
     if options.json:
-        constants = {name: getattr(fit.law, name) for name in ("A", "B", "E", "alpha", "beta")}
+        constants = {name: told.document() for name, told in fit.estimates.items()}
         answer = {
             "page": str(options.out),
             "runs": len(runs),
             "left_out": list(runs.dropped),
             "law": constants,
-            "objective": fit.objective,
+            **fit.details,
         }
         print(json.dumps(answer))
     return 0
 
 
-def _page(name: str, runs: "Runs", fit: "Fit", held_out: "Runs | None") -> str:
-    from llama_jax.scaling.pictures import plot_fit, plot_frontier, plot_ladder
-
-    told = (
-        f"{html.escape(name)}: L(N, D) = E + A/N<sup>alpha</sup> + B/D<sup>beta</sup>, Huber loss "
-        f"on the log loss (Hoffmann et al. 2022). Objective {fit.objective:.6g}, a sum. Compute is "
-        "6ND; parameters are counted as in the table."
-    )
+def _page(name: str, form: Form, runs: "Runs", fit: FormFit, held_out: "Runs | None") -> str:
+    told = f"{name}: {fit.formula}. Compute is 6ND; parameters are counted as in the table."
+    if "objective" in fit.details:
+        told += f" Objective {fit.details['objective']:.6g}, a sum."
     parts = [
         f"<h1>Scaling law of {len(runs)} runs</h1>",
-        f"<p>{told}</p>",
-        _constants(fit),
-        f"<p>{html.escape(fit.law.about.note)}</p>",
-        _picture(lambda path: plot_fit(runs, fit, path)),
+        f"<p>{html.escape(told)}</p>",
+        _table(
+            ("", "value", "standard error", "95% interval"),
+            [(name, *estimate.cells()) for name, estimate in fit.estimates.items()],
+        ),
+        *(f"<p>{html.escape(note)}.</p>" for note in fit.notes),
+        _picture(fit.draw),
     ]
     if held_out is not None:
-        parts += [
-            "<h2>Predicted and measured</h2>",
-            "<p>Runs that are held out of the fit.</p>",
-            _picture(lambda path: plot_ladder(runs, fit, held_out, path)),
-            _checks(held_out, fit),
-        ]
-    parts += [
-        "<h2>Best size for the compute</h2>",
-        _frontier(runs, fit),
-    ]
-    profile = _isoflop(runs)
-    if not isinstance(profile, str):
-        law = profile.law
-        parts += [
-            "<h2>Losses at equal compute</h2>",
-            f"<p>Parabolas give N = {law.coefficient:.4g} C<sup>{law.exponent:.4f}</sup>.</p>",
-            _picture(lambda path: plot_frontier(runs, profile, path)),
-            _list(profile.left_out),
-        ]
-    else:
-        parts.append(f"<p><small>No isoFLOP profiles: {html.escape(profile)}</small></p>")
-    if runs.dropped:
-        parts += ["<h2>Left out</h2>", _list(runs.dropped)]
+        parts += _held_out(runs, fit.loss_fit, held_out)
+    parts += ["<h2>Best size for the compute</h2>", _frontier(runs, fit)]
+    if form == "chinchilla":
+        parts += _profiles(runs)
+    parts += _seeds(runs)
+    if left_out := (*runs.dropped, *fit.left_out):
+        parts += ["<h2>Left out</h2>", _list(left_out)]
     parts += ["<h2>Runs</h2>", _runs_table(runs, fit)]
     body = "\n".join(parts)
     return (
@@ -137,52 +130,67 @@ def _page(name: str, runs: "Runs", fit: "Fit", held_out: "Runs | None") -> str:
     )
 
 
-def _isoflop(runs: "Runs") -> "FrontierFit | str":
-    from llama_jax.scaling.frontier import fit_isoflop
-
+def _profiles(runs: "Runs") -> list[str]:
+    """What parabolas say of the same runs, beside a law of the loss."""
     try:
-        return fit_isoflop(runs, resamples=0)
+        profile = fit_form("isoflop", runs, resamples=0)
     except ValueError as refusal:
-        return str(refusal)
+        return [f"<p><small>No isoFLOP profiles: {html.escape(str(refusal))}</small></p>"]
+    said = profile.estimates
+    power = f"{said['coefficient'].value:.4g} C<sup>{said['params_exponent'].value:.4f}</sup>"
+    return [
+        "<h2>Losses at equal compute</h2>",
+        f"<p>Parabolas give N = {power}.</p>",
+        _picture(profile.draw),
+        _list(profile.left_out),
+    ]
 
 
-def _constants(fit: "Fit") -> str:
-    import numpy as np
+def _held_out(runs: "Runs", fit: "Fit | None", held_out: "Runs") -> list[str]:
+    from llama_jax.scaling.pictures import plot_ladder
 
-    from llama_jax.scaling.fit import standard_error, tell_constant
+    heading = "<h2>Predicted and measured</h2>"
+    if fit is None:
+        told = f"{len(held_out)} runs are held out of the fit; this form says nothing of them."
+        return [heading, f"<p>{told}</p>"]
+    told = (
+        "Runs that are held out of the fit. Beside the law stands what needs none: the loss of the "
+        "nearest run that was fitted, and of the best one."
+    )
+    return [
+        heading,
+        f"<p>{told}</p>",
+        _picture(lambda path: plot_ladder(runs, fit, held_out, path)),
+        _checks(runs, fit, held_out),
+    ]
+
+
+def _checks(runs: "Runs", fit: "Fit", held_out: "Runs") -> str:
+    from llama_jax.scaling.checks import check_predictions
 
     rows = []
-    for i, name in enumerate(("A", "B", "E", "alpha", "beta")):
-        draws = fit.resamples[:, i]
-        told = ("", "")
-        if len(draws):
-            low, high = np.percentile(draws, [2.5, 97.5])
-            told = (f"{standard_error(draws):.4g}", f"{low:.5g} to {high:.5g}")
-        rows.append((name, tell_constant(getattr(fit.law, name)), *told))
-    return _table(("", "value", "standard error", "95% interval"), rows)
-
-
-def _checks(held_out: "Runs", fit: "Fit") -> str:
-    from llama_jax.scaling.fit import check_predictions
-
-    checks = check_predictions(fit, held_out)
-    rows = [
-        (
-            f"{N:,.0f}",
-            f"{D:,.0f}",
-            f"{check.predicted:.4f}",
-            "" if (ends := check.interval_95) is None else f"{ends[0]:.4f} to {ends[1]:.4f}",
-            f"{check.measured:.4f}",
-            f"{check.error:+.2%}",
+    for check in check_predictions(fit, runs, held_out):
+        said, ends = check.prediction, check.prediction.interval_95
+        rows.append(
+            (
+                f"{said.params:,.0f}",
+                f"{said.tokens:,.0f}",
+                f"{check.measured:.4f}",
+                f"{said.loss:.4f}",
+                "" if ends is None else f"{ends[0]:.4f} to {ends[1]:.4f}",
+                f"{check.error:+.2%}",
+                f"{said.nearest.loss:.4f}",
+                f"{check.nearest_error:+.2%}",
+                f"{check.best_error:+.2%}",
+            )
         )
-        for N, D, check in zip(held_out.params, held_out.tokens, checks, strict=True)
-    ]
-    names = ("parameters", "tokens", "predicted", "95%", "measured", "predicted over measured")
-    return _table(names, rows)
+    names = ("parameters", "tokens", "measured", "predicted", "95%", "off", "nearest run", "off")
+    return _table((*names, "best run off"), rows)
 
 
-def _frontier(runs: "Runs", fit: "Fit") -> str:
-    from llama_jax.scaling.intervals import by_constants
+def _frontier(runs: "Runs", fit: FormFit) -> str:
+    from llama_jax.scaling.intervals import by_constants, by_exponent
+    from llama_jax.scaling.laws import LossLaw
     from llama_jax.units import human_count
 
     law = fit.law
@@ -191,16 +199,19 @@ def _frontier(runs: "Runs", fit: "Fit") -> str:
     for scale in _BUDGETS_BEYOND:
         flops = most * scale
         best = law.optimum(flops)
-        ends = by_constants(
-            law, lambda law, flops=flops: {"params": law.optimum(flops).params}
-        ).get("params")
+
+        def size(law: "Law", flops: float = flops) -> dict[str, float]:
+            return {"": law.optimum(flops).params}
+
+        known = by_constants(law, size) if isinstance(law, LossLaw) else by_exponent(law, size)
+        ends = known.get("")
         rows.append(
             (
                 f"{flops:.3g}",
                 human_count(best.params),
                 "" if ends is None else _tell(ends),
                 human_count(best.tokens),
-                f"{law.loss(*best):.4f}",
+                f"{law.loss(*best):.4f}" if isinstance(law, LossLaw) else "",
                 ", ".join(law.about.extrapolates(best)),
             )
         )
@@ -215,14 +226,31 @@ def _tell(ends: "Interval") -> str:
     return f"{human_count(ends.low)} to {human_count(ends.high)}"
 
 
-def _runs_table(runs: "Runs", fit: "Fit") -> str:
+def _seeds(runs: "Runs") -> list[str]:
+    from llama_jax.scaling.replicates import seed_noise
+
+    if (noise := seed_noise(runs)) is None:
+        return []
     rows = [
-        (f"{N:,.0f}", f"{D:,.0f}", f"{loss:.4f}", f"{residual:+.2%}")
-        for N, D, loss, residual in zip(
-            runs.params, runs.tokens, runs.loss, fit.residuals, strict=True
-        )
+        (f"{cell.params:,.0f}", f"{cell.tokens:,.0f}", str(cell.runs), f"{cell.deviation:.4f}")
+        for cell in noise.cells
     ]
-    return _table(("parameters", "tokens", "loss", "measured over fitted"), rows)
+    return [
+        "<h2>Seeds</h2>",
+        f"<p>{html.escape(str(noise).capitalize())}.</p>",
+        _table(("parameters", "tokens", "runs", "standard deviation"), rows),
+    ]
+
+
+def _runs_table(runs: "Runs", fit: FormFit) -> str:
+    names = ("parameters", "tokens", "loss")
+    columns = zip(runs.params, runs.tokens, runs.loss, strict=True)
+    rows = [(f"{N:,.0f}", f"{D:,.0f}", f"{loss:.4f}") for N, D, loss in columns]
+    if fit.residuals is None:
+        return _table(names, rows)
+    off = [f"{residual:+.2%}" for residual in fit.residuals]
+    rows = [(*row, told) for row, told in zip(rows, off, strict=True)]
+    return _table((*names, "measured over fitted"), rows)
 
 
 def _picture(draw: Callable[[Path], None]) -> str:
