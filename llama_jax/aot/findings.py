@@ -7,8 +7,9 @@ from typing import Literal
 
 from llama_jax.aot.collectives import Collective
 from llama_jax.aot.compile import MemoryUse
+from llama_jax.aot.machine import Machine
 from llama_jax.aot.program import Program
-from llama_jax.aot.step_time import Machine, StepTime, collective_seconds, predict_step_time
+from llama_jax.aot.step_time import StepTime, collective_seconds, predict_step_time
 from llama_jax.config import RunConfig
 from llama_jax.flops import count_params, matmul_params
 from llama_jax.sharding import ShardingRules

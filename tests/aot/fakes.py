@@ -6,8 +6,8 @@ from llama_jax.aot.collectives import Collective
 from llama_jax.aot.compile import MemoryUse
 from llama_jax.aot.costs import Cost
 from llama_jax.aot.kernels import Kernel
+from llama_jax.aot.machine import Machine
 from llama_jax.aot.program import Program, Work
-from llama_jax.aot.step_time import Machine
 from llama_jax.hardware import parse_pod
 
 GIB = 1 << 30

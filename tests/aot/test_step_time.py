@@ -61,12 +61,41 @@ def test_between_slices_the_network_carries_what_the_chips_have_of_it():
     assert collective_seconds(collective(), two) == collective_seconds(collective(), POD)
 
 
-def test_between_nodes_of_gpus_the_network_carries_it_too():
-    nodes = machine("h100:16", replica=2, fsdp=8)
-    inside = collective(size=8)
-    across = collective("all-reduce", axes=("replica",), size=2)
-    assert collective_seconds(inside, nodes) == pytest.approx(7 / 8 / 450)
-    assert collective_seconds(across, nodes) == pytest.approx(1 / 50)
+def test_an_axis_has_the_links_of_the_sides_that_it_covers():
+    # The side of 8 does not close, the one of 16 does.
+    oblong = machine("v5e:8x16", fsdp=8, fsdp_line=16)
+    assert collective_seconds(collective(size=8), oblong) == pytest.approx(7 / 8 / 45)
+    line = collective(axes=("fsdp_line",), size=16)
+    assert collective_seconds(line, oblong) == pytest.approx(15 / 16 / 90)
+    # Two neighbours have the one link between them, however the ring goes on.
+    pairs = machine("v5p:4x4x8", fsdp=64, tensor=2)
+    summed = collective("all-reduce", axes=("tensor",), size=2)
+    assert collective_seconds(summed, pairs) == pytest.approx(1 / 90)
+
+
+def test_what_goes_to_all_others_passes_the_links_of_those_between():
+    square = machine("v5e:16x16", tensor=256)
+    exchanged = collective("all-to-all", axes=("tensor",), size=256)
+    assert collective_seconds(exchanged, square) == pytest.approx(16 / 4 / 90)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mesh", "axis", "expected"),
+    [
+        ("all-gather", {"replica": 2, "fsdp": 8}, "fsdp", 7 / 8 / 450),
+        # One GPU a node: one card of 50 GB/s. Four: theirs together. Eight: nearly the switch.
+        ("all-reduce", {"replica": 2, "fsdp": 8}, "replica", 1 / 50),
+        ("all-gather", {"fsdp": 8, "tensor": 2}, "fsdp", 7 / 8 / 200),
+        ("all-gather", {"fsdp": 16}, "fsdp", 15 / 16 / 400),
+        # Half of what is exchanged leaves the node, each GPU's over its own card.
+        ("all-to-all", {"fsdp": 16}, "fsdp", 1 / 2 / 50),
+        ("collective-permute", {"fsdp": 16}, "fsdp", 1 / 50),
+    ],
+)
+def test_between_nodes_of_gpus_each_has_a_network_card(kind, mesh, axis, expected):
+    nodes = machine("h100:16", **mesh)
+    one = collective(kind, axes=(axis,), size=mesh[axis])
+    assert collective_seconds(one, nodes) == pytest.approx(expected)
 
 
 def test_what_work_is_scheduled_beside_costs_only_what_it_takes_longer():

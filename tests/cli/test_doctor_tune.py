@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from llama_jax.aot.step_time import Machine
+from llama_jax.aot.machine import Machine
 from llama_jax.cli.doctor import tune
 from llama_jax.cli.doctor.run import Request
 from llama_jax.cli.doctor.tune import Trial, pareto, search

@@ -11,9 +11,10 @@ from jax.sharding import Mesh
 from llama_jax.aot.compile import MemoryUse, compile_program
 from llama_jax.aot.findings import Finding, find_faults
 from llama_jax.aot.forecast import Demand
+from llama_jax.aot.machine import Machine
 from llama_jax.aot.program import Program, read_program
 from llama_jax.aot.reference import Comparison, compare_with_published
-from llama_jax.aot.step_time import Machine, StepTime, predict_step_time
+from llama_jax.aot.step_time import StepTime, predict_step_time
 from llama_jax.aot.topology import devices_of
 from llama_jax.cli.doctor.progress import stage
 from llama_jax.config import RunConfig
