@@ -98,6 +98,16 @@ def compile_program(lowered: jax.stages.Lowered, options: Mapping[str, str]) -> 
     )
 
 
+def check_memory(memory: MemoryUse, limit: float) -> None:
+    """Refuses what the compiler let pass: that of GPUs asks nobody how much memory there is.
+
+    Raises:
+        DoesNotFit: If the peak is over `limit` bytes.
+    """
+    if memory.peak > limit:
+        raise DoesNotFit("The program's peak is over the device's memory.", memory.peak, int(limit))
+
+
 _REFUSED_OPTION = re.compile(r"[Nn]o such compile option|While setting option")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 

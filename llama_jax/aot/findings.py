@@ -11,13 +11,12 @@ from llama_jax.aot.machine import Machine
 from llama_jax.aot.program import Program
 from llama_jax.aot.step_time import StepTime, collective_seconds, predict_step_time
 from llama_jax.config import RunConfig
-from llama_jax.flops import count_params, matmul_params
+from llama_jax.flops import count_params, matmul_params, state_bytes
 from llama_jax.sharding import ShardingRules
 
 Severity = Literal["serious", "costly", "note"]
 _RANK: dict[Severity, int] = {"serious": 0, "costly": 1, "note": 2}
 _GIB = 1 << 30
-_STATE_BYTES_PER_PARAM = 12  # float32 parameters and AdamW's two moments
 _BF16_BYTES = 2
 _WORTH_TELLING = 0.02  # of the step's time
 _TIGHT, _ROOMY = 0.95, 0.5  # of the memory
@@ -58,6 +57,10 @@ class _Case:
         return count_params(self.config.model).total
 
     @property
+    def state_bytes(self) -> float:
+        return state_bytes(count_params(self.config.model), self.config.optimizer)
+
+    @property
     def data_axes(self) -> set[str]:
         """Mesh axes that split the rows and the parameters too."""
         return _mesh_axes("embed") & _mesh_axes("batch")
@@ -80,7 +83,7 @@ class _Case:
 
     @property
     def device_memory(self) -> float:
-        return self.machine.pod.chip.hbm_bytes / self.machine.devices_per_chip
+        return self.machine.device_memory
 
     def seconds(self, collectives: list[Collective]) -> float:
         return sum(collective_seconds(one, self.machine) for one in collectives)
@@ -105,7 +108,7 @@ def find_faults(
 
 
 def _replicated_state(case: _Case) -> Iterator[Finding]:
-    even = _STATE_BYTES_PER_PARAM * case.params / case.parameter_shards
+    even = case.state_bytes / case.parameter_shards
     if case.memory.arguments > 1.2 * even + (64 << 20):
         yield Finding(
             severity="serious",

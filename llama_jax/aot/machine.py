@@ -53,6 +53,11 @@ class Machine:
         """JAX devices that one chip shows to the program."""
         return math.prod(self.mesh_shape.values()) / self.num_chips
 
+    @property
+    def device_memory(self) -> float:
+        """Bytes that a program can have on one device."""
+        return self.pod.chip.usable_bytes / self.devices_per_chip
+
     def ways(self, axes: Sequence[str], size: int) -> tuple[Way, ...]:
         """Sides of the torus that `size` devices along mesh axes span; none inside a chip."""
         mesh = tuple(self.mesh_shape.items())

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from llama_jax.aot.findings import find_faults
+from llama_jax.config import AdamW
 from llama_jax.flops import matmul_params
 from llama_jax.recipe import load_recipe
 from tests.aot.fakes import collective, kernel, machine, memory, program, work
@@ -152,3 +153,18 @@ def test_sizes_that_do_not_fill_the_matrix_units_are_told(topology, change, word
     ]
     assert len(found) == (1 if words else 0)
     assert all(words in one for one in found)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "bytes_of_all"),
+    [
+        (AdamW(peak_lr=3e-4, state_dtype="bfloat16"), 8 * 68_976_648_192),
+        (AdamW(peak_lr=3e-4, state_dtype="int8"), 421.3e9),
+    ],
+)
+def test_a_state_held_twice_is_seen_in_fewer_bits_too(optimizer, bytes_of_all):
+    config = dataclasses.replace(CONFIG, optimizer=optimizer)
+    once = bytes_of_all / 128 / 2**30
+    assert findings(config=config, held=(once, 60.0)) == ()
+    (found,) = findings(config=config, held=(1.4 * once, 60.0))
+    assert "held more than once" in found.what

@@ -3,15 +3,26 @@
 import importlib.util
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from llama_jax.aot.compile import DoesNotFit, compile_program
 from llama_jax.aot.machine import Way, _places
 from llama_jax.aot.topology import devices_of, prepare_environment
 from llama_jax.config import MeshConfig
+from llama_jax.hardware import larger_pods, parse_pod
 from llama_jax.pods import mesh_over, parse_slices
 from llama_jax.sharding import make_mesh
 from tests.aot.fakes import machine
+
+NO_LIBTPU = importlib.util.find_spec("libtpu") is None
+
+
+def needs_libtpu(test):
+    return pytest.mark.tpu(pytest.mark.skipif(NO_LIBTPU, reason="libtpu is not installed")(test))
 
 
 def ways(topology, axes, size, **mesh):
@@ -61,8 +72,7 @@ def test_a_group_of_gpus_knows_how_many_it_has_in_each_node():
     assert nodes.gpus_by_node(("replica",), 2) == {0: 1, 2: 1}
 
 
-@pytest.mark.tpu
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+@needs_libtpu
 @pytest.mark.parametrize(
     ("slices", "split"),
     [
@@ -91,3 +101,31 @@ def test_devices_lie_where_those_of_the_compiler_lie(slices, split):
     theirs = np.array([device.coords for device in mesh.devices.flat])
     one_slice = theirs[: math.prod(mesh.shape.values()) // pods.count]
     assert (ours.reshape(-1, 3) == one_slice).all()
+
+
+@needs_libtpu
+@pytest.mark.parametrize("topology", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1"])
+def test_memory_is_what_the_compiler_has(topology):
+    prepare_environment()
+    pod = parse_pod(topology)
+    mesh = Mesh(np.array(devices_of(pod)[:1]), ("alone",))
+    alone = NamedSharding(mesh, PartitionSpec())
+    large = jax.ShapeDtypeStruct((1 << 18, 1 << 18), jnp.float32, sharding=alone)
+    with pytest.raises(DoesNotFit) as refused:
+        compile_program(jax.jit(lambda x: x @ x).lower(large), {})
+    usable = pod.chip.usable_bytes / pod.chip.devices_per_chip
+    assert refused.value.limit == pytest.approx(usable, abs=0.005 * 2**30)
+
+
+@pytest.mark.parametrize(
+    ("pod", "next_ones"),
+    [
+        ("v5e:4x4", ["4x8", "8x8", "8x16", "16x16"]),
+        ("v5p:2x4x4", ["4x4x4", "4x4x8", "4x4x12"]),
+        ("h100:8", ["16", "32", "64"]),
+        ("h100:2", ["8", "16", "32"]),
+    ],
+)
+def test_the_next_larger_pods_are_told(pod, next_ones):
+    found = [larger.topology or str(larger.count) for larger in larger_pods(parse_pod(pod))]
+    assert found[: len(next_ones)] == next_ones

@@ -15,13 +15,12 @@ from llama_jax.aot.program import Program
 from llama_jax.aot.reading import encode_program
 from llama_jax.aot.step_time import collective_seconds
 from llama_jax.cli.doctor.run import Examination, Request
-from llama_jax.flops import count_params, matmul_params
+from llama_jax.flops import matmul_params
 from llama_jax.units import human_count
 
 _GIB = 1 << 30
 _WIDTH = 100
 _BAR = 36
-_STATE_BYTES_PER_PARAM = 12
 _LOOK: dict[Severity, tuple[str, str]] = {
     "serious": ("●", "bold red"),
     "costly": ("●", "yellow"),
@@ -76,17 +75,16 @@ def _title(found: Examination) -> Text:
 
 def _memory(found: Examination) -> Text:
     memory, machine = found.memory, found.request.machine
-    limit = machine.pod.chip.hbm_bytes / machine.devices_per_chip
+    limit = machine.device_memory
     whole = machine.devices_per_chip == 1
     others = memory.peak - memory.arguments
-    checkpoint = _STATE_BYTES_PER_PARAM * count_params(found.request.config.model).total
     return _section(
         f"Fits: {memory.peak / _GIB:,.1f} of {limit / _GIB:,.1f} GiB on each "
         f"{'chip' if whole else 'device'}, {(limit - memory.peak) / _GIB:,.1f} to spare",
         ("state and batch", _bar(memory.arguments, limit), _gib(memory.arguments)),
         ("all else at the peak", _bar(others, limit), _gib(others)),
         ("temporaries", f"{memory.temporaries / _GIB:,.2f} GiB laid out, not all live at once"),
-        ("checkpoint", f"{checkpoint / 1e9:,.1f} GB over all chips"),
+        ("checkpoint", f"{found.request.state_bytes / 1e9:,.1f} GB over all chips"),
     )
 
 
@@ -280,8 +278,8 @@ def document(found: Examination, usd_per_chip_hour: float, goodput: float) -> di
         "tokens_per_step": request.tokens_per_step,
         "fits": True,
         "memory_bytes_per_device": dataclasses.asdict(found.memory)
-        | {"limit": machine.pod.chip.hbm_bytes / machine.devices_per_chip},
-        "checkpoint_bytes": _STATE_BYTES_PER_PARAM * count_params(request.config.model).total,
+        | {"limit": machine.device_memory},
+        "checkpoint_bytes": request.state_bytes,
         "seconds_before_compiling": found.seconds_before_compiling,
         "compile_seconds": found.compile_seconds,
         "program": encode_program(program),

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from llama_jax.aot.compile import DoesNotFit
+from llama_jax.aot.splits import mesh_flags
 from llama_jax.cache import cache_folder
 from llama_jax.cli.doctor.page import describe, document
 from llama_jax.cli.doctor.run import Request, examine, plan_request
-from llama_jax.config import MeshConfig, RunConfig
+from llama_jax.config import RunConfig
 from llama_jax.config.run import REMAT_POLICIES
 from llama_jax.hardware import Pod
-from llama_jax.pods import Slices, mesh_over
 from llama_jax.recipe import to_json
 
 _GIB = 1 << 30
@@ -65,12 +65,9 @@ class Trial:
 
 def tune(request: Request, *, rows: float, as_json: bool) -> int:
     """Searches from so many rows a chip on, prints what was found, and returns the exit code."""
-    config, pod = request.config, request.machine.pod
-    if config.mesh == MeshConfig(replica=config.mesh.replica):  # the recipe names no split
-        slices = Slices(pod=pod, count=request.machine.num_slices)
-        config = dataclasses.replace(config, mesh=mesh_over(slices))
-    attempt = Attempts(pod, request.machine.num_slices, cache_folder("doctor"))
-    trials = list(search(config, rows, attempt))
+    machine = request.machine
+    attempt = Attempts(machine.pod, machine.num_slices, cache_folder("doctor"))
+    trials = list(search(request.config, rows, attempt))
     fitting = [trial for trial in trials if trial.fits]
     if not fitting:
         print("llama-jax doctor: nothing fits; use more chips.", file=sys.stderr)
@@ -191,10 +188,7 @@ def _compile(request: Request) -> dict[str, Any]:
 def _overrides(request: Request) -> str:
     config = request.config
     told = f"--rows-per-chip {request.rows_per_chip:g} --compute.remat {config.compute.remat}"
-    for name, size in dataclasses.asdict(config.mesh).items():
-        if size != getattr(MeshConfig(), name):
-            told += f" --mesh.{name.replace('_', '-')} {size}"
-    return told
+    return f"{told} {mesh_flags(config.mesh)}".strip()
 
 
 def _row(trial: Trial) -> dict[str, Any]:
