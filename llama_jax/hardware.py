@@ -23,6 +23,7 @@ class Accelerator:
         hbm_bytes_per_second: Memory bandwidth of a chip.
         clock_hz: Of the cores whose cycles the compiler estimates; 0 where it estimates none.
         link_bytes_per_second: Of one link to a neighbour, one way.
+        host_bytes_per_second: Between a chip and the memory of its host, each way.
         dcn_bytes_per_second: Of one chip out of its slice or node, one way.
         source: Where the numbers are from.
     """
@@ -37,6 +38,7 @@ class Accelerator:
     hbm_bytes_per_second: float
     clock_hz: float = 0.0
     link_bytes_per_second: float = 0.0
+    host_bytes_per_second: float
     dcn_bytes_per_second: float = 0.0
     source: str
 
@@ -51,7 +53,9 @@ _JAX_TAKES = 0.75
 # that libtpu 0.0.42.1 estimates for a matmul of 16,384 squared agree: 94%, 92%, 94%, 78% and 85%
 # of the peak. Links and networks of TPUs: "How to Scale Your Model", chapter "TPUs"
 # (jax-ml.github.io/scaling-book); of GPUs: NVLink 3 and 4, and a network card of 200 or 400 Gbit/s
-# a GPU (NVIDIA's DGX datasheets). What a program can have of a TPU's memory is what libtpu says
+# a GPU (NVIDIA's DGX datasheets). To its host a v4 has 16 GB/s each way and a v6e 15 (the same
+# chapter); no figure of the other TPUs was found, and they are given v4's; GPUs have 16 lanes of
+# PCIe 4 or 5 (NVIDIA's datasheets). What a program can have of a TPU's memory is what libtpu says
 # where it refuses one; of an H100's and an H200's, JAX's share of what XLA finds on them.
 ACCELERATORS = (
     Accelerator(
@@ -63,6 +67,7 @@ ACCELERATORS = (
         hbm_bytes_per_second=1228e9,
         clock_hz=1.05e9,
         link_bytes_per_second=45e9,
+        host_bytes_per_second=16e9,
         dcn_bytes_per_second=6.25e9,
         source="Google Cloud TPU v4 documentation",
     ),
@@ -75,6 +80,7 @@ ACCELERATORS = (
         hbm_bytes_per_second=819e9,
         clock_hz=1.5e9,
         link_bytes_per_second=45e9,
+        host_bytes_per_second=16e9,
         dcn_bytes_per_second=3.125e9,
         source="Google Cloud TPU v5e documentation",
     ),
@@ -87,6 +93,7 @@ ACCELERATORS = (
         hbm_bytes_per_second=2765e9,
         clock_hz=1.75e9,
         link_bytes_per_second=90e9,
+        host_bytes_per_second=16e9,
         dcn_bytes_per_second=6.25e9,
         source="Google Cloud TPU v5p documentation",
     ),
@@ -99,6 +106,7 @@ ACCELERATORS = (
         hbm_bytes_per_second=1640e9,
         clock_hz=1.75e9,
         link_bytes_per_second=90e9,
+        host_bytes_per_second=15e9,
         dcn_bytes_per_second=12.5e9,
         source="Google Cloud TPU v6e documentation",
     ),
@@ -112,6 +120,7 @@ ACCELERATORS = (
         hbm_bytes_per_second=7380e9,
         clock_hz=2.2e9,
         link_bytes_per_second=90e9,
+        host_bytes_per_second=16e9,
         dcn_bytes_per_second=12.5e9,
         source="Google Cloud TPU7x documentation",
     ),
@@ -124,6 +133,7 @@ ACCELERATORS = (
         usable_bytes=_JAX_TAKES * 80e9,
         hbm_bytes_per_second=2039e9,
         link_bytes_per_second=300e9,
+        host_bytes_per_second=32e9,
         dcn_bytes_per_second=25e9,
         source="NVIDIA A100 80GB SXM datasheet",
     ),
@@ -136,6 +146,7 @@ ACCELERATORS = (
         usable_bytes=_JAX_TAKES * 84_978_434_048,
         hbm_bytes_per_second=3352e9,
         link_bytes_per_second=450e9,
+        host_bytes_per_second=64e9,
         dcn_bytes_per_second=50e9,
         source="NVIDIA H100 SXM datasheet, dense",
     ),
@@ -148,6 +159,7 @@ ACCELERATORS = (
         usable_bytes=_JAX_TAKES * 150_000_000_000,
         hbm_bytes_per_second=4800e9,
         link_bytes_per_second=450e9,
+        host_bytes_per_second=64e9,
         dcn_bytes_per_second=50e9,
         source="NVIDIA H200 SXM datasheet, dense",
     ),

@@ -19,6 +19,7 @@ class MemoryUse:
         temporaries: Everything else that lives in between.
         code: The program itself.
         peak: Most that is live at one time.
+        host: Of the host's memory, that is for this device.
     """
 
     arguments: int
@@ -27,6 +28,7 @@ class MemoryUse:
     temporaries: int
     code: int
     peak: int
+    host: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +95,7 @@ def compile_program(lowered: jax.stages.Lowered, options: Mapping[str, str]) -> 
             temporaries=used.temp_size_in_bytes,
             code=used.generated_code_size_in_bytes,
             peak=used.peak_memory_in_bytes,
+            host=used.host_argument_size_in_bytes + used.host_temp_size_in_bytes,
         ),
         seconds=time.monotonic() - start,
     )

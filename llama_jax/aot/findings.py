@@ -307,7 +307,9 @@ def _memory(case: _Case) -> Iterator[Finding]:
 
 def _bound_by_links(case: _Case) -> Iterator[Finding]:
     time = case.step_time
-    waits = time.seconds - time.compute - time.kernels - time.exposed
+    if time.host == time.seconds:
+        return
+    waits = time.seconds - time.compute - time.kernels - time.exposed - time.for_host
     if waits > _WORTH_TELLING * time.seconds:
         yield Finding(
             severity="costly",
@@ -315,6 +317,22 @@ def _bound_by_links(case: _Case) -> Iterator[Finding]:
             evidence=f"{time.links:.2f} s on the links beside {time.compute + time.kernels:.2f} s "
             f"of computing; {waits:.2f} s of them are waited for, {case.share(waits)}",
             fix="more rows a chip, or fewer devices along fsdp and more along replica",
+        )
+
+
+def _bound_by_host(case: _Case) -> Iterator[Finding]:
+    time = case.step_time
+    waits = max(time.for_host, time.host - time.compute - time.kernels)
+    if waits > _WORTH_TELLING * time.seconds:
+        moved = sum(one.bytes for one in case.program.transfers)
+        yield Finding(
+            severity="serious" if waits > 0.2 * time.seconds else "costly",
+            what="The chips wait for the memory of the host.",
+            evidence=f"{moved / 1e9:,.1f} GB to the host and back; {time.host:.2f} s one way at "
+            f"{case.machine.pod.chip.host_bytes_per_second / 1e9:g} GB/s a chip, {waits:.2f} s of "
+            f"them waited for, {case.share(waits)}",
+            fix="a policy that saves less on the host, or computes it again: compute.remat=qkv or "
+            "full",
         )
 
 
@@ -345,5 +363,6 @@ _RULES: tuple[Callable[[_Case], Iterator[Finding]], ...] = (
     _narrow_matmuls,
     _memory,
     _bound_by_links,
+    _bound_by_host,
     _doubts,
 )

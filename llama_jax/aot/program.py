@@ -11,6 +11,7 @@ from llama_jax.aot.groups import layout_of
 from llama_jax.aot.hlo import Computation, Instruction, Module, parse_module
 from llama_jax.aot.kernels import Kernel, is_kernel, kernel_flops, kernel_name
 from llama_jax.aot.loops import counted, trip_counts
+from llama_jax.aot.transfers import Transfer, transfers_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +43,7 @@ class Program:
         hbm_bytes: Read and written, without kernels and collectives.
         kernels: Each with all its launches.
         collectives: In the order of the text.
+        transfers: To and from the memory of the host.
         work: Instructions by their cycles, most first; together they make `cycles`.
         doubts: Sentences on what could not be read, and how it was counted.
     """
@@ -51,6 +53,7 @@ class Program:
     hbm_bytes: int
     kernels: tuple[Kernel, ...]
     collectives: tuple[Collective, ...]
+    transfers: tuple[Transfer, ...]
     work: tuple[Work, ...]
     doubts: tuple[str, ...]
 
@@ -83,6 +86,11 @@ def read_program(text: str, mesh_shape: Mapping[str, int]) -> Program:
             for collective in collectives_of(
                 module, one, costs.steps[one.name], counts[one.name], layout
             )
+        ),
+        transfers=tuple(
+            transfer
+            for one in scheduled
+            for transfer in transfers_of(one, costs.steps[one.name], counts[one.name])
         ),
         work=_work(module, counts, costs),
         doubts=tuple(_doubts(scheduled, trips, module)),

@@ -7,6 +7,7 @@ from llama_jax.aot.collectives import Collective
 from llama_jax.aot.costs import Cost
 from llama_jax.aot.kernels import Kernel
 from llama_jax.aot.program import Program
+from llama_jax.aot.transfers import Transfer
 
 
 def encode_program(program: Program) -> dict[str, Any]:
@@ -26,6 +27,10 @@ def decode_program(data: dict[str, Any]) -> Program:
         hbm_bytes=data["hbm_bytes"],
         kernels=tuple(Kernel(**kernel) for kernel in data["kernels"]),
         collectives=tuple(_collective(one) for one in data["collectives"]),
+        transfers=tuple(
+            Transfer(**one | {"overlap": Cost(**one["overlap"])})
+            for one in data.get("transfers", ())
+        ),
         work=(),
         doubts=tuple(data["doubts"]),
     )

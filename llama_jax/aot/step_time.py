@@ -9,6 +9,7 @@ that attention kernels reach.
 import dataclasses
 
 from llama_jax.aot.collectives import Collective
+from llama_jax.aot.costs import Cost
 from llama_jax.aot.machine import Machine
 from llama_jax.aot.program import Program
 
@@ -42,6 +43,8 @@ class StepTime:
         exposed: Communication beside which the device does nothing.
         late: What communication takes longer than the work that was scheduled beside it.
         links: All communication, hidden or not; the step cannot be shorter.
+        for_host: Waits for the memory of the host.
+        host: Use of the link to it, one way, hidden or not; the step cannot be shorter either.
     """
 
     compute: float
@@ -49,16 +52,14 @@ class StepTime:
     exposed: float
     late: float
     links: float
+    for_host: float = 0.0
+    host: float = 0.0
 
     @property
     def seconds(self) -> float:
         """Of the whole step."""
-        return max(self.compute + self.kernels + self.waiting, self.links)
-
-    @property
-    def waiting(self) -> float:
-        """For other devices."""
-        return self.exposed + self.late
+        working = self.compute + self.kernels
+        return max(working + self.exposed + self.late + self.for_host, self.links, self.host)
 
 
 def predict_step_time(
@@ -66,7 +67,7 @@ def predict_step_time(
 ) -> StepTime:
     """Predicted time of one step on a machine, from the program of one of its devices."""
     fitted = calibration or CALIBRATED
-    peak = machine.pod.chip.bf16_flops / machine.devices_per_chip
+    peak = _peak(machine)
     bandwidth = machine.pod.chip.hbm_bytes_per_second / machine.devices_per_chip
     exposed = late = links = 0.0
     for collective in program.collectives:
@@ -75,10 +76,8 @@ def predict_step_time(
         if collective.exposure == "exposed":
             exposed += seconds
         else:
-            beside = collective.overlap
-            work = _compute_seconds(beside.cycles, beside.matmul_flops, beside.hbm_bytes, machine)
-            work = fitted.cycles * work + beside.kernel_flops / (fitted.kernels * peak)
-            late += max(0.0, seconds - work)
+            late += max(0.0, seconds - _seconds_beside(collective.overlap, machine, fitted))
+    for_host, host = _host_seconds(program, machine, fitted)
     return StepTime(
         compute=fitted.cycles
         * _compute_seconds(program.cycles, program.matmul_flops, program.hbm_bytes, machine),
@@ -89,7 +88,30 @@ def predict_step_time(
         exposed=exposed,
         late=late,
         links=links,
+        for_host=for_host,
+        host=host,
     )
+
+
+def _host_seconds(program: Program, machine: Machine, fitted: Calibration) -> tuple[float, float]:
+    """Waits for the host's memory, and how long the busier way of its link is in use."""
+    per_device = machine.pod.chip.host_bytes_per_second / machine.devices_per_chip
+    waits, ways = 0.0, {"to host": 0.0, "from host": 0.0}
+    for transfer in program.transfers:
+        seconds = transfer.bytes / per_device
+        ways[transfer.direction] += seconds
+        waits += max(0.0, seconds - _seconds_beside(transfer.overlap, machine, fitted))
+    return waits, max(ways.values())
+
+
+def _seconds_beside(work: Cost, machine: Machine, fitted: Calibration) -> float:
+    """What work takes that is scheduled beside a transfer; nothing where that is exposed."""
+    compute = _compute_seconds(work.cycles, work.matmul_flops, work.hbm_bytes, machine)
+    return fitted.cycles * compute + work.kernel_flops / (fitted.kernels * _peak(machine))
+
+
+def _peak(machine: Machine) -> float:
+    return machine.pod.chip.bf16_flops / machine.devices_per_chip
 
 
 def collective_seconds(collective: Collective, machine: Machine) -> float:

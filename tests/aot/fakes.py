@@ -8,6 +8,7 @@ from llama_jax.aot.costs import Cost
 from llama_jax.aot.kernels import Kernel
 from llama_jax.aot.machine import Machine
 from llama_jax.aot.program import Program, Work
+from llama_jax.aot.transfers import Transfer
 from llama_jax.hardware import parse_pod
 
 GIB = 1 << 30
@@ -40,6 +41,16 @@ def collective(
         stands_for=stands_for,
         where="",
         name="",
+    )
+
+
+def transfer(direction="to host", *, gigabytes=1.0, count=80, beside_cycles=0):
+    return Transfer(
+        direction=direction,
+        bytes=int(gigabytes * 1e9),
+        count=count,
+        exposed=not beside_cycles,
+        overlap=Cost(cycles=beside_cycles),
     )
 
 

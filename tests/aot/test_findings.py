@@ -8,7 +8,7 @@ from llama_jax.aot.findings import find_faults
 from llama_jax.config import AdamW
 from llama_jax.flops import matmul_params
 from llama_jax.recipe import load_recipe
-from tests.aot.fakes import collective, kernel, machine, memory, program, work
+from tests.aot.fakes import collective, kernel, machine, memory, program, transfer, work
 
 POD = machine("v5p:4x4x8", fsdp=128)
 CONFIG = load_recipe("llama2_70b")
@@ -86,6 +86,12 @@ def test_a_clean_step_has_no_findings():
             {"collectives": [collective("all-gather", gigabytes=9000.0)]},
             "costly",
             "more communication than computation",
+        ),
+        ({"transfers": [transfer(gigabytes=90.0)]}, "serious", "memory of the host"),
+        (
+            {"transfers": [transfer(gigabytes=20.0, beside_cycles=10**9)]},
+            "costly",
+            "memory of the host",
         ),
         ({"doubts": ["Line 3: a loop."]}, "note", "could not be read"),
     ],

@@ -3,7 +3,7 @@
 import pytest
 
 from llama_jax.aot.step_time import Calibration, collective_seconds, predict_step_time
-from tests.aot.fakes import collective, kernel, machine, program
+from tests.aot.fakes import collective, kernel, machine, program, transfer
 
 POD = machine("v5p:4x4x8", fsdp=128)
 PLAIN = Calibration(cycles=1.0, kernels=0.5)
@@ -121,3 +121,24 @@ def test_gpus_whose_cycles_nobody_estimates_are_bound_by_matmuls_or_memory():
     gpus = machine("h100:8", fsdp=8)
     assert seconds(program(matmul_flops=0.7 * 989e12), gpus) == pytest.approx(1.0)
     assert seconds(program(hbm_bytes=int(2 * 3352e9)), gpus) == pytest.approx(2.0)
+
+
+def test_the_memory_of_the_host_is_waited_for_as_long_as_no_work_hides_it():
+    work = {"cycles": 2 * 1_750_000_000}
+    sent = transfer(gigabytes=16.0, beside_cycles=1_750_000_000)
+    assert seconds(program(**work, transfers=[sent])) == pytest.approx(2.0)
+    late = transfer(gigabytes=24.0, beside_cycles=1_750_000_000)
+    assert seconds(program(**work, transfers=[late])) == pytest.approx(2.5)
+    bare = predict_step_time(program(**work, transfers=[transfer(gigabytes=8.0)]), POD, PLAIN)
+    assert (bare.for_host, bare.seconds) == pytest.approx((0.5, 2.5))
+
+
+def test_a_step_is_no_shorter_than_one_way_of_the_host_s_link_is_busy():
+    ways = [
+        transfer(direction, gigabytes=48.0, beside_cycles=10**12)
+        for direction in ("to host", "from host")
+    ]
+    assert seconds(program(cycles=1_750_000_000, transfers=ways)) == pytest.approx(3.0)
+    # A device that is half a chip has half the link.
+    halves = machine("tpu7x:2x2x1", fsdp=8)
+    assert seconds(program(transfers=ways[:1]), halves) == pytest.approx(6.0)

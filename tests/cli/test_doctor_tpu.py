@@ -92,6 +92,23 @@ def test_7b_on_32_chips_of_v5p_is_as_small_and_fast_as_promised(tmp_path):
     assert sum(one["bytes"] for one in whole) < 1e9  # of 13.5 GB of gradients
 
 
+def test_what_is_offloaded_goes_to_the_host_once_and_back_once(tmp_path):
+    done = doctor([*PROGRAMS["v5e"], "--compute.remat", "offload", "--json"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    sent = Counter()
+    for one in answer["program"]["transfers"]:
+        sent[one["direction"]] += one["bytes"]
+    # Of 4 layers and 2,048 tokens each: queries, keys, values and what attention mixes (512 wide)
+    # and two of the MLP (1,536) in bfloat16, and the log-sum-exp of 4 heads in float32.
+    by_hand = 4 * 2048 * (2 * (4 * 512 + 2 * 1536) + 4 * 4)
+    assert sent == {"to host": by_hand, "from host": by_hand}
+    assert answer["memory_bytes_per_device"]["host"] == by_hand
+    assert answer["predicted"]["host_seconds"] == by_hand / 16e9
+    kernels = {one["name"]: one["launches"] for one in answer["program"]["kernels"]}
+    assert [times for name, times in kernels.items() if "fwd" in name] == [4]
+
+
 def test_a_page_of_a_hundred_columns_tells_it_all(tmp_path):
     text = tmp_path / "step.hlo"
     done = doctor([*PROGRAMS["v5e"], "--save-hlo", str(text)], tmp_path)

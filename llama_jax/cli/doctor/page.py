@@ -78,29 +78,39 @@ def _memory(found: Examination) -> Text:
     limit = machine.device_memory
     whole = machine.devices_per_chip == 1
     others = memory.peak - memory.arguments
+    not_at_once = ", not all live at once" if memory.temporaries > others else ""
+    host = f"{memory.host / _GIB:,.2f} GiB for each {'chip' if whole else 'device'}"
+    of_host = [("host's memory", host)] if memory.host else []
     return _section(
         f"Fits: {memory.peak / _GIB:,.1f} of {limit / _GIB:,.1f} GiB on each "
         f"{'chip' if whole else 'device'}, {(limit - memory.peak) / _GIB:,.1f} to spare",
         ("state and batch", _bar(memory.arguments, limit), _gib(memory.arguments)),
         ("all else at the peak", _bar(others, limit), _gib(others)),
-        ("temporaries", f"{memory.temporaries / _GIB:,.2f} GiB laid out, not all live at once"),
+        ("temporaries", f"{memory.temporaries / _GIB:,.2f} GiB laid out{not_at_once}"),
+        *of_host,
         ("checkpoint", f"{found.request.state_bytes / 1e9:,.1f} GB over all chips"),
     )
 
 
 def _time(found: Examination) -> Text:
     time = found.step_time
+    waits = time.seconds - time.compute - time.kernels
+    # Where one of the two is the bound of the step, it is what the rest is waited for.
+    for_host = waits if time.host == time.seconds else time.for_host
     rows: list[tuple[str | Text, ...]] = [
         (name, _bar(seconds, time.seconds), f"{seconds:8.3f} s {seconds / time.seconds:5.0%}")
         for name, seconds in (
             ("compute", time.compute),
             ("attention", time.kernels),
-            ("waiting for links", time.seconds - time.compute - time.kernels),
+            ("waiting for links", waits - for_host),
+            ("waiting for the host", for_host),
         )
+        if seconds or "host" not in name
     ]
-    if time.links:
-        bar = _bar(time.links, time.seconds, "cyan")
-        rows.append(("links in use", bar, f"{time.links:8.3f} s in all, hidden or not"))
+    for name, seconds in (("links in use", time.links), ("host's link in use", time.host)):
+        if seconds:
+            bar = _bar(seconds, time.seconds, "cyan")
+            rows.append((name, bar, f"{seconds:8.3f} s in all, hidden or not"))
     return _section(
         f"Step: {time.seconds:.3g} s (a prediction)",
         ("speed", f"{found.throughput.tokens_per_second_per_chip:,.0f} tokens/s/chip"),
@@ -124,6 +134,10 @@ def _work(found: Examination) -> Text:
         for number, kernel in enumerate(program.kernels)
     ]
     rows.append(("memory traffic", f"{program.hbm_bytes / 1e9:,.0f} GB"))
+    for direction in dict.fromkeys(one.direction for one in program.transfers):
+        sent = [one for one in program.transfers if one.direction == direction]
+        moved, launches = sum(one.bytes for one in sent), sum(one.count for one in sent)
+        rows.append((direction, f"{moved / 1e9:,.2f} GB in {launches:,} launches"))
     if program.cycles:
         rows.append(("cycles estimated", f"{program.cycles / 1e9:,.2f} G{_shares(program)}"))
     return _section("Work of each device", *rows)
@@ -290,6 +304,8 @@ def document(found: Examination, usd_per_chip_hour: float, goodput: float) -> di
             "exposed_seconds": time.exposed,
             "late_seconds": time.late,
             "link_seconds": time.links,
+            "host_wait_seconds": time.for_host,
+            "host_seconds": time.host,
         }
         | found.throughput.metrics(),
         "run": _cost(found, usd_per_chip_hour, goodput),
