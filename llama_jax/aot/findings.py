@@ -7,11 +7,12 @@ from typing import Literal
 
 from llama_jax.aot.collectives import Collective
 from llama_jax.aot.compile import MemoryUse
+from llama_jax.aot.hand_count import matmul_flops_of_model
 from llama_jax.aot.machine import Machine
 from llama_jax.aot.program import Program
 from llama_jax.aot.step_time import StepTime, collective_seconds, predict_step_time
 from llama_jax.config import RunConfig
-from llama_jax.flops import count_params, matmul_params, state_bytes
+from llama_jax.flops import count_params, state_bytes
 from llama_jax.sharding import ShardingRules
 
 Severity = Literal["serious", "costly", "note"]
@@ -184,7 +185,12 @@ def _exposed(case: _Case) -> Iterator[Finding]:
 
 
 def _windowed_einsums(case: _Case) -> Iterator[Finding]:
-    steps = [c for c in case.program.collectives if c.kind == "collective-permute"]
+    # A ring of keys and values permutes too, along the axis that splits rows.
+    steps = [
+        c
+        for c in case.program.collectives
+        if c.kind == "collective-permute" and not _mesh_axes("seq").intersection(c.axes)
+    ]
     count, moved = sum(c.count for c in steps), sum(c.bytes for c in steps)
     if count >= case.config.model.num_layers and moved > 0.1 * case.gradient_bytes:
         yield Finding(
@@ -233,9 +239,8 @@ def _copies(case: _Case) -> Iterator[Finding]:
 
 
 def _extra_matmuls(case: _Case) -> Iterator[Finding]:
-    tokens = case.config.train.batch_size * case.config.data.seq_len
     devices = math.prod(case.machine.mesh_shape.values())
-    model = 3 * 2.0 * matmul_params(case.config.model) * tokens / devices
+    model = matmul_flops_of_model(case.config, case.program.kernels) / devices
     ratio = case.program.matmul_flops / model
     if ratio > 1.4:
         yield Finding(

@@ -6,7 +6,7 @@ import pytest
 
 from llama_jax.aot.findings import find_faults
 from llama_jax.config import AdamW
-from llama_jax.flops import matmul_params
+from llama_jax.flops import attention_flops_per_token, matmul_params
 from llama_jax.recipe import load_recipe
 from tests.aot.fakes import collective, kernel, machine, memory, program, transfer, work
 
@@ -101,6 +101,34 @@ def test_each_fault_is_found_and_nothing_else(changes, severity, words):
     assert [one.severity for one in found if words in one.what] == [severity]
     expected = 2 if "exposure='exposed'" in str(changes) and "Gradients" in words else 1
     assert len(found) == expected
+
+
+def test_a_ring_of_keys_and_values_is_no_fault():
+    """Its permutes are no windowed einsums, and its scores are matmuls that the model needs."""
+    model = dataclasses.replace(CONFIG.model, max_seq_len=131_072)
+    config = dataclasses.replace(
+        CONFIG,
+        model=model,
+        data=dataclasses.replace(CONFIG.data, seq_len=131_072),
+        train=dataclasses.replace(CONFIG.train, batch_size=8),
+        compute=dataclasses.replace(CONFIG.compute, context="ring"),
+    )
+    forward = attention_flops_per_token(model, 131_072, "full") / 2 * 8 * 131_072 / 128
+    around = collective("collective-permute", axes=("context",), size=8, gigabytes=276, count=9000)
+    changes = {
+        # As many tokens as in the clean step; gradients need two and a half times what scores did.
+        "matmul_flops": MODEL_FLOPS + 3.5 * forward,
+        "kernels": [],
+        "collectives": [around],
+    }
+    where = machine("v5p:4x4x8", fsdp=16, context=8)
+    held = (8 * STATE_GIB, 60.0)
+    assert not [
+        one for one in told(where=where, config=config, held=held, **changes) if one[0] == "serious"
+    ]
+    windowed = dataclasses.replace(around, axes=("fsdp",))
+    found = told(where=where, config=config, held=held, **changes | {"collectives": [windowed]})
+    assert any("windowed einsums" in what for _, what in found)
 
 
 def test_the_worst_come_first():

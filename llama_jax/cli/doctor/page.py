@@ -11,11 +11,11 @@ from rich.text import Text
 
 from llama_jax.aot.collectives import Collective
 from llama_jax.aot.findings import Severity
+from llama_jax.aot.hand_count import matmul_flops_of_model
 from llama_jax.aot.program import Program
 from llama_jax.aot.reading import encode_program
 from llama_jax.aot.step_time import collective_seconds
 from llama_jax.cli.doctor.run import Examination, Request
-from llama_jax.flops import matmul_params
 from llama_jax.units import human_count
 
 _GIB = 1 << 30
@@ -121,7 +121,7 @@ def _time(found: Examination) -> Text:
 
 def _work(found: Examination) -> Text:
     program, request = found.program, found.request
-    model = 6.0 * matmul_params(request.config.model) * request.tokens_per_step
+    model = matmul_flops_of_model(request.config, program.kernels)
     ratio = program.matmul_flops / (model / request.mesh.size)
     rows: list[tuple[str | Text, ...]] = [
         ("matmuls", f"{program.matmul_flops:.4g} FLOPs, {ratio:.2f} times the model's own")
