@@ -189,7 +189,7 @@ def _windowed_einsums(case: _Case) -> Iterator[Finding]:
     steps = [
         c
         for c in case.program.collectives
-        if c.kind == "collective-permute" and not _mesh_axes("seq").intersection(c.axes)
+        if c.kind == "collective-permute" and not _mesh_axes("seq") & set(c.axes) and c.sent_bytes
     ]
     count, moved = sum(c.count for c in steps), sum(c.bytes for c in steps)
     if count >= case.config.model.num_layers and moved > 0.1 * case.gradient_bytes:

@@ -126,6 +126,9 @@ def test_a_ring_of_keys_and_values_is_no_fault():
     assert not [
         one for one in told(where=where, config=config, held=held, **changes) if one[0] == "serious"
     ]
+    nowhere = dataclasses.replace(around, axes=(), group_size=1)
+    quiet = told(where=where, config=config, held=held, **changes | {"collectives": [nowhere]})
+    assert not [one for one in quiet if one[0] == "serious"]
     windowed = dataclasses.replace(around, axes=("fsdp",))
     found = told(where=where, config=config, held=held, **changes | {"collectives": [windowed]})
     assert any("windowed einsums" in what for _, what in found)

@@ -61,6 +61,11 @@ def test_between_slices_the_network_carries_what_the_chips_have_of_it():
     assert collective_seconds(collective(), two) == collective_seconds(collective(), POD)
 
 
+def test_a_permutation_that_moves_nothing_takes_no_time():
+    stays = collective("collective-permute", axes=(), size=1)
+    assert collective_seconds(stays, POD) == 0
+
+
 def test_an_axis_has_the_links_of_the_sides_that_it_covers():
     # The side of 8 does not close, the one of 16 does.
     oblong = machine("v5e:8x16", fsdp=8, fsdp_line=16)
