@@ -11,6 +11,7 @@ from llama_jax.aot.groups import layout_of
 from llama_jax.aot.hlo import Computation, Instruction, Module, parse_module
 from llama_jax.aot.kernels import Kernel, is_kernel, kernel_flops, kernel_name
 from llama_jax.aot.loops import counted, trip_counts
+from llama_jax.aot.shapes import Matmul, Result, largest_results, matmuls_of
 from llama_jax.aot.transfers import Transfer, transfers_of
 
 
@@ -44,6 +45,8 @@ class Program:
         kernels: Each with all its launches.
         collectives: In the order of the text.
         transfers: To and from the memory of the host.
+        matmuls: Of TPUs, with their shapes.
+        results: The largest that are left in memory, one of each shape, most first.
         work: Instructions by their cycles, most first; together they make `cycles`.
         doubts: Sentences on what could not be read, and how it was counted.
     """
@@ -54,6 +57,8 @@ class Program:
     kernels: tuple[Kernel, ...]
     collectives: tuple[Collective, ...]
     transfers: tuple[Transfer, ...]
+    matmuls: tuple[Matmul, ...]
+    results: tuple[Result, ...]
     work: tuple[Work, ...]
     doubts: tuple[str, ...]
 
@@ -92,6 +97,8 @@ def read_program(text: str, mesh_shape: Mapping[str, int]) -> Program:
             for one in scheduled
             for transfer in transfers_of(one, costs.steps[one.name], counts[one.name])
         ),
+        matmuls=tuple(matmuls_of(module, counts)),
+        results=largest_results(module, counts),
         work=_work(module, counts, costs),
         doubts=tuple(_doubts(scheduled, trips, module)),
     )

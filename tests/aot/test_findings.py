@@ -5,10 +5,20 @@ import dataclasses
 import pytest
 
 from llama_jax.aot.findings import find_faults
+from llama_jax.aot.shapes import Matmul
 from llama_jax.config import AdamW
 from llama_jax.flops import attention_flops_per_token, matmul_params
 from llama_jax.recipe import load_recipe
-from tests.aot.fakes import collective, kernel, machine, memory, program, transfer, work
+from tests.aot.fakes import (
+    collective,
+    kernel,
+    machine,
+    memory,
+    program,
+    result,
+    transfer,
+    work,
+)
 
 POD = machine("v5p:4x4x8", fsdp=128)
 CONFIG = load_recipe("llama2_70b")
@@ -132,6 +142,52 @@ def test_a_ring_of_keys_and_values_is_no_fault():
     windowed = dataclasses.replace(around, axes=("fsdp",))
     found = told(where=where, config=config, held=held, **changes | {"collectives": [windowed]})
     assert any("windowed einsums" in what for _, what in found)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "held", "words"),
+    [
+        # 256 rows of 4,096 tokens; 16 devices split them, 8 what each computes of one.
+        ({"fsdp": 16, "tensor": 8}, result(256, 4096, 8192), "along the batch"),
+        ({"fsdp": 16, "tensor": 8}, result(256 * 4096, 28672 // 8), "along the batch"),
+        ({"fsdp": 16, "context": 8}, result(256, 512, 8192), "along the batch"),
+        ({"fsdp": 16, "context": 8}, result(16, 4096, 8192), "along the row"),
+        ({"fsdp": 16, "tensor": 8}, result(16, 4096, 28672), "along the MLP"),
+        # As they should be: the residual stream, the MLP's part, keys and values whole along a row.
+        ({"fsdp": 16, "tensor": 8}, result(16, 4096, 8192), ""),
+        ({"fsdp": 16, "tensor": 8}, result(16, 4096, 28672 // 8), ""),
+        ({"fsdp": 16, "context": 8}, result(16, 4096, 8, 128), ""),
+        # Split along the width in place of the rows; and tokens, which are few bytes.
+        ({"fsdp": 16, "tensor": 8}, result(256, 4096, 8192 // 16), ""),
+        ({"fsdp": 16, "tensor": 8}, result(256, 4096, 1, dtype="s32"), ""),
+        # Weights are gathered whole.
+        ({"fsdp": 128}, result(8192, 28672), ""),
+    ],
+)
+def test_an_activation_that_is_whole_where_it_should_be_split_is_told(mesh, held, words):
+    found = findings(where=machine("v5p:4x4x8", **mesh), held=(8 * STATE_GIB, 90.0), results=[held])
+    told = [one.what for one in found if "whole on each device" in one.what]
+    assert len(told) == (1 if words else 0)
+    assert all(words in one for one in told)
+
+
+def test_what_is_padded_is_told_with_its_share_of_all_matmuls():
+    wide = Matmul(8192, 28672, 4096, flops=90e12, where="wide")
+    narrow = Matmul(8192, 100, 4096, flops=10e12, where="narrow")
+    assert not findings(matmuls=[wide])
+    (found,) = findings(matmuls=[wide, narrow])
+    assert found.evidence.startswith("2.8% on top") and "100 features of narrow" in found.evidence
+
+
+def test_sums_over_tensor_of_which_a_part_is_kept_are_told():
+    one = collective(
+        "all-reduce", axes=("tensor",), size=8, gigabytes=90, stands_for="reduce-scatter"
+    )
+    found = told(where=machine("v5p:4x4x8", fsdp=16, tensor=8), collectives=[one])
+    assert ("costly", "Activations are all-reduced where a reduce-scatter would do.") in found
+    whole = dataclasses.replace(one, stands_for="")
+    found = told(where=machine("v5p:4x4x8", fsdp=16, tensor=8), collectives=[whole])
+    assert not [what for _, what in found if "reduce-scatter would do" in what]
 
 
 def test_the_worst_come_first():
