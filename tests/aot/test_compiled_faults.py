@@ -71,7 +71,7 @@ MESH = MeshConfig(fsdp=4, tensor=2)
 def test_activations_that_every_device_holds_and_sizes_that_fill_no_tile_are_told():
     told = findings("v5e:2x4", MESH, 1160, hidden=(), out=("fsdp",))
     (held,) = (one for one in told if "whole on each device" in one.what)
-    assert held.severity == "serious"
+    assert held.severity == "costly"
     assert "along the batch, of which it should hold 4 of 16 rows" in held.what
     assert "[16,1024,1160]" in held.evidence and "BTD,DF->BTF" in held.evidence
     (padded,) = (one for one in told if "padded to fill" in one.what)

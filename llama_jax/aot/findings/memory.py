@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from llama_jax.aot.findings.case import GIB, Case, Finding
 
 _FLOATS = ("bf16", "f32", "f16")
-_TIGHT, _ROOMY = 0.95, 0.5  # of the memory
+_TIGHT, _ROOMY, _LARGE = 0.95, 0.5, 0.05  # of the memory
 
 
 def replicated_state(case: Case) -> Iterator[Finding]:
@@ -39,7 +39,7 @@ def replicated_activations(case: Case) -> Iterator[Finding]:
         if why and held.array.bytes > 1.2 * _residual_bytes(case):
             shape = f"{held.array.dtype}[{','.join(map(str, held.array.dims))}]"
             yield Finding(
-                severity="serious",
+                severity="serious" if held.array.bytes > _LARGE * case.device_memory else "costly",
                 what=f"An activation is whole on each device {why}.",
                 evidence=f"{held.name} is {shape}, {held.array.bytes / GIB:,.2f} GiB, of "
                 f"{held.where or 'no known origin'}",
@@ -53,24 +53,26 @@ def _replicated(case: Case, dims: tuple[int, ...]) -> str:
     model, rows = case.config.model, case.rows_at_once
     row = case.config.data.seq_len
     rows_here, row_here = rows // case.row_shards, row // case.token_shards
+    sizes = {model.vocab_size, model.embed_dim, model.mlp_dim, model.num_heads * model.head_dim}
+
+    def has_tokens(rows: int, tokens: int) -> bool:
+        """Whether axes of rows and of their tokens are there, side by side or as one."""
+        as_one = rows > 1 and rows * tokens in {*dims[:-1]} - sizes
+        return as_one or (rows, tokens) in itertools.pairwise(dims)
+
     if rows_here < rows != model.num_layers and (
-        _has_tokens(dims, rows, row_here) or _has_tokens(dims, rows, row)
+        has_tokens(rows, row_here) or has_tokens(rows, row)
     ):
         return f"along the batch, of which it should hold {rows_here} of {rows} rows"
     # Keys and values may be whole along a row, and can look like the residual stream.
     keys = model.num_kv_heads * model.head_dim == model.embed_dim
     wide = model.embed_dim in dims and not (keys and case.config.compute.context == "gather")
-    if row_here < row and wide and _has_tokens(dims, rows_here, row):
+    if row_here < row and wide and has_tokens(rows_here, row):
         return f"along the row, of which it should hold {row_here:,} of {row:,} tokens"
     whole = case.tensor_shards > 1 and model.mlp_dim not in (model.embed_dim, model.vocab_size)
-    if whole and model.mlp_dim in dims and _has_tokens(dims, rows_here, row_here):
+    if whole and model.mlp_dim in dims and has_tokens(rows_here, row_here):
         return f"along the MLP, of which it should hold 1 of {case.tensor_shards} parts"
     return ""
-
-
-def _has_tokens(dims: tuple[int, ...], rows: int, tokens: int) -> bool:
-    """Whether axes of rows and of their tokens are there, side by side or as one."""
-    return (rows, tokens) in itertools.pairwise(dims) or (rows > 1 and rows * tokens in dims[:-1])
 
 
 def _residual_bytes(case: Case) -> float:
