@@ -60,6 +60,10 @@ class DoesNotFit(ValueError):  # noqa: N818
         self.limit = limit
 
 
+class RefusedOption(ValueError):  # noqa: N818
+    """The compiler does not take an option."""
+
+
 def compile_program(lowered: jax.stages.Lowered, options: Mapping[str, str]) -> CompiledProgram:
     """Compiles for the devices that the program was lowered for.
 
@@ -69,14 +73,14 @@ def compile_program(lowered: jax.stages.Lowered, options: Mapping[str, str]) -> 
 
     Raises:
         DoesNotFit: If the program does not fit the device.
-        ValueError: If the compiler does not take one of the options.
+        RefusedOption: If the compiler does not take one of the options.
     """
     start = time.monotonic()
     try:
         compiled = lowered.compile(compiler_options=dict(options))
     except jax.errors.JaxRuntimeError as error:
         if _REFUSED_OPTION.search(str(error)):
-            raise ValueError(
+            raise RefusedOption(
                 f"--xla: the compiler does not take it: {str(error).splitlines()[0]} "
                 "Bools are true or false for TPUs, True or False for GPUs."
             ) from error

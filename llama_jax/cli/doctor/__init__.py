@@ -93,10 +93,15 @@ def main(argv: list[str]) -> int:
         told = f"mesh: {mesh_flags(mesh)}, which `llama-jax train` must be told too"
         print(told, file=sys.stderr)
     if options.tune:
-        from llama_jax.cli.doctor.tune import tune
+        from llama_jax.cli.doctor.tune import Price, tune
 
-        rows = options.rows_per_chip or float(slices.pod.chip.devices_per_chip)
-        return tune(request, rows=rows, as_json=options.json)
+        return tune(
+            request,
+            rows=options.rows_per_chip or float(slices.pod.chip.devices_per_chip),
+            options=_xla_options(options.xla),
+            price=Price(usd_per_chip_hour=options.usd_per_chip_hour, goodput=options.goodput),
+            as_json=options.json,
+        )
     try:
         found = examine(
             request, started=started, options=_xla_options(options.xla), save_hlo=options.save_hlo
@@ -113,6 +118,11 @@ def main(argv: list[str]) -> int:
 
 
 def _slices(options: Options) -> Slices:
+    if options.tune and options.save_hlo is not None:
+        raise ValueError(
+            f"--save-hlo={options.save_hlo} is of one program, and --tune compiles many: leave one "
+            "of the two out."
+        )
     if options.pod and (options.topology or options.slices != Options.slices):
         raise ValueError(
             f"--pod={options.pod} names topology and slices itself (v5e:16x16*4 for four): leave "
