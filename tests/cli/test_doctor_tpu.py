@@ -30,6 +30,13 @@ PROGRAMS = {
     "v5p": [*SMALL, "--topology", "v5p:2x2x1", "--mesh.fsdp", "4"],
     "v6e": [*SMALL, "--topology", "v6e:2x4", "--mesh.fsdp", "4", "--mesh.fsdp-line", "2"],
     "tpu7x": [*SMALL, "--topology", "tpu7x:2x2x1", "--mesh.fsdp", "8"],
+    "two slices": [*SMALL, "--topology", "v5e:2x2", "--slices", "2"],
+    "context": [
+        *(*SMALL, "--topology", "v5e:2x4", "--mesh.fsdp", "4", "--mesh.context", "2"),
+        *("--compute.context", "all_to_all"),
+    ],
+    "tensor": [*SMALL, "--topology", "v5e:2x4", "--mesh.fsdp", "4", "--mesh.tensor", "2"],
+    "pod": [*SMALL, "--pod", "v5e:4x4"],
 }
 
 
@@ -52,7 +59,13 @@ def count(answer):
         launched[f"{what}, {one['exposure']}, launches"] += one["count"]
     kernels = {kernel["name"]: kernel["launches"] for kernel in answer["program"]["kernels"]}
     megabytes = {name: round(value, 1) for name, value in sorted(moved.items())}
+    gathers = [one for one in answer["program"]["collectives"] if one["kind"] == "all-gather"]
+    bare = sum(one["bytes"] for one in gathers if one["exposure"] == "exposed")
     return {
+        "mesh": {name: size for name, size in answer["mesh"].items() if size > 1},
+        "remat": answer["remat"],
+        "findings": sorted({one["what"] for one in answer["findings"]}),
+        "gathered bytes that are exposed": round(bare / sum(one["bytes"] for one in gathers), 3),
         "M cycles": round(answer["program"]["cycles"] / 1e6, 1),
         "peak MiB": round(answer["memory_bytes_per_device"]["peak"] / 2**20, 1),
         "kernels": kernels,
@@ -68,11 +81,12 @@ def test_no_program_gets_worse(name, tmp_path):
     kernels = {one["name"]: one["launches"] for one in answer["program"]["kernels"]}
     assert sum(times for kernel, times in kernels.items() if "dkv" in kernel) == 4
     assert 0.0 < answer["predicted"]["mfu_causal"] < 0.9
-    golden = json.loads(GOLDEN.read_text()) if GOLDEN.is_file() else {}
-    if name not in golden:
-        pytest.skip(f"nobody has looked at {name} yet")
-    now, was = count(answer), golden[name]
+    now, was = count(answer), json.loads(GOLDEN.read_text())[name]
     assert now["kernels"] == was["kernels"]
+    assert (now["mesh"], now["remat"]) == (was["mesh"], was["remat"])
+    share = "gathered bytes that are exposed"
+    assert now[share] <= was[share] + 0.02
+    assert not set(now["findings"]) - set(was["findings"])
     assert now["M cycles"] <= 1.02 * was["M cycles"]
     assert now["peak MiB"] <= 1.05 * was["peak MiB"]
     for what, value in now["collectives"].items():

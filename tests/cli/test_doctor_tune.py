@@ -1,6 +1,8 @@
 """The search for the fastest step that fits, with steps that cost nothing to compile."""
 
 import dataclasses
+import importlib.util
+import json
 import os
 
 import jax
@@ -8,9 +10,10 @@ import pytest
 
 from llama_jax.aot.compile import RefusedOption
 from llama_jax.aot.machine import Machine
+from llama_jax.aot.topology import prepare_environment
 from llama_jax.cli.doctor import trials as trials_module
 from llama_jax.cli.doctor import tune
-from llama_jax.cli.doctor.run import Request
+from llama_jax.cli.doctor.run import Request, plan_request
 from llama_jax.cli.doctor.trials import Attempts, Trial
 from llama_jax.cli.doctor.tune import Price, pareto, search
 from llama_jax.cli.main import main
@@ -227,3 +230,40 @@ def test_the_text_of_many_programs_is_not_saved_in_one_file(capsys, monkeypatch)
     arguments = ["--topology", "v5e:2x2", "--tune", "--save-hlo", "step.hlo"]
     assert main(["doctor", "llama2_7b", *arguments]) == 2
     assert "leave one of the two out" in capsys.readouterr().err
+
+
+@pytest.mark.tpu
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+def test_a_search_of_real_programs_ends_with_one_to_use(capsys, monkeypatch, tmp_path):
+    prepare_environment()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(tune, "REMAT_POLICIES", ("full", "attention"))
+    config = load_recipe("ladder_1m")
+    model = dataclasses.replace(
+        config.model, num_layers=2, embed_dim=256, num_heads=2, num_kv_heads=2, head_dim=128
+    )
+    data = dataclasses.replace(config.data, seq_len=512)
+    config = dataclasses.replace(config, model=model, data=data)
+    pod = parse_pod("v5e:2x2")
+    # So little memory that the second doubling of the rows is over it.
+    chip = dataclasses.replace(pod.chip, usable_bytes=100 * 2**20)
+    request = plan_request(config, dataclasses.replace(pod, chip=chip), rows_per_chip=2)
+
+    def tuned():
+        code = tune.tune(
+            request,
+            rows=2,
+            options={"xla_tpu_scoped_vmem_limit_kib": "16384"},
+            price=Price(usd_per_chip_hour=1.2, goodput=0.9),
+            as_json=True,
+        )
+        captured = capsys.readouterr()
+        assert code == 0, captured.err
+        return json.loads(captured.out), captured.err
+
+    kept, told = tuned()
+    assert kept[0]["usd"] > 0 and kept[0]["peak_bytes"] <= chip.usable_bytes
+    assert kept[0]["predicted"]["tokens_per_second_per_chip"] > 0
+    assert "--mesh.tensor 2" in told and "--rows-per-chip 4" in told and "failed" not in told
+    again, told = tuned()
+    assert again == kept and told.count("known") == told.count("--compute.remat")
