@@ -52,12 +52,15 @@ class DoesNotFit(ValueError):  # noqa: N818
     Attributes:
         needed: Bytes on one device; 0 where the compiler did not say.
         limit: Bytes that there are; 0 where the compiler did not say.
+        without_arguments: Whether the compiler stopped at temporaries, before it had counted state
+            and batch.
     """
 
-    def __init__(self, message: str, needed: int, limit: int):
+    def __init__(self, message: str, needed: int, limit: int, *, without_arguments: bool = False):
         super().__init__(message)
         self.needed = needed
         self.limit = limit
+        self.without_arguments = without_arguments
 
 
 class RefusedOption(ValueError):  # noqa: N818
@@ -86,8 +89,7 @@ def compile_program(lowered: jax.stages.Lowered, options: Mapping[str, str]) -> 
             ) from error
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        needed, limit = _read_sizes(str(error))
-        raise DoesNotFit(str(error).splitlines()[0], needed, limit) from error
+        raise _does_not_fit(str(error)) from error
     used = compiled.memory_analysis()
     assert used is not None, "every compiler that we use says so"
     return CompiledProgram(
@@ -121,18 +123,20 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 # The compiler says it in one way where it has laid all out, and in another where temporaries alone
 # are too many.
-_SIZES = re.compile(
-    r"[Uu]sed ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?)"
-    r"|\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)"
-)
+_ALL = re.compile(r"[Uu]sed ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?)")
+_TEMPORARIES = re.compile(r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)")
 
 
-def _read_sizes(message: str) -> tuple[int, int]:
-    """Bytes needed and bytes there; zeros where the compiler does not say."""
-    match = _SIZES.search(message)
-    if match is None:
-        return 0, 0
-    needed, needed_unit, limit, limit_unit = (
-        group for group in match.groups() if group is not None
+def _does_not_fit(message: str) -> DoesNotFit:
+    """What the compiler says; zeros where it does not say how much."""
+    first = message.splitlines()[0]
+    found = _ALL.search(message) or _TEMPORARIES.search(message)
+    if found is None:
+        return DoesNotFit(first, 0, 0)
+    needed, needed_unit, limit, limit_unit = found.groups()
+    return DoesNotFit(
+        first,
+        int(float(needed) * _UNITS[needed_unit]),
+        int(float(limit) * _UNITS[limit_unit]),
+        without_arguments=found.re is _TEMPORARIES,
     )
-    return int(float(needed) * _UNITS[needed_unit]), int(float(limit) * _UNITS[limit_unit])

@@ -22,21 +22,21 @@ class Matmul:
     Attributes:
         contracted: Elements of each sum.
         features: Of the output.
-        batch: Of the output, the axis that is called so.
+        rows: Of the output, all else.
         flops: Of all executions.
         where: In the traced function.
     """
 
     contracted: int
     features: int
-    batch: int
+    rows: int
     flops: float
     where: str
 
     def padded(self, unit: int) -> float:
         """FLOPs on matrix units that are `unit` wide, where the rest of a tile is idle."""
         wide = (_up(size, unit) / size for size in (self.contracted, self.features))
-        return self.flops * math.prod(wide) * _up(self.batch, _SUBLANES) / self.batch
+        return self.flops * math.prod(wide) * _up(self.rows, _SUBLANES) / self.rows
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,22 +97,17 @@ def _run_by(
 
 def _matmul(computation: Computation, convolution: Instruction, count: int) -> Matmul:
     kernel = computation.operand(convolution, 1).arrays[0].dims
-    _, labels, out_labels = _labels(convolution)
-    out = convolution.arrays[0].dims
-    features = kernel[labels.index("o")]
+    labels = convolution.attribute("dim_labels").partition("_")[2].partition("->")[0]
+    inputs, features = kernel[labels.index("i")], kernel[labels.index("o")]
+    # Heads can be a window that slides along sums or along features; it fills tiles either way.
+    window = math.prod(kernel) // (inputs * features)
     return Matmul(
-        contracted=math.prod(kernel) // features,
-        features=features,
-        batch=out[out_labels.index("b")],
+        contracted=inputs * window,
+        features=features * window,
+        rows=math.prod(convolution.arrays[0].dims) // features,
         flops=convolution_flops(computation, convolution) * count,
         where=convolution.op_name,
     )
-
-
-def _labels(convolution: Instruction) -> tuple[str, str, str]:
-    operands, out = convolution.attribute("dim_labels").split("->")
-    left, right = operands.split("_")
-    return left, right, out
 
 
 def _up(size: int, unit: int) -> int:

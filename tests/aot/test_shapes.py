@@ -9,7 +9,7 @@ from tests.aot.written import MATMUL, MATMUL_FLOPS, MESH, loop, main, module
 
 def test_a_matmul_in_a_fusion_in_a_loop_has_its_shape_and_all_its_flops():
     (one,) = read_program(loop(), MESH).matmuls
-    assert (one.contracted, one.features, one.batch) == (16, 4, 8)
+    assert (one.contracted, one.features, one.rows) == (16, 4, 8)
     assert one.flops == 12 * MATMUL_FLOPS
 
 

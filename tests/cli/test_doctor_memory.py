@@ -7,10 +7,12 @@ import re
 import jax
 import pytest
 
-from llama_jax.aot.compile import CompiledProgram
+from llama_jax.aot.compile import CompiledProgram, DoesNotFit
 from llama_jax.cli.doctor import run
 from llama_jax.cli.main import main
+from llama_jax.config import AdamW
 from llama_jax.flops import count_params, state_bytes
+from llama_jax.recipe import load_recipe
 from llama_jax.sharding import num_shards, use_layout
 from llama_jax.train.feed import check_batch_split
 from tests.aot.fakes import memory
@@ -58,6 +60,19 @@ def test_a_gpu_whose_compiler_counts_no_memory_is_refused_too(capsys, compile_wi
     assert code == 2 and not answer["fits"]
     assert answer["needed_bytes"] > answer["limit_bytes"] == int(0.75 * 84_978_434_048)
     assert "GiB too many" in told
+
+
+def test_temporaries_that_alone_are_too_many_need_the_state_as_well(
+    capsys, compile_with, monkeypatch
+):
+    def compile_program(lowered, options):
+        raise DoesNotFit("temporaries", 20 * 2**30, 16 * 2**30, without_arguments=True)
+
+    compile_with(row_gib=1)
+    monkeypatch.setattr(run, "compile_program", compile_program)
+    _, answer, _ = doctor(capsys, "--topology", "v5e:2x4", "--rows-per-chip", "8")
+    state = state_bytes(count_params(load_recipe("ladder_300m").model), AdamW(peak_lr=1e-3)) / 8
+    assert answer["needed_bytes"] == pytest.approx(20 * 2**30 + state, rel=1e-6)
 
 
 def test_what_jax_leaves_of_a_gpu_is_told_where_it_would_do(capsys, compile_with):

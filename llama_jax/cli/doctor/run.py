@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from jax.sharding import Mesh
 
-from llama_jax.aot.compile import MemoryUse, check_memory, compile_program
+from llama_jax.aot.compile import DoesNotFit, MemoryUse, check_memory, compile_program
 from llama_jax.aot.findings import Finding, find_faults
 from llama_jax.aot.machine import Machine
 from llama_jax.aot.program import Program, read_program
@@ -21,7 +21,7 @@ from llama_jax.flops import count_params, state_bytes
 from llama_jax.hardware import Pod
 from llama_jax.observe.throughput import Peak, Throughput, ThroughputMeter
 from llama_jax.pods import Slices, mesh_over
-from llama_jax.sharding import make_mesh
+from llama_jax.sharding import make_mesh, num_shards, use_layout
 from llama_jax.train.program import lower_step
 
 
@@ -140,8 +140,15 @@ def examine(
     with stage("lowering"):
         lowered = lower_step(config, request.mesh, config.train.batch_size)
     before = time.monotonic() - started
-    with stage("compiling"):
-        compiled = compile_program(lowered, options)
+    try:
+        with stage("compiling"):
+            compiled = compile_program(lowered, options)
+    except DoesNotFit as failure:
+        if not failure.without_arguments:
+            raise
+        with use_layout(request.mesh):
+            state = request.state_bytes / num_shards("embed") / num_shards("mlp")
+        raise DoesNotFit(str(failure), failure.needed + int(state), failure.limit) from failure
     if save_hlo is not None:
         save_hlo.write_text(compiled.text)
     check_memory(compiled.memory, machine.device_memory)
