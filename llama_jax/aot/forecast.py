@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Literal
 
 from llama_jax.aot.machine import Machine
 from llama_jax.aot.splits import mesh_flags, split_heads, split_rows
@@ -30,7 +31,14 @@ class _Demand:
         return least * math.floor(room / self.per_row / least) if room > 0 else 0.0
 
 
-def forecast_fit(config: RunConfig, machine: Machine, needed: float, limit: float) -> str:
+def forecast_fit(
+    config: RunConfig,
+    machine: Machine,
+    needed: float,
+    limit: float,
+    *,
+    option: Literal["--topology", "--pod"] = "--topology",
+) -> str:
     """How far a program is over memory, and the nearest changes that should fit, in words.
 
     Args:
@@ -38,6 +46,7 @@ def forecast_fit(config: RunConfig, machine: Machine, needed: float, limit: floa
         machine: That its step was compiled for.
         needed: Bytes on one device that the compiler asked for; 0 where it did not say.
         limit: Bytes that there are.
+        option: By which the machine was named.
     """
     mesh = MeshConfig(**machine.mesh_shape)
     least = _least_rows(mesh, machine.num_chips)
@@ -59,7 +68,7 @@ def forecast_fit(config: RunConfig, machine: Machine, needed: float, limit: floa
         advice = [f"--rows-per-chip {fewer:g}"]
     else:
         advice = [
-            *_on_more_chips(mesh, machine, demand, rows),
+            *_on_more_chips(mesh, machine, demand, rows, option),
             *_split(config, mesh, machine, demand),
         ]
     told += f" {' or '.join(advice)} should fit (forecast)" if advice else " Use more chips"
@@ -74,7 +83,7 @@ def _least_rows(mesh: MeshConfig, num_chips: int) -> float:
 
 
 def _on_more_chips(
-    mesh: MeshConfig, machine: Machine, demand: _Demand, asked: float
+    mesh: MeshConfig, machine: Machine, demand: _Demand, asked: float, option: str
 ) -> Iterator[str]:
     """The next larger slice on which the same mesh, with more devices along `fsdp`, fits."""
     pod = machine.pod
@@ -86,7 +95,9 @@ def _on_more_chips(
         least = _least_rows(grown, larger.count * machine.num_slices)
         if rows := dataclasses.replace(demand, state=state).rows(least):
             name = f"{larger.chip.name}:{larger.topology or larger.count}"
-            yield f"--topology {name} {mesh_flags(grown)} --rows-per-chip {min(rows, asked):g}"
+            if option == "--pod" and machine.num_slices > 1:
+                name += f"*{machine.num_slices}"
+            yield f"{option} {name} {mesh_flags(grown)} --rows-per-chip {min(rows, asked):g}"
             return
 
 

@@ -13,7 +13,9 @@ POD = machine("v5e:4x4", fsdp=4, fsdp_line=4)
 STATE = 12 * 6_738_415_616 / 16 / GIB  # 4.7 GiB a chip
 
 
-def forecast(rows, needed, limit=15.75, *, where=POD, remat="attention", **changes):
+def forecast(
+    rows, needed, limit=15.75, *, where=POD, remat="attention", option="--topology", **changes
+):
     config = load_recipe("llama2_7b")
     config = dataclasses.replace(
         config,
@@ -21,7 +23,7 @@ def forecast(rows, needed, limit=15.75, *, where=POD, remat="attention", **chang
         compute=dataclasses.replace(config.compute, remat=remat),
         **changes,
     )
-    return forecast_fit(config, where, needed * GIB, limit * GIB)
+    return forecast_fit(config, where, needed * GIB, limit * GIB, option=option)
 
 
 def test_activations_shrink_with_the_rows_and_the_state_does_not():
@@ -65,7 +67,9 @@ def test_a_state_in_fewer_bits_is_counted_as_what_it_is():
 
 def test_slices_each_hold_the_model():
     two = machine("v5e:4x4", slices=2, replica=2, fsdp=4, fsdp_line=4)
-    assert "--mesh.replica 2 --mesh.fsdp 4 --mesh.fsdp-line 8" in forecast(1, 17, where=two)
+    grown = "v5e:4x8 --mesh.replica 2 --mesh.fsdp 4 --mesh.fsdp-line 8"
+    assert f"--topology {grown}" in forecast(1, 17, where=two)
+    assert f"--pod {grown.replace('4x8', '4x8*2')}" in forecast(1, 17, where=two, option="--pod")
 
 
 @pytest.mark.parametrize("remat", ["full", "dots"])

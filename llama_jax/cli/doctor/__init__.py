@@ -107,7 +107,7 @@ def main(argv: list[str]) -> int:
             request, started=started, options=_xla_options(options.xla), save_hlo=options.save_hlo
         )
     except DoesNotFit as failure:
-        return _does_not_fit(request, failure, as_json=options.json)
+        return _does_not_fit(request, failure, options)
     from llama_jax.cli.doctor.page import document, print_page
 
     if options.json:
@@ -149,11 +149,17 @@ def _xla_options(given: tuple[str, ...]) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _does_not_fit(request: "Request", failure: "DoesNotFit", *, as_json: bool) -> int:
+def _does_not_fit(request: "Request", failure: "DoesNotFit", options: Options) -> int:
     from llama_jax.aot.forecast import forecast_fit
 
-    advice = forecast_fit(request.config, request.machine, failure.needed, failure.limit)
-    if as_json:
+    advice = forecast_fit(
+        request.config,
+        request.machine,
+        failure.needed,
+        failure.limit,
+        option="--pod" if options.pod else "--topology",
+    )
+    if options.json:
         answer = {"fits": False, "needed_bytes": failure.needed, "limit_bytes": failure.limit}
         print(json.dumps(answer | {"advice": advice}, indent=2))
     print(f"llama-jax doctor: does not fit: {advice}", file=sys.stderr)
