@@ -41,7 +41,7 @@ test-oracle: .venv-oracle/installed
 
 # Steps compiled for TPUs that are not here, in an environment of its own: libtpu takes 700 MB.
 test-tpu: .venv-tpu/installed
-	.venv-tpu/bin/python -m pytest -m "(tpu or slow) and not long" --numprocesses 2 tests/aot tests/cli/test_doctor_tpu.py
+	.venv-tpu/bin/python -m pytest -m "(tpu or slow) and not long" --numprocesses 2 tests/aot tests/cli/test_doctor_tpu.py tests/cli/test_doctor_tune.py
 
 # Steps compiled for GPUs that are not here, in an environment of its own: 5.5 GB, so not in CI.
 test-gpu: .venv-gpu/installed

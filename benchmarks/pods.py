@@ -23,10 +23,14 @@ from llama_jax.aot.calibration import (
     PublishedRun,
     Sample,
     fit,
+    generation_of,
     leave_one_out,
+    leave_out,
+    program_of,
 )
+from llama_jax.aot.machine import Machine
 from llama_jax.aot.reading import decode_program
-from llama_jax.aot.step_time import CALIBRATED, Machine, predict_step_time
+from llama_jax.aot.step_time import CALIBRATED, predict_step_time
 from llama_jax.flops import train_flops_per_token
 from llama_jax.hardware import parse_pod
 from llama_jax.recipe import load_recipe
@@ -119,6 +123,11 @@ def compile_case(case: Case) -> None:
         print(f"{case.name}: failed with {done.returncode}", file=sys.stderr)
         return
     answer = json.loads(done.stdout)
+    before, taken = answer.get("seconds_before_compiling"), answer.get("compile_seconds")
+    if taken:
+        print(
+            f"{before:.1f} s to the start of the compilation, {taken:.0f} s compiling", flush=True
+        )
     answer["command"] = "llama-jax " + " ".join(case.command)
     READINGS.mkdir(parents=True, exist_ok=True)
     (READINGS / f"{case.name}.json").write_text(_compact(answer))
@@ -165,17 +174,23 @@ def samples() -> list[Sample]:
 def _fit_table() -> Iterator[str]:
     found = samples()
     fitted = fit(found)
-    left_out = leave_one_out(found)
-    yield "| published run | published s | predicted s | error | error when left out |"
-    yield "|---|---|---|---|---|"
-    for sample, apart in zip(found, left_out, strict=True):
-        error = sample.error(fitted)
-        yield (
-            f"| {sample.name} | {sample.seconds:.2f} | {sample.seconds * (1 + error):.2f} | "
-            f"{error:+.1%} | {apart:+.1%} |"
-        )
-    mean = sum(map(abs, left_out)) / len(left_out)
-    yield f"| mean absolute error | | | | **{mean:.1%}** |"
+    errors = [
+        [sample.error(fitted) for sample in found],
+        leave_one_out(found),
+        leave_out(found, program_of),
+        leave_out(found, generation_of),
+    ]
+    yield (
+        "| published run | published s | predicted s | error | the row left out | its program | "
+        "its generation |"
+    )
+    yield "|---|---|---|---|---|---|---|"
+    for sample, *told in zip(found, *errors, strict=True):
+        cells = " | ".join(f"{error:+.1%}" for error in told)
+        predicted = sample.seconds * (1 + told[0])
+        yield f"| {sample.name} | {sample.seconds:.2f} | {predicted:.2f} | {cells} |"
+    means = [sum(map(abs, column)) / len(column) for column in errors]
+    yield "| mean absolute error | | | " + " | ".join(f"**{mean:.1%}**" for mean in means) + " |"
     yield ""
     yield (
         f"Fitted: cycles take {fitted.cycles:.2f} times their estimate; attention kernels reach "

@@ -2,8 +2,10 @@
 
 import dataclasses
 import difflib
+import itertools
 import math
 import re
+from collections.abc import Iterator
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,9 +19,11 @@ class Accelerator:
         bf16_flops: Dense peak, FLOP/s a chip.
         float32_flops: Dense peak of float32 matmuls, FLOP/s a chip; 0 where none is published.
         hbm_bytes: Memory of a chip.
+        usable_bytes: What a program can have of it.
         hbm_bytes_per_second: Memory bandwidth of a chip.
         clock_hz: Of the cores whose cycles the compiler estimates; 0 where it estimates none.
         link_bytes_per_second: Of one link to a neighbour, one way.
+        host_bytes_per_second: Between a chip and the memory of its host, each way.
         dcn_bytes_per_second: Of one chip out of its slice or node, one way.
         scatters_aside: Whether cores beside the matrix units (SparseCores) can carry out a
             reduce-scatter while these go on. Those of v4 are not offered one by libtpu 0.0.42.1.
@@ -32,31 +36,41 @@ class Accelerator:
     bf16_flops: float
     float32_flops: float = 0.0
     hbm_bytes: float
+    usable_bytes: float
     hbm_bytes_per_second: float
     clock_hz: float = 0.0
     link_bytes_per_second: float = 0.0
+    host_bytes_per_second: float
     dcn_bytes_per_second: float = 0.0
     scatters_aside: bool = False
     source: str
 
 
 GIB = float(1 << 30)
+# Of a GPU's memory, unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise. Source: JAX's
+# documentation, "GPU memory allocation".
+_JAX_TAKES = 0.75
 
 # Clocks of TPUs are their peak over what their matrix units do in a cycle: 131,072 FLOPs a core
 # on v4 and v5e, 262,144 on v5p's two cores, 524,288 on v6e and on each of tpu7x's two. The cycles
 # that libtpu 0.0.42.1 estimates for a matmul of 16,384 squared agree: 94%, 92%, 94%, 78% and 85%
 # of the peak. Links and networks of TPUs: "How to Scale Your Model", chapter "TPUs"
 # (jax-ml.github.io/scaling-book); of GPUs: NVLink 3 and 4, and a network card of 200 or 400 Gbit/s
-# a GPU (NVIDIA's DGX datasheets).
+# a GPU (NVIDIA's DGX datasheets). To its host a v4 has 16 GB/s each way and a v6e 15 (the same
+# chapter); no figure of the other TPUs was found, and they are given v4's; GPUs have 16 lanes of
+# PCIe 4 or 5 (NVIDIA's datasheets). What a program can have of a TPU's memory is what libtpu says
+# where it refuses one; of an H100's and an H200's, JAX's share of what XLA finds on them.
 ACCELERATORS = (
     Accelerator(
         name="v4",
         device_kinds=("tpu v4",),
         bf16_flops=275e12,
         hbm_bytes=32 * GIB,
+        usable_bytes=30.75 * GIB,
         hbm_bytes_per_second=1228e9,
         clock_hz=1.05e9,
         link_bytes_per_second=45e9,
+        host_bytes_per_second=16e9,
         dcn_bytes_per_second=6.25e9,
         source="Google Cloud TPU v4 documentation",
     ),
@@ -65,9 +79,11 @@ ACCELERATORS = (
         device_kinds=("tpu v5 lite", "tpu v5e"),
         bf16_flops=197e12,
         hbm_bytes=16 * GIB,
+        usable_bytes=15.75 * GIB,
         hbm_bytes_per_second=819e9,
         clock_hz=1.5e9,
         link_bytes_per_second=45e9,
+        host_bytes_per_second=16e9,
         dcn_bytes_per_second=3.125e9,
         source="Google Cloud TPU v5e documentation",
     ),
@@ -76,9 +92,11 @@ ACCELERATORS = (
         device_kinds=("tpu v5p", "tpu v5"),
         bf16_flops=459e12,
         hbm_bytes=95 * GIB,
+        usable_bytes=95.74 * GIB,
         hbm_bytes_per_second=2765e9,
         clock_hz=1.75e9,
         link_bytes_per_second=90e9,
+        host_bytes_per_second=16e9,
         dcn_bytes_per_second=6.25e9,
         scatters_aside=True,
         source="Google Cloud TPU v5p documentation",
@@ -88,9 +106,11 @@ ACCELERATORS = (
         device_kinds=("tpu v6 lite", "tpu v6e"),
         bf16_flops=918e12,
         hbm_bytes=32 * GIB,
+        usable_bytes=31.25 * GIB,
         hbm_bytes_per_second=1640e9,
         clock_hz=1.75e9,
         link_bytes_per_second=90e9,
+        host_bytes_per_second=15e9,
         dcn_bytes_per_second=12.5e9,
         scatters_aside=True,
         source="Google Cloud TPU v6e documentation",
@@ -101,9 +121,11 @@ ACCELERATORS = (
         devices_per_chip=2,
         bf16_flops=2307e12,
         hbm_bytes=192 * GIB,
+        usable_bytes=2 * 94.75 * GIB,
         hbm_bytes_per_second=7380e9,
         clock_hz=2.2e9,
         link_bytes_per_second=90e9,
+        host_bytes_per_second=16e9,
         dcn_bytes_per_second=12.5e9,
         scatters_aside=True,
         source="Google Cloud TPU7x documentation",
@@ -114,8 +136,10 @@ ACCELERATORS = (
         bf16_flops=312e12,
         float32_flops=19.5e12,
         hbm_bytes=80e9,
+        usable_bytes=_JAX_TAKES * 80e9,
         hbm_bytes_per_second=2039e9,
         link_bytes_per_second=300e9,
+        host_bytes_per_second=32e9,
         dcn_bytes_per_second=25e9,
         source="NVIDIA A100 80GB SXM datasheet",
     ),
@@ -125,8 +149,10 @@ ACCELERATORS = (
         bf16_flops=989e12,
         float32_flops=67e12,
         hbm_bytes=80e9,
+        usable_bytes=_JAX_TAKES * 84_978_434_048,
         hbm_bytes_per_second=3352e9,
         link_bytes_per_second=450e9,
+        host_bytes_per_second=64e9,
         dcn_bytes_per_second=50e9,
         source="NVIDIA H100 SXM datasheet, dense",
     ),
@@ -136,8 +162,10 @@ ACCELERATORS = (
         bf16_flops=989e12,
         float32_flops=67e12,
         hbm_bytes=141e9,
+        usable_bytes=_JAX_TAKES * 150_000_000_000,
         hbm_bytes_per_second=4800e9,
         link_bytes_per_second=450e9,
+        host_bytes_per_second=64e9,
         dcn_bytes_per_second=50e9,
         source="NVIDIA H200 SXM datasheet, dense",
     ),
@@ -241,6 +269,22 @@ def parse_pod(text: str, flag: str = "--chips") -> Pod:
             f"{flag}={text!r}: there is no such slice. Did you mean {close}? {_existing(name)}"
         )
     return Pod(chip=chips[name], count=math.prod(sides), topology=size)
+
+
+def larger_pods(pod: Pod) -> Iterator[Pod]:
+    """All that there are of the same chip and have more of them, the smallest first.
+
+    Of grids of one size the one that is nearest to a cube; of GPUs twice as many, up to 4,096.
+    """
+    if not pod.topology:
+        whole = math.ceil(pod.count / GPUS_A_NODE) * GPUS_A_NODE
+        counts = (whole << doubled for doubled in range(10))
+        yield from (Pod(chip=pod.chip, count=n) for n in counts if pod.count < n <= 4096)
+        return
+    grids = sorted(_grids(pod.chip.name), key=lambda grid: (math.prod(grid), max(grid)))
+    for count, same in itertools.groupby(grids, key=math.prod):
+        if count > pod.count:
+            yield Pod(chip=pod.chip, count=count, topology="x".join(map(str, next(same))))
 
 
 def _existing(name: str) -> str:

@@ -2,10 +2,11 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 
+from llama_jax.aot.machine import Machine
 from llama_jax.aot.program import Program
-from llama_jax.aot.step_time import Calibration, Machine, predict_step_time
+from llama_jax.aot.step_time import Calibration, predict_step_time
 
 # Where the least error is looked for, in hundredths: estimates are never too long by much, kernels
 # never faster than the peak.
@@ -174,6 +175,28 @@ def _calibration(cycles: int, kernels: int) -> Calibration:
 
 def leave_one_out(samples: Sequence[Sample]) -> list[float]:
     """The error of each sample under the fit to all the others."""
-    return [
-        sample.error(fit([other for other in samples if other is not sample])) for sample in samples
-    ]
+    return leave_out(samples, id)
+
+
+def leave_out(samples: Sequence[Sample], kind: Callable[[Sample], Hashable]) -> list[float]:
+    """The error of each sample under the fit to those of other kinds.
+
+    Args:
+        samples: Of at least two kinds.
+        kind: What vouches for a sample: rows of one program, or of one generation, are alike.
+    """
+    fits = {
+        left_out: fit([sample for sample in samples if kind(sample) != left_out])
+        for left_out in set(map(kind, samples))
+    }
+    return [sample.error(fits[kind(sample)]) for sample in samples]
+
+
+def program_of(sample: Sample) -> Hashable:
+    """Published runs of one model and chip stand beside the same program of ours."""
+    return sample.program
+
+
+def generation_of(sample: Sample) -> Hashable:
+    """The kind of chip."""
+    return sample.machine.pod.chip.name

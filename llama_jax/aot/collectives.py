@@ -53,6 +53,8 @@ class Collective:
     @property
     def sent_bytes(self) -> float:
         """What a device sends at least, all executions of a step together, along a ring."""
+        if self.group_size == 1:
+            return 0.0  # a permutation that leaves all where they are
         others = (self.group_size - 1) / self.group_size
         match self.kind:
             case "all-reduce":

@@ -19,6 +19,7 @@ class MemoryUse:
         temporaries: Everything else that lives in between.
         code: The program itself.
         peak: Most that is live at one time.
+        host: Of the host's memory, that is for this device.
     """
 
     arguments: int
@@ -27,6 +28,7 @@ class MemoryUse:
     temporaries: int
     code: int
     peak: int
+    host: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,12 +52,19 @@ class DoesNotFit(ValueError):  # noqa: N818
     Attributes:
         needed: Bytes on one device; 0 where the compiler did not say.
         limit: Bytes that there are; 0 where the compiler did not say.
+        without_arguments: Whether the compiler stopped at temporaries, before it had counted state
+            and batch.
     """
 
-    def __init__(self, message: str, needed: int, limit: int):
+    def __init__(self, message: str, needed: int, limit: int, *, without_arguments: bool = False):
         super().__init__(message)
         self.needed = needed
         self.limit = limit
+        self.without_arguments = without_arguments
+
+
+class RefusedOption(ValueError):  # noqa: N818
+    """The compiler does not take an option."""
 
 
 def compile_program(lowered: jax.stages.Lowered, options: Mapping[str, str]) -> CompiledProgram:
@@ -67,21 +76,20 @@ def compile_program(lowered: jax.stages.Lowered, options: Mapping[str, str]) -> 
 
     Raises:
         DoesNotFit: If the program does not fit the device.
-        ValueError: If the compiler does not take one of the options.
+        RefusedOption: If the compiler does not take one of the options.
     """
     start = time.monotonic()
     try:
         compiled = lowered.compile(compiler_options=dict(options))
     except jax.errors.JaxRuntimeError as error:
         if _REFUSED_OPTION.search(str(error)):
-            raise ValueError(
+            raise RefusedOption(
                 f"--xla: the compiler does not take it: {str(error).splitlines()[0]} "
                 "Bools are true or false for TPUs, True or False for GPUs."
             ) from error
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        needed, limit = _read_sizes(str(error))
-        raise DoesNotFit(str(error).splitlines()[0], needed, limit) from error
+        raise _does_not_fit(str(error)) from error
     used = compiled.memory_analysis()
     assert used is not None, "every compiler that we use says so"
     return CompiledProgram(
@@ -93,9 +101,20 @@ def compile_program(lowered: jax.stages.Lowered, options: Mapping[str, str]) -> 
             temporaries=used.temp_size_in_bytes,
             code=used.generated_code_size_in_bytes,
             peak=used.peak_memory_in_bytes,
+            host=used.host_argument_size_in_bytes + used.host_temp_size_in_bytes,
         ),
         seconds=time.monotonic() - start,
     )
+
+
+def check_memory(memory: MemoryUse, limit: float) -> None:
+    """Refuses what the compiler let pass: that of GPUs asks nobody how much memory there is.
+
+    Raises:
+        DoesNotFit: If the peak is over `limit` bytes.
+    """
+    if memory.peak > limit:
+        raise DoesNotFit("The program's peak is over the device's memory.", memory.peak, int(limit))
 
 
 _REFUSED_OPTION = re.compile(r"[Nn]o such compile option|While setting option")
@@ -104,18 +123,20 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 # The compiler says it in one way where it has laid all out, and in another where temporaries alone
 # are too many.
-_SIZES = re.compile(
-    r"[Uu]sed ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?)"
-    r"|\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)"
-)
+_ALL = re.compile(r"[Uu]sed ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?)")
+_TEMPORARIES = re.compile(r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)")
 
 
-def _read_sizes(message: str) -> tuple[int, int]:
-    """Bytes needed and bytes there; zeros where the compiler does not say."""
-    match = _SIZES.search(message)
-    if match is None:
-        return 0, 0
-    needed, needed_unit, limit, limit_unit = (
-        group for group in match.groups() if group is not None
+def _does_not_fit(message: str) -> DoesNotFit:
+    """What the compiler says; zeros where it does not say how much."""
+    first = message.splitlines()[0]
+    found = _ALL.search(message) or _TEMPORARIES.search(message)
+    if found is None:
+        return DoesNotFit(first, 0, 0)
+    needed, needed_unit, limit, limit_unit = found.groups()
+    return DoesNotFit(
+        first,
+        int(float(needed) * _UNITS[needed_unit]),
+        int(float(limit) * _UNITS[limit_unit]),
+        without_arguments=found.re is _TEMPORARIES,
     )
-    return int(float(needed) * _UNITS[needed_unit]), int(float(limit) * _UNITS[limit_unit])

@@ -11,6 +11,8 @@ from llama_jax.aot.groups import layout_of
 from llama_jax.aot.hlo import Computation, Instruction, Module, parse_module
 from llama_jax.aot.kernels import Kernel, is_kernel, kernel_flops, kernel_name
 from llama_jax.aot.loops import counted, trip_counts
+from llama_jax.aot.shapes import Matmul, Result, largest_results, matmuls_of
+from llama_jax.aot.transfers import Transfer, transfers_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +44,9 @@ class Program:
         hbm_bytes: Read and written, without kernels and collectives.
         kernels: Each with all its launches.
         collectives: In the order of the text.
+        transfers: To and from the memory of the host.
+        matmuls: Of TPUs, with their shapes.
+        results: The largest that are left in memory, one of each shape, most first.
         work: Instructions by their cycles, most first; together they make `cycles`.
         doubts: Sentences on what could not be read, and how it was counted.
     """
@@ -51,6 +56,9 @@ class Program:
     hbm_bytes: int
     kernels: tuple[Kernel, ...]
     collectives: tuple[Collective, ...]
+    transfers: tuple[Transfer, ...]
+    matmuls: tuple[Matmul, ...]
+    results: tuple[Result, ...]
     work: tuple[Work, ...]
     doubts: tuple[str, ...]
 
@@ -84,6 +92,13 @@ def read_program(text: str, mesh_shape: Mapping[str, int]) -> Program:
                 module, one, costs.steps[one.name], counts[one.name], layout
             )
         ),
+        transfers=tuple(
+            transfer
+            for one in scheduled
+            for transfer in transfers_of(one, costs.steps[one.name], counts[one.name])
+        ),
+        matmuls=tuple(matmuls_of(module, counts)),
+        results=largest_results(module, counts),
         work=_work(module, counts, costs),
         doubts=tuple(_doubts(scheduled, trips, module)),
     )

@@ -7,37 +7,11 @@ that attention kernels reach.
 """
 
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
 
 from llama_jax.aot.collectives import Collective
+from llama_jax.aot.costs import Cost
+from llama_jax.aot.machine import Machine
 from llama_jax.aot.program import Program
-from llama_jax.hardware import GPUS_A_NODE, Pod
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Machine:
-    """What a program was compiled for.
-
-    Attributes:
-        pod: One slice, or the GPUs of all nodes.
-        num_slices: How many of them.
-        mesh_shape: Devices along each mesh axis, in the order in which devices were laid out.
-    """
-
-    pod: Pod
-    num_slices: int
-    mesh_shape: Mapping[str, int]
-
-    @property
-    def num_chips(self) -> int:
-        """Over all slices."""
-        return self.pod.count * self.num_slices
-
-    @property
-    def devices_per_chip(self) -> float:
-        """JAX devices that one chip shows to the program."""
-        return math.prod(self.mesh_shape.values()) / self.num_chips
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +30,7 @@ class Calibration:
 CALIBRATED = Calibration(cycles=1.02, kernels=0.33)
 # Where the compiler estimates no cycles (GPUs): share of the peak at which matmuls run. Assumed.
 _MATMULS = 0.7
+_ALL_TO_ALLS = ("all-to-all", "ragged-all-to-all")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +43,8 @@ class StepTime:
         exposed: Communication beside which the device does nothing.
         late: What communication takes longer than the work that was scheduled beside it.
         links: All communication, hidden or not; the step cannot be shorter.
+        for_host: Waits for the memory of the host.
+        host: Use of the link to it, one way, hidden or not; the step cannot be shorter either.
     """
 
     compute: float
@@ -75,16 +52,14 @@ class StepTime:
     exposed: float
     late: float
     links: float
+    for_host: float = 0.0
+    host: float = 0.0
 
     @property
     def seconds(self) -> float:
         """Of the whole step."""
-        return max(self.compute + self.kernels + self.waiting, self.links)
-
-    @property
-    def waiting(self) -> float:
-        """For other devices."""
-        return self.exposed + self.late
+        working = self.compute + self.kernels
+        return max(working + self.exposed + self.late + self.for_host, self.links, self.host)
 
 
 def predict_step_time(
@@ -92,7 +67,7 @@ def predict_step_time(
 ) -> StepTime:
     """Predicted time of one step on a machine, from the program of one of its devices."""
     fitted = calibration or CALIBRATED
-    peak = machine.pod.chip.bf16_flops / machine.devices_per_chip
+    peak = _peak(machine)
     bandwidth = machine.pod.chip.hbm_bytes_per_second / machine.devices_per_chip
     exposed = late = links = 0.0
     for collective in program.collectives:
@@ -101,10 +76,8 @@ def predict_step_time(
         if collective.exposure == "exposed":
             exposed += seconds
         else:
-            beside = collective.overlap
-            work = _compute_seconds(beside.cycles, beside.matmul_flops, beside.hbm_bytes, machine)
-            work = fitted.cycles * work + beside.kernel_flops / (fitted.kernels * peak)
-            late += max(0.0, seconds - work)
+            late += max(0.0, seconds - _seconds_beside(collective.overlap, machine, fitted))
+    for_host, host = _host_seconds(program, machine, fitted)
     return StepTime(
         compute=fitted.cycles
         * _compute_seconds(program.cycles, program.matmul_flops, program.hbm_bytes, machine),
@@ -115,7 +88,30 @@ def predict_step_time(
         exposed=exposed,
         late=late,
         links=links,
+        for_host=for_host,
+        host=host,
     )
+
+
+def _host_seconds(program: Program, machine: Machine, fitted: Calibration) -> tuple[float, float]:
+    """Waits for the host's memory, and how long the busier way of its link is in use."""
+    per_device = machine.pod.chip.host_bytes_per_second / machine.devices_per_chip
+    waits, ways = 0.0, {"to host": 0.0, "from host": 0.0}
+    for transfer in program.transfers:
+        seconds = transfer.bytes / per_device
+        ways[transfer.direction] += seconds
+        waits += max(0.0, seconds - _seconds_beside(transfer.overlap, machine, fitted))
+    return waits, max(ways.values())
+
+
+def _seconds_beside(work: Cost, machine: Machine, fitted: Calibration) -> float:
+    """What work takes that is scheduled beside a transfer; nothing where that is exposed."""
+    compute = _compute_seconds(work.cycles, work.matmul_flops, work.hbm_bytes, machine)
+    return fitted.cycles * compute + work.kernel_flops / (fitted.kernels * _peak(machine))
+
+
+def _peak(machine: Machine) -> float:
+    return machine.pod.chip.bf16_flops / machine.devices_per_chip
 
 
 def collective_seconds(collective: Collective, machine: Machine) -> float:
@@ -126,14 +122,37 @@ def collective_seconds(collective: Collective, machine: Machine) -> float:
 
     Source: "How to Scale Your Model" (jax-ml.github.io/scaling-book), chapter "Sharding".
     """
-    sent = collective.sent_bytes
-    if _leaves_slice(collective.axes, machine):
-        return sent * machine.devices_per_chip / machine.pod.chip.dcn_bytes_per_second
-    if collective.kind in ("all-to-all", "ragged-all-to-all") and machine.pod.sides:
-        sent *= max(1.0, collective.group_size / 4)  # what goes further passes others on the way
-    rings = 0.5 if collective.kind == "collective-permute" else _rings(collective, machine)
-    per_device = 2 * machine.pod.chip.link_bytes_per_second / machine.devices_per_chip
-    return sent / (rings * per_device)
+    chip, per_chip = machine.pod.chip, machine.devices_per_chip
+    if not machine.pod.sides:
+        return _gpu_seconds(collective, machine)
+    if machine.leaves_slice(collective.axes):
+        return collective.sent_bytes * per_chip / chip.dcn_bytes_per_second
+    ring = 2 * chip.link_bytes_per_second / per_chip
+    ways = machine.ways(collective.axes, collective.group_size)
+    if collective.kind == "collective-permute" or not ways:
+        return collective.sent_bytes / (0.5 * ring)
+    if collective.kind in _ALL_TO_ALLS:
+        # What goes to chips further along a side passes the links of others on the way.
+        passing = max(way.chips / 4 / way.rings for way in ways)
+        return collective.bytes * passing / ring
+    return collective.sent_bytes / (sum(way.rings for way in ways) * ring)
+
+
+def _gpu_seconds(collective: Collective, machine: Machine) -> float:
+    """One switch joins the GPUs of a node; each has a network card of its own to other nodes."""
+    chip = machine.pod.chip
+    nodes = machine.gpus_by_node(collective.axes, collective.group_size)
+    inside = collective.sent_bytes / chip.link_bytes_per_second
+    if len(nodes) == 1:
+        return inside
+    if collective.kind == "collective-permute":
+        return collective.sent_bytes / chip.dcn_bytes_per_second
+    if collective.kind in _ALL_TO_ALLS:
+        away = 1 - min(nodes.values()) / collective.group_size
+        return max(inside, collective.bytes * away / chip.dcn_bytes_per_second)
+    # A ring enters and leaves a node over the cards of all the GPUs that it has there.
+    cards = min(nodes.values())
+    return max(inside, collective.sent_bytes / (cards * chip.dcn_bytes_per_second))
 
 
 def _compute_seconds(cycles: int, matmul_flops: float, hbm_bytes: float, machine: Machine) -> float:
@@ -141,25 +160,3 @@ def _compute_seconds(cycles: int, matmul_flops: float, hbm_bytes: float, machine
     if chip.clock_hz:
         return cycles / chip.clock_hz
     return max(matmul_flops / (_MATMULS * chip.bf16_flops), hbm_bytes / chip.hbm_bytes_per_second)
-
-
-def _rings(collective: Collective, machine: Machine) -> float:
-    """Rings of links that a group inside a slice exchanges over; a line is half a ring."""
-    sides = zip(machine.pod.sides, machine.pod.rings, strict=True)
-    chips = collective.group_size / machine.devices_per_chip
-    rings, reached = 0.0, 1
-    for side, closed in sorted(sides, reverse=True):
-        if side > 1 and reached < chips:
-            rings += 1.0 if closed else 0.5
-            reached *= side
-    # Inside a chip, and between GPUs of a node, which one switch joins.
-    return rings or 0.5
-
-
-def _leaves_slice(axes: Sequence[str], machine: Machine) -> bool:
-    """Whether a group along these axes holds devices of several slices, or of several nodes."""
-    names, sizes = list(machine.mesh_shape), list(machine.mesh_shape.values())
-    together = math.prod(sizes) // machine.num_slices if machine.pod.sides else GPUS_A_NODE
-    # Devices are laid out slice by slice, the last axis closest together.
-    spans = (math.prod(sizes[names.index(axis) :]) for axis in axes if machine.mesh_shape[axis] > 1)
-    return max(spans, default=1) > together

@@ -10,6 +10,7 @@ _MOVES_NOTHING = {
     "call", *ASYNCHRONOUS_CALLS, "partition-id", "replica-id", "after-all", "add-dependency",
     "optimization-barrier", "domain",
 }  # fmt: skip
+_STARTS = ("slice-start", "dynamic-slice-start", "dynamic-update-slice-start", "fusion-start")
 _SAME_ELEMENTS = ("bitcast", "reshape", "convert", "copy", "transpose")
 _SLICES = ("dynamic-slice", "slice", "gather")
 
@@ -36,9 +37,8 @@ def hbm_bytes(
         return traffic.of_fusion(computation, instruction)
     if opcode == "custom-call" and not instruction.operands:
         return 0  # an allocation
-    if opcode == "slice-start":
-        (source,), slice_ = computation.operand(instruction).arrays, instruction.arrays[1]
-        return slice_.bytes * ((source.space == HBM) + (slice_.space == HBM))
+    if opcode in _STARTS:
+        return _started(computation, instruction)
     if opcode == "copy-start" or opcode in _SAME_ELEMENTS:
         moved = (*instruction.arrays[:1], *computation.operand_arrays(instruction))
         return sum(array.bytes for array in moved if array.space == HBM)
@@ -47,6 +47,17 @@ def hbm_bytes(
         for operand in dict.fromkeys(instruction.operands)
     )
     return read + traffic.written(computation, instruction.name)
+
+
+def _started(computation: Computation, start: Instruction) -> int:
+    """Of a slice that is read or written beside other work, between two memories."""
+    operands = computation.operand_arrays(start)
+    # The result stands behind the operands.
+    whole, result = operands[0], start.arrays[len(operands)]
+    if whole.dims != result.dims:
+        return result.bytes * ((whole.space == HBM) + (result.space == HBM))
+    update = operands[1]
+    return update.bytes * ((update.space == HBM) + (result.space == HBM))
 
 
 class _Traffic:

@@ -5,6 +5,8 @@ from typing import Any
 
 import jax
 
+from llama_jax.sharding import platform
+
 # Named with `checkpoint_name` where they are computed.
 ATTENTION = ("attention",)
 GATE = ("mlp_gate", "mlp_gate_up", *ATTENTION)
@@ -58,9 +60,11 @@ def check_host_memory() -> None:
     Raises:
         ValueError: If compute.remat="offload" has nowhere to go.
     """
-    kinds = {memory.kind for memory in jax.local_devices()[0].addressable_memories()}
+    if platform() != "cpu":
+        return  # TPUs and GPUs have both, and need not be here
+    kinds = {memory.kind for memory in jax.local_devices(backend="cpu")[0].addressable_memories()}
     if not {"device", "pinned_host"} <= kinds:
         raise ValueError(
-            f"compute.remat='offload' needs device memory and pinned host memory; "
-            f"{jax.default_backend()} has {', '.join(sorted(kinds))}. Use 'full' or 'attention'."
+            "compute.remat='offload' needs device memory and pinned host memory; the CPU has "
+            f"{', '.join(sorted(kinds))}. Use 'full' or 'attention'."
         )

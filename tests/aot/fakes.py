@@ -5,9 +5,12 @@ import dataclasses
 from llama_jax.aot.collectives import Collective
 from llama_jax.aot.compile import MemoryUse
 from llama_jax.aot.costs import Cost
+from llama_jax.aot.hlo import Array
 from llama_jax.aot.kernels import Kernel
+from llama_jax.aot.machine import Machine
 from llama_jax.aot.program import Program, Work
-from llama_jax.aot.step_time import Machine
+from llama_jax.aot.shapes import Result
+from llama_jax.aot.transfers import Transfer
 from llama_jax.hardware import parse_pod
 
 GIB = 1 << 30
@@ -43,6 +46,16 @@ def collective(
     )
 
 
+def transfer(direction="to host", *, gigabytes=1.0, count=80, beside_cycles=0):
+    return Transfer(
+        direction=direction,
+        bytes=int(gigabytes * 1e9),
+        count=count,
+        exposed=not beside_cycles,
+        overlap=Cost(cycles=beside_cycles),
+    )
+
+
 def kernel(name="splash_mha_fwd", launches=80, flops=0.0):
     return Kernel(name=name, launches=launches, flops=flops, bytes=0)
 
@@ -50,6 +63,10 @@ def kernel(name="splash_mha_fwd", launches=80, flops=0.0):
 def work(opcode, cycles):
     cost = Cost(cycles=int(cycles))
     return Work(name=opcode, opcode=opcode, where="layer", count=80, cost=cost)
+
+
+def result(*dims, dtype="bf16"):
+    return Result(Array(dtype, dims), "fusion.1", "layer")
 
 
 def program(*, cycles=0, matmul_flops=0.0, hbm_bytes=0, **parts):

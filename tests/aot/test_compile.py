@@ -34,6 +34,7 @@ def test_how_much_too_much_it_is(message, needed, limit):
     with pytest.raises(DoesNotFit) as caught:
         compile_program(Refused(f"RESOURCE_EXHAUSTED: {message}"), {})  # pyright: ignore[reportArgumentType]
     assert (caught.value.needed, caught.value.limit) == (needed * GIB, limit * GIB)
+    assert caught.value.without_arguments == ("temporaries" in message)
 
 
 def test_an_option_that_a_compiler_does_not_have_is_refused_by_name():

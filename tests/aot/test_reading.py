@@ -4,7 +4,7 @@ import json
 
 from llama_jax.aot.reading import decode_program, encode_program
 from llama_jax.aot.step_time import predict_step_time
-from tests.aot.fakes import collective, kernel, machine, program
+from tests.aot.fakes import collective, kernel, machine, program, transfer
 
 
 def test_a_reading_predicts_what_its_program_does():
@@ -14,6 +14,7 @@ def test_a_reading_predicts_what_its_program_does():
         hbm_bytes=10**12,
         kernels=[kernel(flops=1e14)],
         collectives=[collective(exposure="exposed"), collective(beside_cycles=10)],
+        transfers=[transfer(gigabytes=40.0), transfer("from host", beside_cycles=10)],
         doubts=["Line 3: a loop."],
     )
     again = decode_program(json.loads(json.dumps(encode_program(one))))

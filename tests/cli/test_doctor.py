@@ -31,6 +31,8 @@ def refusal(capsys, *arguments):
         (["--topology", "v5p:4x4x8", "--slices", "0"], "--slices=0 must be 1 or more"),
         (["--topology", "v5p:4x4x8", "--rows-per-chip", "-1"], "must be positive"),
         (["--topology", "v5p:4x4x8", "--goodput", "2"], "--goodput=2.0 must be in (0, 1]"),
+        (["--pod", "v5p:4x4x8", "--topology", "v9:3"], "leave out --topology and --slices"),
+        (["--pod", "v5p:4x4x8", "--slices", "7"], "v5e:16x16*4 for four"),
         (["--topology", "h100:8"], "pip install 'llama-jax[cuda]'"),
         (["--topology", "a100:8"], "GPUs are h100, h200"),
         (["--topology", "h100:12"], "comes in nodes of 8"),

@@ -50,7 +50,7 @@ class Options:
         xla: Options of XLA and libtpu as NAME=VALUE, beside those that the run brings along.
         save_hlo: File for the compiled program's text.
         tune: Whether to search remat, rows and mesh for the fastest step that fits; it begins with
-            --rows-per-chip, or one row.
+            --rows-per-chip, or one row a device.
         json: Whether to print one JSON document on stdout, in place of the page.
     """
 
@@ -86,16 +86,28 @@ def main(argv: list[str]) -> int:
     request: Request = plan_request(
         config, slices.pod, num_slices=slices.count, rows_per_chip=options.rows_per_chip
     )
-    if options.tune:
-        from llama_jax.cli.doctor.tune import tune
+    mesh, asked = request.config.mesh, config.mesh
+    if (mesh.replica, mesh.fsdp_line) != (asked.replica, asked.fsdp_line):
+        from llama_jax.aot.splits import mesh_flags
 
-        return tune(request, rows=options.rows_per_chip or 1.0, as_json=options.json)
+        told = f"mesh: {mesh_flags(mesh)}, which `llama-jax train` must be told too"
+        print(told, file=sys.stderr)
+    if options.tune:
+        from llama_jax.cli.doctor.tune import Price, tune
+
+        return tune(
+            request,
+            rows=options.rows_per_chip or float(slices.pod.chip.devices_per_chip),
+            options=_xla_options(options.xla),
+            price=Price(usd_per_chip_hour=options.usd_per_chip_hour, goodput=options.goodput),
+            as_json=options.json,
+        )
     try:
         found = examine(
             request, started=started, options=_xla_options(options.xla), save_hlo=options.save_hlo
         )
     except DoesNotFit as failure:
-        return _does_not_fit(request, failure, as_json=options.json)
+        return _does_not_fit(request, failure, options)
     from llama_jax.cli.doctor.page import document, print_page
 
     if options.json:
@@ -106,6 +118,16 @@ def main(argv: list[str]) -> int:
 
 
 def _slices(options: Options) -> Slices:
+    if options.tune and options.save_hlo is not None:
+        raise ValueError(
+            f"--save-hlo={options.save_hlo} is of one program, and --tune compiles many: leave one "
+            "of the two out."
+        )
+    if options.pod and (options.topology or options.slices != Options.slices):
+        raise ValueError(
+            f"--pod={options.pod} names topology and slices itself (v5e:16x16*4 for four): leave "
+            "out --topology and --slices."
+        )
     if not (options.topology or options.pod):
         raise ValueError("--topology is needed: CHIP:GRID or CHIP:COUNT (v5p:4x4x8, h100:8).")
     if options.slices < 1:
@@ -127,11 +149,17 @@ def _xla_options(given: tuple[str, ...]) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _does_not_fit(request: "Request", failure: "DoesNotFit", *, as_json: bool) -> int:
+def _does_not_fit(request: "Request", failure: "DoesNotFit", options: Options) -> int:
     from llama_jax.aot.forecast import forecast_fit
 
-    advice = forecast_fit(request.demand, failure.needed, failure.limit)
-    if as_json:
+    advice = forecast_fit(
+        request.config,
+        request.machine,
+        failure.needed,
+        failure.limit,
+        option="--pod" if options.pod else "--topology",
+    )
+    if options.json:
         answer = {"fits": False, "needed_bytes": failure.needed, "limit_bytes": failure.limit}
         print(json.dumps(answer | {"advice": advice}, indent=2))
     print(f"llama-jax doctor: does not fit: {advice}", file=sys.stderr)

@@ -11,17 +11,16 @@ from rich.text import Text
 
 from llama_jax.aot.collectives import Collective
 from llama_jax.aot.findings import Severity
+from llama_jax.aot.hand_count import matmul_flops_of_model
 from llama_jax.aot.program import Program
 from llama_jax.aot.reading import encode_program
 from llama_jax.aot.step_time import collective_seconds
 from llama_jax.cli.doctor.run import Examination, Request
-from llama_jax.flops import count_params, matmul_params
 from llama_jax.units import human_count
 
 _GIB = 1 << 30
 _WIDTH = 100
 _BAR = 36
-_STATE_BYTES_PER_PARAM = 12
 _LOOK: dict[Severity, tuple[str, str]] = {
     "serious": ("●", "bold red"),
     "costly": ("●", "yellow"),
@@ -76,33 +75,42 @@ def _title(found: Examination) -> Text:
 
 def _memory(found: Examination) -> Text:
     memory, machine = found.memory, found.request.machine
-    limit = machine.pod.chip.hbm_bytes / machine.devices_per_chip
+    limit = machine.device_memory
     whole = machine.devices_per_chip == 1
     others = memory.peak - memory.arguments
-    checkpoint = _STATE_BYTES_PER_PARAM * count_params(found.request.config.model).total
+    not_at_once = ", not all live at once" if memory.temporaries > others else ""
+    host = f"{memory.host / _GIB:,.2f} GiB for each {'chip' if whole else 'device'}"
+    of_host = [("host's memory", host)] if memory.host else []
     return _section(
         f"Fits: {memory.peak / _GIB:,.1f} of {limit / _GIB:,.1f} GiB on each "
         f"{'chip' if whole else 'device'}, {(limit - memory.peak) / _GIB:,.1f} to spare",
         ("state and batch", _bar(memory.arguments, limit), _gib(memory.arguments)),
         ("all else at the peak", _bar(others, limit), _gib(others)),
-        ("temporaries", f"{memory.temporaries / _GIB:,.2f} GiB laid out, not all live at once"),
-        ("checkpoint", f"{checkpoint / 1e9:,.1f} GB over all chips"),
+        ("temporaries", f"{memory.temporaries / _GIB:,.2f} GiB laid out{not_at_once}"),
+        *of_host,
+        ("checkpoint", f"{found.request.state_bytes / 1e9:,.1f} GB over all chips"),
     )
 
 
 def _time(found: Examination) -> Text:
     time = found.step_time
+    waits = time.seconds - time.compute - time.kernels
+    # Where one of the two is the bound of the step, it is what the rest is waited for.
+    for_host = waits if time.host == time.seconds else time.for_host
     rows: list[tuple[str | Text, ...]] = [
         (name, _bar(seconds, time.seconds), f"{seconds:8.3f} s {seconds / time.seconds:5.0%}")
         for name, seconds in (
             ("compute", time.compute),
             ("attention", time.kernels),
-            ("waiting for links", time.seconds - time.compute - time.kernels),
+            ("waiting for links", waits - for_host),
+            ("waiting for the host", for_host),
         )
+        if seconds or "host" not in name
     ]
-    if time.links:
-        bar = _bar(time.links, time.seconds, "cyan")
-        rows.append(("links in use", bar, f"{time.links:8.3f} s in all, hidden or not"))
+    for name, seconds in (("links in use", time.links), ("host's link in use", time.host)):
+        if seconds:
+            bar = _bar(seconds, time.seconds, "cyan")
+            rows.append((name, bar, f"{seconds:8.3f} s in all, hidden or not"))
     return _section(
         f"Step: {time.seconds:.3g} s (a prediction)",
         ("speed", f"{found.throughput.tokens_per_second_per_chip:,.0f} tokens/s/chip"),
@@ -113,7 +121,7 @@ def _time(found: Examination) -> Text:
 
 def _work(found: Examination) -> Text:
     program, request = found.program, found.request
-    model = 6.0 * matmul_params(request.config.model) * request.tokens_per_step
+    model = matmul_flops_of_model(request.config, program.kernels)
     ratio = program.matmul_flops / (model / request.mesh.size)
     rows: list[tuple[str | Text, ...]] = [
         ("matmuls", f"{program.matmul_flops:.4g} FLOPs, {ratio:.2f} times the model's own")
@@ -126,6 +134,10 @@ def _work(found: Examination) -> Text:
         for number, kernel in enumerate(program.kernels)
     ]
     rows.append(("memory traffic", f"{program.hbm_bytes / 1e9:,.0f} GB"))
+    for direction in dict.fromkeys(one.direction for one in program.transfers):
+        sent = [one for one in program.transfers if one.direction == direction]
+        moved, launches = sum(one.bytes for one in sent), sum(one.count for one in sent)
+        rows.append((direction, f"{moved / 1e9:,.2f} GB in {launches:,} launches"))
     if program.cycles:
         rows.append(("cycles estimated", f"{program.cycles / 1e9:,.2f} G{_shares(program)}"))
     return _section("Work of each device", *rows)
@@ -280,8 +292,8 @@ def document(found: Examination, usd_per_chip_hour: float, goodput: float) -> di
         "tokens_per_step": request.tokens_per_step,
         "fits": True,
         "memory_bytes_per_device": dataclasses.asdict(found.memory)
-        | {"limit": machine.pod.chip.hbm_bytes / machine.devices_per_chip},
-        "checkpoint_bytes": _STATE_BYTES_PER_PARAM * count_params(request.config.model).total,
+        | {"limit": machine.device_memory},
+        "checkpoint_bytes": request.state_bytes,
         "seconds_before_compiling": found.seconds_before_compiling,
         "compile_seconds": found.compile_seconds,
         "program": encode_program(program),
@@ -292,6 +304,8 @@ def document(found: Examination, usd_per_chip_hour: float, goodput: float) -> di
             "exposed_seconds": time.exposed,
             "late_seconds": time.late,
             "link_seconds": time.links,
+            "host_wait_seconds": time.for_host,
+            "host_seconds": time.host,
         }
         | found.throughput.metrics(),
         "run": _cost(found, usd_per_chip_hour, goodput),

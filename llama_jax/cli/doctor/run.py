@@ -8,22 +8,21 @@ from types import MappingProxyType
 
 from jax.sharding import Mesh
 
-from llama_jax.aot.compile import MemoryUse, compile_program
+from llama_jax.aot.compile import DoesNotFit, MemoryUse, check_memory, compile_program
 from llama_jax.aot.findings import Finding, find_faults
-from llama_jax.aot.forecast import Demand
+from llama_jax.aot.machine import Machine
 from llama_jax.aot.program import Program, read_program
 from llama_jax.aot.reference import Comparison, compare_with_published
-from llama_jax.aot.step_time import Machine, StepTime, predict_step_time
+from llama_jax.aot.step_time import StepTime, predict_step_time
 from llama_jax.aot.topology import devices_of
 from llama_jax.cli.doctor.progress import stage
-from llama_jax.config import RunConfig
-from llama_jax.flops import count_params
+from llama_jax.config import MeshConfig, RunConfig
+from llama_jax.flops import count_params, state_bytes
 from llama_jax.hardware import Pod
 from llama_jax.observe.throughput import Peak, Throughput, ThroughputMeter
+from llama_jax.pods import Slices, mesh_over
 from llama_jax.sharding import make_mesh, num_shards, use_layout
 from llama_jax.train.program import lower_step
-
-_STATE_BYTES_PER_PARAM = 12  # float32 parameters and AdamW's two moments
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,17 +52,9 @@ class Request:
         return self.config.train.batch_size * self.config.data.seq_len
 
     @property
-    def demand(self) -> Demand:
-        """What the step will ask of one device."""
-        with use_layout(self.mesh):
-            shards = num_shards("embed") * num_shards("mlp")
-        params = count_params(self.config.model).total
-        return Demand(
-            state_bytes=_STATE_BYTES_PER_PARAM * params / shards,
-            rows_per_chip=self.rows_per_chip / self.config.train.accumulation_steps,
-            remat=self.config.compute.remat,
-            num_chips=self.machine.num_chips,
-        )
+    def state_bytes(self) -> float:
+        """Parameters and optimizer state over all chips, one copy: what a checkpoint takes."""
+        return state_bytes(count_params(self.config.model), self.config.optimizer)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +87,7 @@ class Examination:
 def plan_request(
     config: RunConfig, pod: Pod, *, num_slices: int = 1, rows_per_chip: float = 0.0
 ) -> Request:
-    """Lays a run over a pod.
+    """Lays a run over a pod; where its mesh names no split, as `--pod` would.
 
     Raises:
         ValueError: If the pod is unknown, a library is missing, the mesh does not multiply to its
@@ -118,6 +109,9 @@ def plan_request(
         # Between slices the network is slow: each holds the model whole.
         mesh_config = dataclasses.replace(config.mesh, replica=num_slices)
         config = dataclasses.replace(config, mesh=mesh_config)
+    if config.mesh == MeshConfig(replica=num_slices):  # no split is named
+        slices = Slices(pod=pod, count=num_slices)
+        config = dataclasses.replace(config, mesh=mesh_over(slices))
     mesh = make_mesh(config.mesh, devices_of(pod, num_slices))
     machine = Machine(pod=pod, num_slices=num_slices, mesh_shape=dict(mesh.shape))
     return Request(config=config, machine=machine, mesh=mesh, tokens=tokens)
@@ -146,10 +140,18 @@ def examine(
     with stage("lowering"):
         lowered = lower_step(config, request.mesh, config.train.batch_size)
     before = time.monotonic() - started
-    with stage("compiling"):
-        compiled = compile_program(lowered, options)
+    try:
+        with stage("compiling"):
+            compiled = compile_program(lowered, options)
+    except DoesNotFit as failure:
+        if not failure.without_arguments:
+            raise
+        with use_layout(request.mesh):
+            state = request.state_bytes / num_shards("embed") / num_shards("mlp")
+        raise DoesNotFit(str(failure), failure.needed + int(state), failure.limit) from failure
     if save_hlo is not None:
         save_hlo.write_text(compiled.text)
+    check_memory(compiled.memory, machine.device_memory)
     with stage("reading"):
         program = read_program(compiled.text, machine.mesh_shape)
     step_time = predict_step_time(program, machine)
