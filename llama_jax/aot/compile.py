@@ -63,6 +63,19 @@ class DoesNotFit(ValueError):  # noqa: N818
         self.without_arguments = without_arguments
 
 
+class TooLargeOnChip(DoesNotFit):
+    """A fusion or a kernel needs more of the memory beside the arithmetic (VMEM) than there is."""
+
+    def __init__(self, needed: str, limit: str):
+        super().__init__(
+            f"a fusion or kernel of the step needs {needed}B of on-chip memory (VMEM), {limit}B "
+            "are there. Fewer rows do not help as such: other tiles may (--compute.tiles.keys-at-once "
+            "512), another --compute.remat, or a mesh that splits weights over more chips.",
+            0,
+            0,
+        )
+
+
 class RefusedOption(ValueError):  # noqa: N818
     """The compiler does not take an option."""
 
@@ -121,6 +134,7 @@ _REFUSED_OPTION = re.compile(r"[Nn]o such compile option|While setting option")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
+_ON_CHIP = re.compile(r"memory space vmem\. [Uu]sed ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?)")
 # The compiler says it in one way where it has laid all out, and in another where temporaries alone
 # are too many.
 _ALL = re.compile(r"[Uu]sed ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?)")
@@ -129,6 +143,8 @@ _TEMPORARIES = re.compile(r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]
 
 def _does_not_fit(message: str) -> DoesNotFit:
     """What the compiler says; zeros where it does not say how much."""
+    if on_chip := _ON_CHIP.search(message):
+        return TooLargeOnChip(*on_chip.groups())
     first = message.splitlines()[0]
     found = _ALL.search(message) or _TEMPORARIES.search(message)
     if found is None:

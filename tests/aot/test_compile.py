@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from llama_jax.aot.compile import DoesNotFit, compile_program
+from llama_jax.aot.compile import DoesNotFit, TooLargeOnChip, compile_program
 
 GIB = 1 << 30
 
@@ -35,6 +35,12 @@ def test_how_much_too_much_it_is(message, needed, limit):
         compile_program(Refused(f"RESOURCE_EXHAUSTED: {message}"), {})  # pyright: ignore[reportArgumentType]
     assert (caught.value.needed, caught.value.limit) == (needed * GIB, limit * GIB)
     assert caught.value.without_arguments == ("temporaries" in message)
+
+
+def test_a_kernel_that_is_too_large_for_the_chips_own_memory_is_no_matter_of_rows():
+    message = "Ran out of memory in memory space vmem. Used 16.33M of 16.00M vmem."
+    with pytest.raises(TooLargeOnChip, match=r"needs 16\.33MB of on-chip memory .* 16\.00MB are"):
+        compile_program(Refused(f"RESOURCE_EXHAUSTED: {message}"), {})  # pyright: ignore[reportArgumentType]
 
 
 def test_an_option_that_a_compiler_does_not_have_is_refused_by_name():

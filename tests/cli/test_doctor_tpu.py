@@ -36,6 +36,11 @@ PROGRAMS = {
         *("--compute.context", "all_to_all"),
     ],
     "tensor": [*SMALL, "--topology", "v5e:2x4", "--mesh.fsdp", "4", "--mesh.tensor", "2"],
+    "sum": [
+        *(*SMALL, "--topology", "v5e:2x4", "--mesh.fsdp", "4", "--mesh.fsdp-line", "2"),
+        *("--compute.gradients", "sum"),
+    ],
+    "stages": [*SMALL, "--topology", "v5e:2x2", "--slices", "2", "--mesh.stage", "2"],
     "pod": [*SMALL, "--pod", "v5e:4x4"],
 }
 

@@ -150,15 +150,15 @@ def _xla_options(given: tuple[str, ...]) -> dict[str, str]:
 
 
 def _does_not_fit(request: "Request", failure: "DoesNotFit", options: Options) -> int:
+    from llama_jax.aot.compile import TooLargeOnChip
     from llama_jax.aot.forecast import forecast_fit
 
-    advice = forecast_fit(
-        request.config,
-        request.machine,
-        failure.needed,
-        failure.limit,
-        option="--pod" if options.pod else "--topology",
-    )
+    option = "--pod" if options.pod else "--topology"
+    if isinstance(failure, TooLargeOnChip):
+        advice = str(failure)
+    else:
+        config, machine = request.config, request.machine
+        advice = forecast_fit(config, machine, failure.needed, failure.limit, option=option)
     if options.json:
         answer = {"fits": False, "needed_bytes": failure.needed, "limit_bytes": failure.limit}
         print(json.dumps(answer | {"advice": advice}, indent=2))
