@@ -69,8 +69,8 @@ class TooLargeOnChip(DoesNotFit):
     def __init__(self, needed: str, limit: str):
         super().__init__(
             f"a fusion or kernel of the step needs {needed}B of on-chip memory (VMEM), {limit}B "
-            "are there. Fewer rows do not help as such: other tiles may (--compute.tiles.keys-at-once "
-            "512), another --compute.remat, or a mesh that splits weights over more chips.",
+            "are there. Fewer rows do not help as such; other tiles may (--compute.tiles."
+            "keys-at-once 512), another --compute.remat, or weights split over more chips.",
             0,
             0,
         )
