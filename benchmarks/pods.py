@@ -31,9 +31,10 @@ from llama_jax.aot.calibration import (
 from llama_jax.aot.machine import Machine
 from llama_jax.aot.reading import decode_program
 from llama_jax.aot.step_time import CALIBRATED, predict_step_time
-from llama_jax.flops import train_flops_per_token
+from llama_jax.config.pod import PodSettings
+from llama_jax.flops import count_params, train_flops_per_token
 from llama_jax.hardware import parse_pod
-from llama_jax.recipe import load_recipe
+from llama_jax.recipe import list_recipes, load_pods, load_recipe
 
 DOCS = Path(__file__).parent.parent / "docs"
 READINGS = DOCS / "pods" / "readings"
@@ -56,6 +57,8 @@ class Case:
     def name(self) -> str:
         """Of its reading."""
         parts = [self.recipe, self.topology.replace(":", "-"), f"x{self.slices}"]
+        if self.by_table:
+            return "_".join([*parts, "table"])
         parts += [f"{self.rows:g}x{self.seq_len}", *(self.overrides[1::2])]
         return "_".join(parts)
 
@@ -63,10 +66,10 @@ class Case:
     def command(self) -> list[str]:
         """That compiles it."""
         slices = f"*{self.slices}" if self.slices > 1 else ""
-        pod = ("--pod", self.topology + slices)
-        topology = ("--topology", self.topology, "--slices", f"{self.slices}")
+        if self.by_table:
+            return ["doctor", self.recipe, "--pod", self.topology + slices, "--json"]
         return [
-            *("doctor", self.recipe, *(pod if self.by_table else topology)),
+            *("doctor", self.recipe, "--topology", self.topology, "--slices", f"{self.slices}"),
             *("--rows-per-chip", f"{self.rows:g}"),
             *("--data.seq-len", f"{self.seq_len}", *self.overrides, "--json"),
         ]
@@ -104,15 +107,45 @@ _OURS = (
         overrides=("--compute.remat", "full", "--mesh.fsdp-line", "16"),
     ),
 )
-# By the recipe's own table, at its own context.
-_BY_TABLE = tuple(
-    Case(recipe=recipe, topology=topology, rows=rows, seq_len=seq_len, by_table=True)
-    for recipe, topology, rows, seq_len in (
-        ("llama2_7b", "v6e:8x8", 4, 4096),
-        ("llama3_1_8b", "v5p:4x4x4", 2, 8192),
-    )
-)
-CASES = tuple(dict.fromkeys([*map(of_published, PUBLISHED_RUNS), *_OURS, *_BY_TABLE]))
+# Grids that a recipe's table is tried on: the first whose slices hold what the table asks for, and
+# of the larger models the second or a later one.
+_GRIDS = {
+    "v4": ("4x4x4", "4x4x8", "4x8x8", "8x8x16"),
+    "v5e": ("8x8", "16x16"),
+    "v5p": ("4x4x4", "4x4x8", "8x8x16"),
+    "v6e": ("8x8", "16x16"),
+    "tpu7x": ("2x4x4", "4x4x4", "4x8x8"),
+}
+_LARGER = 20e9
+
+
+def grid_of(recipe: str, chip: str, settings: PodSettings) -> str:
+    """Of a slice for a recipe by its table."""
+    larger = count_params(load_recipe(recipe).model).total > _LARGER
+    grids = _GRIDS[chip][larger:]
+    holds = (grid for grid in grids if parse_pod(f"{chip}:{grid}").count >= settings.min_chips)
+    return next(holds)
+
+
+def by_tables() -> Iterator[Case]:
+    """Every recipe that has a table, on every TPU in it: the recipe's own batch and context."""
+    for recipe in list_recipes():
+        for chip, settings in load_pods(recipe).items():
+            if chip in _GRIDS:
+                config = load_recipe(recipe)
+                topology = f"{chip}:{grid_of(recipe, chip, settings)}"
+                chips = parse_pod(topology).count * settings.stage
+                yield Case(
+                    recipe=recipe,
+                    topology=topology,
+                    slices=settings.stage,
+                    rows=config.train.batch_size / chips,
+                    seq_len=config.data.seq_len,
+                    by_table=True,
+                )
+
+
+CASES = tuple(dict.fromkeys([*map(of_published, PUBLISHED_RUNS), *_OURS, *by_tables()]))
 
 
 def compile_case(case: Case) -> None:
@@ -202,16 +235,17 @@ def _fit_table() -> Iterator[str]:
 
 def _pods_table() -> Iterator[str]:
     yield (
-        "| recipe | pod | rows a chip | remat | peak GiB of | G cycles | step s | tok/s/chip | "
-        "MFU causal / full | chip-hours |"
+        "| recipe | pod | rows a chip | in pieces | remat | peak GiB of | G cycles | step s | "
+        "tok/s/chip | MFU causal / full | chip-hours |"
     )
-    yield "|---|---|---|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|---|---|---|"
     for case in CASES:
         answer = read(case)
         if answer is None:
             continue
         slices = f"{case.slices} x " if case.slices > 1 else ""
-        row = f"| {case.recipe} | {slices}{case.topology} | {case.rows:g} x {case.seq_len} | "
+        pod = f"{slices}{case.topology}{'' if case.by_table else ', not by a table'}"
+        row = f"| {case.recipe} | {pod} | {case.rows:g} x {case.seq_len} | "
         yield row + (_row(answer) if answer["fits"] else _refused(answer))
 
 
@@ -228,14 +262,15 @@ def _row(answer: dict[str, Any]) -> str:
     ]
     hours = answer["run"]["tokens"] / rate / 3600
     return (
-        f"{answer['remat']} | {memory['peak'] / 2**30:.1f} of {memory['limit'] / 2**30:.0f} | "
+        f"{answer.get('accumulation_steps', 1)} | {answer['remat']} | "
+        f"{memory['peak'] / 2**30:.1f} of {memory['limit'] / 2**30:.0f} | "
         f"{program.cycles / 1e9:.2f} | {seconds:.2f} | {rate:,.0f} | "
         f"{mfu[0]:.1%} / {mfu[1]:.1%} | {hours:,.0f} |"
     )
 
 
 def _refused(answer: dict[str, Any]) -> str:
-    return f"{answer.get('remat', '')} | does not fit: {answer['advice']} | | | | | |"
+    return f"| {answer.get('remat', '')} | does not fit: {answer['advice']} | | | | | |"
 
 
 def write_table(path: Path, rows: Iterator[str]) -> None:

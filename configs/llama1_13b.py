@@ -18,6 +18,15 @@ from llama_jax.config import (
     RunConfig,
     TrainConfig,
 )
+from llama_jax.config.pod import PodSettings
+
+PODS = {
+    "v4": PodSettings(tokens=8_192, remat="gate", min_chips=64),
+    "v5e": PodSettings(tokens=8_192, remat="attention", min_chips=64),
+    "v5p": PodSettings(tokens=16_384, remat="gate", min_chips=32),
+    "v6e": PodSettings(tokens=16_384, remat="attention", min_chips=64),
+    "tpu7x": PodSettings(tokens=16_384, remat="gate", min_chips=16),
+}
 
 
 def config() -> RunConfig:

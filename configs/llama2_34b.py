@@ -19,6 +19,15 @@ from llama_jax.config import (
     RunConfig,
     TrainConfig,
 )
+from llama_jax.config.pod import PodSettings
+
+PODS = {
+    "v4": PodSettings(tokens=8_192, remat="attention", min_chips=128),
+    "v5e": PodSettings(tokens=4_096, remat="attention", min_chips=256),
+    "v5p": PodSettings(tokens=16_384, remat="gate", min_chips=128),
+    "v6e": PodSettings(tokens=8_192, remat="qkv", min_chips=256),
+    "tpu7x": PodSettings(tokens=16_384, remat="gate", min_chips=64),
+}
 
 
 def config() -> RunConfig:

@@ -21,9 +21,11 @@ from llama_jax.config import (
 from llama_jax.config.pod import PodSettings
 
 PODS = {
-    "v5e": PodSettings(tokens=16_384, remat="full", min_chips=16),
-    "v5p": PodSettings(tokens=16_384, remat="qkv", min_chips=32),
+    "v4": PodSettings(tokens=16_384, remat="qkv", min_chips=64),
+    "v5e": PodSettings(tokens=8_192, remat="gate", min_chips=64),
+    "v5p": PodSettings(tokens=16_384, remat="qkv", min_chips=16),
     "v6e": PodSettings(tokens=16_384, remat="qkv", min_chips=32),
+    "tpu7x": PodSettings(tokens=16_384, remat="qkv", min_chips=8),
 }
 
 

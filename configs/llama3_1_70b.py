@@ -20,6 +20,16 @@ from llama_jax.config import (
     RunConfig,
     TrainConfig,
 )
+from llama_jax.config.pod import PodSettings
+
+PODS = {
+    "v4": PodSettings(tokens=8_192, remat="full", min_chips=256),
+    "v5e": PodSettings(tokens=2_048, remat="full", min_chips=256, tensor=2, context=2),
+    "v5p": PodSettings(tokens=8_192, remat="gate", min_chips=128),
+    "v6e": PodSettings(tokens=8_192, remat="full", min_chips=256),
+    "tpu7x": PodSettings(tokens=8_192, remat="gate", min_chips=64),
+    "h100": PodSettings(tokens=8_192, remat="full", min_chips=64, shards=64),
+}
 
 
 def config() -> RunConfig:

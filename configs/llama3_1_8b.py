@@ -23,7 +23,12 @@ from llama_jax.config import (
 from llama_jax.config.pod import PodSettings
 
 PODS = {
-    "v5p": PodSettings(tokens=16_384, remat="gate", min_chips=32),
+    "v4": PodSettings(tokens=16_384, remat="qkv", min_chips=64),
+    "v5e": PodSettings(tokens=8_192, remat="attention", min_chips=64),
+    "v5p": PodSettings(tokens=16_384, remat="gate", min_chips=16),
+    "v6e": PodSettings(tokens=16_384, remat="qkv", min_chips=64),
+    "tpu7x": PodSettings(tokens=16_384, remat="gate", min_chips=8),
+    "h100": PodSettings(tokens=16_384, remat="qkv", min_chips=8, shards=8),
 }
 
 

@@ -290,6 +290,7 @@ def document(found: Examination, usd_per_chip_hour: float, goodput: float) -> di
         "seq_len": request.config.data.seq_len,
         "rows_per_chip": request.rows_per_chip,
         "tokens_per_step": request.tokens_per_step,
+        "accumulation_steps": request.config.train.accumulation_steps,
         "fits": True,
         "memory_bytes_per_device": dataclasses.asdict(found.memory)
         | {"limit": machine.device_memory},
