@@ -112,7 +112,7 @@ def test_the_tables_of_recipes_are_of_slices_that_exist_and_divide_their_batches
     groups = mesh.replica * mesh.stage * mesh.fsdp * mesh.fsdp_line
     assert groups * mesh.tensor * mesh.context == large_enough[0].num_devices
     assert batch % (groups * config.train.accumulation_steps) == 0
-    assert settings.tokens >= config.data.seq_len // settings.context
+    assert settings.tokens * settings.context * settings.tensor >= config.data.seq_len
     assert config.model.num_layers % mesh.stage == 0
 
 
