@@ -39,6 +39,7 @@ TRAINING = {
     "schedule.warmup-steps": 30,
     "schedule.decay-steps": 75,
     "evaluate.every-steps": 60,
+    "evaluate.num-batches": 16,
 }
 
 
