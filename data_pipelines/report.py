@@ -199,8 +199,9 @@ def _source(source: dict[str, Any]) -> Iterator[str]:
     yield f'<p class="soft">{files}, {byte_size(source["raw_bytes"])}</p>'
     if source["num_bad"]:
         named = "".join(example(name, "") for name in source["bad"])
+        what = "file or record" if source["num_bad"] == 1 else "files or records"
         yield (
-            f'<div class="warn"><b>Damaged: {source["num_bad"]:,} files or records</b>, left out. '
+            f'<div class="warn"><b>Damaged: {source["num_bad"]:,} {what}</b>, left out. '
             f"The first:{named}</div>"
         )
     yield from _funnel(source)
