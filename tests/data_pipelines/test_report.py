@@ -166,6 +166,11 @@ def test_titles_say_what_pictures_show(tmp_path):
         assert claim in shown
 
 
+def test_one_damaged_file_is_one(tmp_path):
+    shown = page_of(with_source(num_bad=1), tmp_path).text
+    assert "Damaged: 1 file or record" in shown and "files or records" not in shown
+
+
 def test_a_funnel_has_every_place_with_documents_bytes_and_tokens():
     rows = dict(funnel(SOURCE))
     assert rows["read"] == ("1,000", "", "100%", "4.00 MB", "≈ 1.0 million")
