@@ -32,7 +32,7 @@ def collect(corpus, path):
 class Network:
     """Where files are; loses the connection before an eighth of each has come, so many times."""
 
-    def __init__(self, monkeypatch, failures, error=ConnectionResetError):
+    def __init__(self, monkeypatch, failures, error: type[OSError] = ConnectionResetError):
         self.failures, self.error, self.pauses = failures, error, []
         monkeypatch.setattr(RawFile, "_stream", lambda file: _Lossy(file.url, self))
         monkeypatch.setattr(raw_stream.time, "sleep", self.pauses.append)
