@@ -178,8 +178,8 @@ def _mixture(mixture: dict[str, Any]) -> Iterator[str]:
     yield "<h2>Mixture</h2><h3>"
     if often and passes[often] >= 1.05:
         yield (
-            f"At the wanted mixture, training reads {text(often)} {passes[often]:.1f} times as "
-            "often as the average token</h3>"
+            f"At the wanted mixture, training reads a token of {text(often)} "
+            f"{passes[often]:.1f} times as often as the average token</h3>"
         )
     else:
         yield "The tokens are there in the mixture that is wanted</h3>"
@@ -199,8 +199,9 @@ def _source(source: dict[str, Any]) -> Iterator[str]:
     yield f'<p class="soft">{files}, {byte_size(source["raw_bytes"])}</p>'
     if source["num_bad"]:
         named = "".join(example(name, "") for name in source["bad"])
+        what = "file or record" if source["num_bad"] == 1 else "files or records"
         yield (
-            f'<div class="warn"><b>Damaged: {source["num_bad"]:,} files or records</b>, left out. '
+            f'<div class="warn"><b>Damaged: {source["num_bad"]:,} {what}</b>, left out. '
             f"The first:{named}</div>"
         )
     yield from _funnel(source)
@@ -262,7 +263,9 @@ def _dropped(dropped: dict[str, Any], kept: dict[str, int]) -> Iterator[str]:
     for reason, entry in dropped.items():
         tokens = _estimate(entry["text_bytes"], kept)
         estimated = f" ≈ {amount(tokens, 2)} tokens" if tokens else ""
-        sizes[reason] = f"{byte_size(entry['text_bytes'])}{estimated}"
+        # What never became text has no size.
+        size = byte_size(entry["text_bytes"]) if entry["text_bytes"] else "–"
+        sizes[reason] = f"{size}{estimated}"
     yield counted(("reason", "left out"), counts.items(), "gone", beside=("text", sizes))
     yield "<h3>The first documents that each reason left out</h3>"
     yield '<p class="soft">All of them, with rule and value, are rows of dropped/*.parquet.</p>'

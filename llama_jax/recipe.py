@@ -176,6 +176,9 @@ def _leaves(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(data, dict):
         for key, value in data.items():
             yield from _leaves(value, f"{prefix}.{key}" if prefix else key)
+    elif isinstance(data, list) and data and all(isinstance(each, dict) for each in data):
+        for number, each in enumerate(data):
+            yield from _leaves(each, f"{prefix}.{number}")
     else:
         yield prefix, data
 

@@ -275,3 +275,10 @@ def test_differences_name_each_leaf():
     assert "optimizer.type: AdamW -> Muon" in lines
     assert "optimizer.momentum: (absent) -> 0.95" in lines
     assert not differences(run, run)
+
+
+def test_differences_inside_a_list_of_sources_name_the_source_by_its_number():
+    mix = load_recipe("llama1_mix", BuildConfig)
+    moved = dataclasses.replace(mix.sources[1], path="elsewhere")
+    other = dataclasses.replace(mix, sources=(mix.sources[0], moved, *mix.sources[2:]))
+    assert differences(mix, other) == ["sources.1.path: c4 -> elsewhere"]

@@ -48,7 +48,8 @@ class HeldOut:
         if not len(chosen):
             raise ValueError(
                 f"evaluate.num_batches: no held-out document of {reader.name!r} fits into its "
-                f"{max_rows} rows of data.seq_len={seq_len}; score more batches."
+                f"{max_rows} rows of data.seq_len={seq_len}: the shortest has "
+                f"{lengths.min():,} tokens; score more batches."
             )
         self._documents = chosen
         self._ends = np.cumsum(lengths[chosen])

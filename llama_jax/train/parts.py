@@ -148,10 +148,11 @@ def open_parts(
             fed=token_order.add,
         )
         stack.enter_context(contextlib.closing(batches))
-        program = begin_compiling(config, mesh, beginning.step)
         rows = local_rows(config, mesh, config.train.batch_size)
         to_devices = make_to_devices(config, mesh, rows, config.train.batch_size)
+        # May refuse the request: while a thread compiles, Python cannot end in peace.
         held_out = data.held_out(rows=rows)
+        program = begin_compiling(config, mesh, beginning.step)
         # While the step compiles: the files of the run.
         hosts.meet(patience)
         checkpointer = stack.enter_context(

@@ -108,7 +108,7 @@ def everywhere(value, added):
 def test_a_reason_shows_how_much_text_it_took_and_about_how_many_tokens(tmp_path):
     shown = page_of(REPORT, tmp_path).text
     assert "gopher_quality: words 400 98% 1.99 MB ≈ 500,000 tokens" in shown
-    assert "the same text as another document 10 2.4% 0 B" in shown
+    assert "the same text as another document 10 2.4% –" in shown
 
 
 def test_documents_cannot_act_in_the_page(tmp_path):
@@ -149,7 +149,7 @@ def test_titles_say_what_pictures_show(tmp_path):
     for claim in (
         "59% of 1,000 documents are kept; most go at “quality rules”, 400",
         "98% for “gopher_quality: words”",
-        "training reads web 1.5 times as often as the average token",
+        "training reads a token of web 1.5 times as often as the average token",
         "Half of the documents have fewer than 16 tokens",
         "85% of the documents kept are in “en”",
         "35 groups of documents alike, the largest of 40; 77 dropped",
@@ -164,6 +164,11 @@ def test_titles_say_what_pictures_show(tmp_path):
         "32 to 63",
     ):
         assert claim in shown
+
+
+def test_one_damaged_file_is_one(tmp_path):
+    shown = page_of(with_source(num_bad=1), tmp_path).text
+    assert "Damaged: 1 file or record" in shown and "files or records" not in shown
 
 
 def test_a_funnel_has_every_place_with_documents_bytes_and_tokens():

@@ -13,6 +13,7 @@ from llama_jax.cli.main import main
 from llama_jax.config import EvaluateConfig, MeshConfig
 from llama_jax.model import abstract_params
 from llama_jax.recipe import to_json
+from llama_jax.train import parts
 from llama_jax.train.data import open_data
 from llama_jax.train.evaluate import Evaluator, Score, held_out_metrics, total
 from llama_jax.train.feed import local_rows, make_to_devices
@@ -56,6 +57,20 @@ def test_all_sources_together_weigh_by_their_tokens(evaluator):
     metrics = held_out_metrics(scores)
     assert metrics["heldout/loss_nats_per_token"] == both.loss_nats_per_token
     assert metrics["heldout/down/bits_per_byte"] == down.bits_per_byte
+
+
+def test_scoring_too_little_is_refused_before_a_thread_compiles(corpus, tmp_path, monkeypatch):
+    """Python ended with SIGABRT, not with 2, where the thread was at work."""
+    monkeypatch.setattr(parts, "begin_compiling", lambda *_: pytest.fail("compiled"))
+    config = tiny_config(
+        data__directory=str(corpus),
+        data__seq_len=2,
+        train__batch_size=2,
+        mesh=MeshConfig(fsdp=2, tensor=2, context=2),
+        evaluate=EvaluateConfig(num_batches=1),
+    )
+    with pytest.raises(ValueError, match=r"evaluate\.num_batches: .* the shortest has \d+ tokens"):
+        train(config, tmp_path / "run")
 
 
 @pytest.fixture
