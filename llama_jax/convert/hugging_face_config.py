@@ -72,7 +72,11 @@ def read_model_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
         ValueError: If an attribute is unknown, or has a value that this decoder cannot have.
     """
     path = folder / "config.json"
+    if not path.exists() and (folder / "params.json").is_file():
+        raise ValueError(f"{folder} is in Meta's layout; use `llama-jax convert from-meta`.")
     given = read_json(path)
+    if "model_type" not in given and (folder / "checkpoints").is_dir():
+        raise ValueError(f"{folder} is a run's folder; use `llama-jax convert to-hf`.")
     for name, allowed in _FIXED.items():
         if name in given and given[name] not in allowed:
             why = _FIXES.get(name, "this decoder cannot compute it")

@@ -37,9 +37,10 @@ class Shards:
         self._torch = require_torch()
         self.paths = sorted(folder.glob("consolidated.*.pth"))
         if not self.paths:
+            other = "; of Hugging Face's, use `llama-jax convert from-hf`"
             raise ValueError(
                 f"META_DIR={str(folder)!r} has no consolidated.NN.pth; name a folder as Meta "
-                "releases them."
+                f"releases them{other if (folder / 'config.json').is_file() else ''}."
             )
         expected = [f"consolidated.{rank:02d}.pth" for rank in range(len(self.paths))]
         if missing := sorted(set(expected) - {path.name for path in self.paths}):

@@ -54,7 +54,7 @@ tags:
 def _beginning(origin: Origin) -> str:
     if not origin.imported:
         return (
-            "A LLaMA decoder pretrained with `llama_jax`; a base model, tuned to follow no "
+            "A LLaMA decoder pretrained with `llama_jax`; a base model, not tuned to follow "
             "instructions."
         )
     layout = LAYOUTS.get(origin.imported["conversion"], "other files")

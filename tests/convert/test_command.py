@@ -140,3 +140,20 @@ def test_a_model_that_transformers_refuses_is_refused(run_dir, tmp_path, capfd):
     (tmp_path / "run/config.json").write_text(to_json(config))
     assert main(["convert", "to-hf", str(tmp_path / "run"), str(tmp_path / "out")]) == 2
     assert "model.embed_dim=34 is no multiple of model.num_heads=4" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "places"),
+    [
+        ("to-hf", "RUN_DIR OUT_DIR"),
+        ("from-hf", "HF_DIR OUT_DIR"),
+        ("to-meta", "RUN_DIR OUT_DIR"),
+        ("from-meta", "META_DIR OUT_DIR"),
+        ("from-llama2c", "FILE OUT_DIR"),
+        ("check", "A B"),
+    ],
+)
+def test_help_names_the_two_places(capfd, command, places):
+    with pytest.raises(SystemExit):
+        main(["convert", command, "--help"])
+    assert places in capfd.readouterr().out.splitlines()[0]

@@ -324,6 +324,21 @@ def test_a_folder_without_weights_is_refused(tmp_path, capfd):
     refused(tmp_path, capfd, "has neither model.safetensors nor model.safetensors.index.json")
 
 
+@pytest.mark.parametrize(
+    ("files", "right"),
+    [
+        pytest.param(("params.json",), "from-meta", id="Meta's"),
+        pytest.param(("config.json", "checkpoints/5"), "to-hf", id="a run's"),
+    ],
+)
+def test_a_folder_of_another_layout_is_told_its_command(tmp_path, capfd, files, right):
+    for name in files:
+        (tmp_path / "given" / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / "given" / name).write_text("{}")
+    assert convert("from-hf", tmp_path / "given", tmp_path / "run") == 2
+    assert f"use `llama-jax convert {right}`" in capfd.readouterr().err
+
+
 def test_a_name_that_occurs_twice_is_refused(tmp_path, capfd):
     write_hf(tmp_path / "hf", TINY)
     entry = '"model.norm.weight": {"dtype": "F32", "shape": [48], "data_offsets": [0, 192]}'

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -63,8 +63,8 @@ class Options:
         json: Whether to print one JSON document.
     """
 
-    first: Positional[Path]
-    second: Positional[Path]
+    first: Annotated[Positional[Path], tyro.conf.arg(metavar="A")]
+    second: Annotated[Positional[Path], tyro.conf.arg(metavar="B")]
     step: int | None = None
     dtype: Literal["saved", "float32", "bfloat16"] = "saved"
     logits: bool = False

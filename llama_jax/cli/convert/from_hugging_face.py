@@ -5,7 +5,7 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.conf import Positional
@@ -52,8 +52,8 @@ class Options:
         json: Whether to print one JSON document.
     """
 
-    hf_dir: Positional[Path]
-    out_dir: Positional[Path]
+    hf_dir: Annotated[Positional[Path], tyro.conf.arg(metavar="HF_DIR")]
+    out_dir: Annotated[Positional[Path], tyro.conf.arg(metavar="OUT_DIR")]
     optimizer: bool = False
     pad_vocab_to_multiple: int = 1
     check: bool = False

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from tyro.conf import Positional
@@ -29,8 +30,8 @@ class Options:
         json: Whether to print one JSON document.
     """
 
-    file: Positional[Path]
-    out_dir: Positional[Path]
+    file: Annotated[Positional[Path], tyro.conf.arg(metavar="FILE")]
+    out_dir: Annotated[Positional[Path], tyro.conf.arg(metavar="OUT_DIR")]
     dry_run: bool = False
     json: bool = False
 

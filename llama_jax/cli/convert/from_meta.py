@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from tyro.conf import Positional
@@ -36,8 +37,8 @@ class Options:
         json: Whether to print one JSON document.
     """
 
-    meta_dir: Positional[Path]
-    out_dir: Positional[Path]
+    meta_dir: Annotated[Positional[Path], tyro.conf.arg(metavar="META_DIR")]
+    out_dir: Annotated[Positional[Path], tyro.conf.arg(metavar="OUT_DIR")]
     max_seq_len: int | None = None
     rope_factor: float | None = None
     check: bool = False

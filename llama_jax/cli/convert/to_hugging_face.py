@@ -6,7 +6,7 @@ import itertools
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -61,8 +61,8 @@ class Options:
         json: Whether to print one JSON document.
     """
 
-    run_dir: Positional[Path]
-    out_dir: Positional[Path]
+    run_dir: Annotated[Positional[Path], tyro.conf.arg(metavar="RUN_DIR")]
+    out_dir: Annotated[Positional[Path], tyro.conf.arg(metavar="OUT_DIR")]
     step: int | None = None
     dtype: Literal["saved", "float32", "bfloat16"] = "saved"
     optimizer: bool = False
