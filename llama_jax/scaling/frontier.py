@@ -56,12 +56,12 @@ def fit_isoflop(runs: Runs, *, resamples: int = 4000, seed: int = 0) -> Frontier
         ValueError: If fewer than two budgets have a minimum.
     """
     check_resamples(resamples)
-    groups, left_out, cells = [], [], cell_numbers(runs)
+    groups, left_out, too_few, cells = [], [], [], cell_numbers(runs)
     for group in _budgets(runs):
         flops = float(np.exp(np.mean(np.log(runs.flops[group]))))
         sizes = len(np.unique(runs.params[group]))
         if sizes < _LEAST_SIZES:
-            left_out.append(f"{flops:.3g} FLOPs: {sizes} sizes; a parabola needs {_LEAST_SIZES}")
+            too_few.append((flops, sizes))
             continue
         x, loss = np.log(runs.params[group]), runs.loss[group]
         found = _vertices(x, loss, np.ones((1, len(group))))[0]
@@ -69,6 +69,7 @@ def fit_isoflop(runs: Runs, *, resamples: int = 4000, seed: int = 0) -> Frontier
             left_out.append(f"{flops:.3g} FLOPs: no minimum among its {sizes} sizes")
             continue
         groups.append((flops, x, loss, found, np.unique(cells[group], return_inverse=True)[1]))
+    left_out += _too_few(too_few)
     _check_budgets(len(groups), left_out)
     points = tuple(BestSize(f, float(np.exp(v[0])), float(v[1])) for f, _, _, v, _ in groups)
     draws = np.zeros((0, len(groups)))
@@ -131,6 +132,18 @@ def _budgets(runs: Runs) -> list[np.ndarray]:
     order = np.argsort(runs.flops)
     gaps = np.diff(np.log(runs.flops[order])) > _SAME_BUDGET
     return np.split(order, np.flatnonzero(gaps) + 1)
+
+
+def _too_few(budgets: Sequence[tuple[float, int]]) -> list[str]:
+    """One line for all budgets of too few sizes, by their FLOPs and sizes: there may be many."""
+    if not budgets:
+        return []
+    flops, sizes = zip(*budgets, strict=True)
+    needed = f"a parabola needs {_LEAST_SIZES}"
+    if len(budgets) == 1:
+        return [f"{flops[0]:.3g} FLOPs: {sizes[0]} sizes; {needed}"]
+    span = f"{min(flops):.3g} to {max(flops):.3g} FLOPs"
+    return [f"{len(budgets)} budgets of {span}: at most {max(sizes)} sizes each; {needed}"]
 
 
 def _vertices(x: np.ndarray, loss: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -12,17 +12,19 @@ from llama_jax.scaling.serving import break_even_demand, demand_that_justifies
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RealRun:
-    """A published run.
+    """A published run, or one that a law plans.
 
     Attributes:
         name: Of the model.
         at: Parameters and tokens.
         source: Where both are from.
+        planned: Whether a law chose it, and nobody trained it.
     """
 
     name: str
     at: Allocation
     source: str
+    planned: bool = False
 
 
 _LLAMA_1 = "Touvron et al. 2023 (arXiv:2302.13971), Table 2"
@@ -58,6 +60,7 @@ def planned_runs(plan: Plan) -> tuple[RealRun, ...]:
             name=f"by {answer.law.about.name}",
             at=answer.chosen.at,
             source="the served choice" if answer.served else "the choice",
+            planned=True,
         )
         for answer in plan.laws
         if not answer.no_plan

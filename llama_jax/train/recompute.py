@@ -1,7 +1,5 @@
 """Finds chips that compute wrongly and say nothing: one gradient twice must be the same bits."""
 
-from typing import Any
-
 import jax
 import numpy as np
 
@@ -10,7 +8,7 @@ from llama_jax.data.batch import Batch
 from llama_jax.train.guards import TrainingFailed
 from llama_jax.train.program import Program
 from llama_jax.train.state import TrainState
-from llama_jax.train.step import make_train_step
+from llama_jax.train.step import make_update
 
 
 class Recompute:
@@ -26,9 +24,9 @@ class Recompute:
 
     def __init__(self, config: RunConfig, program: Program):
         self._every_steps = config.guards.recompute_every_steps
-        step: Any = make_train_step(program.graphdef, config, program.abstract)
+        step = make_update(program.graphdef, config)
         # Of the step's results these alone: XLA leaves the update out, and nothing is donated.
-        self._norms = jax.jit(lambda *arguments: _norms(*step.__wrapped__(*arguments)))
+        self._norms = jax.jit(lambda *arguments: _norms(*step(*arguments)))
 
     def due(self, step: int) -> bool:
         """Whether update `step`, counted from 1, is one of those that are checked."""

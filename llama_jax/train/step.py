@@ -24,10 +24,8 @@ Metrics = dict[str, Float[Array, ""]]
 TrainStep = Callable[..., tuple[TrainState, Metrics]]
 
 
-def make_train_step(
-    graphdef: nnx.GraphDef[Any], config: RunConfig, abstract_state: TrainState
-) -> Any:
-    """Builds the jitted step; it donates, and so consumes, the state it is given.
+def make_update(graphdef: nnx.GraphDef[Any], config: RunConfig) -> TrainStep:
+    """Builds what a step computes.
 
     The learning rate comes from outside: one program serves every schedule and length of a run,
     so that what two runs have in common they compute bit for bit alike.
@@ -39,13 +37,12 @@ def make_train_step(
     Args:
         graphdef: Of the model.
         config: Of the run.
-        abstract_state: Layout that the new state keeps.
 
     Returns:
-        A jitted `(state, batch, learning_rate, [ceilings]) -> (state, metrics)`; ceilings are the
-        largest loss and norm of the gradient that are no spike. Metrics are float32 scalars
-        over the global batch: `loss_nats_per_token`, `grad_norm` before clipping, `param_norm`
-        after the update, `learning_rate`, `tokens` that counted in the loss, and `skipped`, 0 or 1.
+        `(state, batch, learning_rate, [ceilings]) -> (state, metrics)`; ceilings are the largest
+        loss and norm of the gradient that are no spike. Metrics are float32 scalars over the global
+        batch: `loss_nats_per_token`, `grad_norm` before clipping, `param_norm` after the update,
+        `learning_rate`, `tokens` that counted in the loss, and `skipped`, 0 or 1.
     """
     optimizer = make_optimizer(config.optimizer, make_rules(config))
     gradient = jax.value_and_grad(_objective(graphdef, config), has_aux=True)
@@ -85,11 +82,25 @@ def make_train_step(
         }
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
+    return train_step
+
+
+def make_train_step(
+    graphdef: nnx.GraphDef[Any], config: RunConfig, abstract_state: TrainState
+) -> Any:
+    """Jits what `make_update` builds; it donates, and so consumes, the state it is given.
+
+    Args:
+        graphdef: Of the model.
+        config: Of the run.
+        abstract_state: Layout that the new state keeps.
+    """
+
     layout = shardings(abstract_state)
     devices = jax.tree.leaves(layout)[0].device_set
     device = min(devices, key=lambda d: (d.process_index != jax.process_index(), d.id))
     return jax.jit(
-        train_step,
+        make_update(graphdef, config),
         donate_argnums=0,
         out_shardings=(layout, None),
         compiler_options=compiler_options(device),

@@ -31,6 +31,7 @@ LEAVES = {
     "scaling ladder": ("LADDER.py",),
     "scaling report": ("RUNS.csv",),
     "scaling coordinate-check": ("demo",),
+    "scaling sweep": ("demo",),
 }
 WITHOUT_JSON = {
     "convert to-meta": "its facts are in the certificate that it writes",

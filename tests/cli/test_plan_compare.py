@@ -126,6 +126,13 @@ def test_a_plan_at_its_own_optimum_is_best_where_nothing_is_served(capsys):
     told = capsys.readouterr().out
     row = next(line for line in told.splitlines() if line.startswith("by besiroglu"))
     assert row.split()[-2:] == ["never", "0"]
+    assert row.startswith("by besiroglu 2.78B ")  # a plan's size beside its name, as LLaMA's
     assert "Best at 0: the compute-optimal model itself" in told
     runs = judged(capsys, "--flops", "1e21")["besiroglu"]
     assert runs["by besiroglu"]["served_tokens_that_justify"] == 0
+
+
+def test_ends_of_a_narrow_interval_are_told_apart(capsys):
+    assert main(["plan", "compare", "--law", "chinchilla-3"]) == 0
+    told = capsys.readouterr().out
+    assert "11.8B-12B" in told and "12B-12B" not in told

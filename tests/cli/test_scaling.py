@@ -218,7 +218,7 @@ def test_seeds_are_drawn_together_and_tell_the_noise(capsys, tmp_path):
     ("arguments", "complaint"),
     [
         (["fit", "missing.csv"], "there is no such file"),
-        (["fti", "runs.csv"], "is no command. There are: fit, ladder, report"),
+        (["fti", "runs.csv"], "is no command. There are: fit, ladder, sweep, report"),
         (["fit", "RUNS", "--resamples", "3"], "--resamples=3 must be 20 or more"),
         (["fit", "RUNS", "--drop-highest", "60"], "--drop-highest=60 must leave some"),
         (["fit", "RUNS", "--loss-column", "los"], "no column 'los'. Did you mean loss?"),

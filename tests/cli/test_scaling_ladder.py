@@ -315,3 +315,21 @@ def test_the_tiny_ladder_rises_and_stays_tiny():
     sizes = [count_params(rung.model).total for rung in ladder.rungs]
     assert sizes == sorted(set(sizes))
     assert sizes[-1] < 0.6e6
+
+
+def test_the_longer_ladder_holds_out_what_is_larger_and_longer_than_all_it_fits():
+    ladder = load_recipe(str(TINY.with_name("longer.py")), LadderConfig)
+    cooled = [run for run in ladder_runs(ladder) if run.cooled]
+    fitted = [run for run in cooled if not run.held_out]
+    (held_out,) = (run for run in cooled if run.held_out)
+    assert held_out.params > max(run.params for run in fitted)
+    assert held_out.tokens > max(run.tokens for run in fitted)
+    lengths = {}
+    for run in fitted:
+        lengths.setdefault(run.params, set()).add(run.tokens)
+    assert len(lengths) == 6 and min(map(len, lengths.values())) >= 2
+    # One rate for all sizes, which the parameterisation turns into that of each.
+    assert {run.config.optimizer.peak_lr for run in cooled} == {3e-3}
+    assert all(run.config.parameterisation == ladder.base.parameterisation for run in cooled)
+    assert ladder.base.parameterisation is not None
+    assert 5e14 < sum(run.flops for run in ladder_runs(ladder)) < 6e14  # two hours of two cores

@@ -44,6 +44,13 @@ def test_budgets_without_a_minimum_are_left_out_by_name():
     assert len(fit.points) == 3
     assert "1e+21 FLOPs: no minimum among its 6 sizes" in fit.left_out
     assert any("1e+22 FLOPs: 3 sizes" in line for line in fit.left_out)
+    fewer = grid([1e23], around=np.array([0.0, 1.0]))
+    (told,) = (
+        line
+        for line in fit_isoflop(joined(good, few, fewer), resamples=0).left_out
+        if "1e+23" in line
+    )
+    assert told == "2 budgets of 1e+22 to 1e+23 FLOPs: at most 3 sizes each; a parabola needs 4"
     with pytest.raises(ValueError, match="has 0 usable budgets; a power law needs 2"):
         fit_isoflop(one_sided, resamples=0)
 

@@ -203,9 +203,11 @@ def _frontier_table(judged: "Judged", stars: Marks, left_out: frozenset[str]) ->
 
 
 def _run_cells(comparison: "Comparison", stars: Marks, left_out: frozenset[str]) -> list[str]:
-    at, beyond = comparison.run.at, comparison.extrapolates
+    run, beyond = comparison.run, comparison.extrapolates
+    at = run.at
+    name = f"{run.name} {human_count(at.params)}" if run.planned else run.name
     return [
-        stars.star(comparison.run.name, "params" in beyond),
+        stars.star(name, "params" in beyond),
         stars.star(human_count(at.tokens), "tokens" in beyond),
         *([] if marks.RATIO in left_out else [marks.ratio(at.tokens, at.params)]),
     ]
@@ -221,6 +223,8 @@ def _range(ends: "Interval | None", tell: Callable[[float], str]) -> str:
     if ends is None:
         return ""
     low, high = tell(ends.low), tell(ends.high)
+    if low == high and tell is _shortly:
+        low, high = human_count(ends.low), human_count(ends.high)
     return "" if low == high == _NEVER else f"{low}-{high}"
 
 

@@ -46,7 +46,9 @@ def _size(answer: Answer, stars: Marks) -> list[tuple[str, str]]:
     )
     params = stars.star(f"{real.at.params:,.0f}", beyond and goal != "params")
     tokens = stars.star(f"{real.at.tokens:,.0f}", beyond)
-    wanted = f"{real.at.params / real.wanted.params - 1:+.1%} of what is wanted"
+    apart = real.at.params / real.wanted.params - 1
+    more = "more" if apart > 0 else "fewer"
+    wanted = f"{abs(apart):.1%} {more} than wanted" if abs(apart) >= 5e-4 else "as wanted"
     rows = [
         (
             "shape",

@@ -5,6 +5,7 @@ import sys
 USAGE = """usage: llama-jax scaling fit RUNS.csv [--form FORM] [--drop-highest N] [--out LAW.json]
            [--picture FILE] [--json]
        llama-jax scaling ladder LADDER.py --out DIR [--data DIR] [--json]
+       llama-jax scaling sweep RECIPE --learning-rates X X ... [--seeds N ...] [--json]
        llama-jax scaling report RUNS.csv --out PAGE.html [--json]
        llama-jax scaling coordinate-check RECIPE --widths N N ... [--picture FILE] [--json]
 
@@ -26,6 +27,8 @@ examples:
   llama-jax plan --flops 1e21 --law law.json
   llama-jax scaling fit runs.csv --form isoflop --loss-column c4_loss
   llama-jax scaling ladder configs/ladders/tiny.py --out ladder --data demo_run/data
+  llama-jax scaling sweep configs/ladders/tiny.py --rung 0 --learning-rates 2e-3 4e-3 8e-3
+    --data demo_run/data
   llama-jax scaling report ladder/runs.csv --out ladder/report.html
   llama-jax scaling coordinate-check demo --data demo_run/data --widths 64 128 256"""
 
@@ -39,6 +42,10 @@ def main(argv: list[str]) -> int:
         from llama_jax.cli.scaling.ladder import main as ladder
 
         return ladder(argv[1:])
+    if argv[0] == "sweep":
+        from llama_jax.cli.scaling.sweep import main as sweep
+
+        return sweep(argv[1:])
     if argv[0] == "report":
         from llama_jax.cli.scaling.report import main as report
 
@@ -49,7 +56,8 @@ def main(argv: list[str]) -> int:
         return coordinate_check(argv[1:])
     if argv[0] != "fit":
         raise ValueError(
-            f"scaling {argv[0]!r} is no command. There are: fit, ladder, report, coordinate-check."
+            f"scaling {argv[0]!r} is no command. There are: fit, ladder, sweep, report, "
+            "coordinate-check."
         )
     if argv[1].startswith("-"):
         if argv[1] == "--help":

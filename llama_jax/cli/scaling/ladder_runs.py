@@ -88,6 +88,12 @@ def ladder_runs(ladder: LadderConfig) -> list[LadderRun]:
     return [run for pair in branches for run in pair]
 
 
+def rung_config(ladder: LadderConfig, rung: Rung, num_steps: int) -> RunConfig:
+    """A size of a ladder as one run, cooled down at its end, of the rung's rate and seed 0."""
+    alone = dataclasses.replace(rung, num_steps=(num_steps,))
+    return _config(ladder, alone, 0, num_steps, num_steps - ladder.plateau_steps(num_steps))
+
+
 def _config(
     ladder: LadderConfig, rung: Rung, seed: int, num_steps: int, decay_steps: int
 ) -> RunConfig:
