@@ -277,7 +277,7 @@ def alone(log_every: int, on_spike: str) -> float:
             least(lambda turn: spikes.see(turn, numbers[turn]))
             + least(lambda turn: spikes.ceilings(each + 10))
             + least(lambda turn: watchdog.expect(turn, f"update {turn:,}"))
-            + 5 * least(lambda turn: clock.lap("steps"))
+            + 7 * least(lambda turn: clock.lap("steps"))
         )
         a_line = (
             least(lambda turn: pace.look(turn, 10, 1.0))

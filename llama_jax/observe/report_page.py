@@ -225,7 +225,7 @@ def _what_went_wrong(
                 (
                     f"{start.step:,}",
                     f"{start.last_step:,}",
-                    start.end or "died, or goes on",
+                    start.end or ("died, or goes on" if start is starts[-1] else "died"),
                     human_seconds(start.down_seconds) if start.down_seconds else "",
                 ),
                 (),

@@ -10,7 +10,7 @@ from llama_jax.config import RunConfig
 from llama_jax.observe.goodput import WallTime, WorkClock
 from llama_jax.observe.run_directory import RunDirectory
 from llama_jax.refusal import is_refusal
-from llama_jax.sharding import make_mesh, use_layout
+from llama_jax.sharding import make_mesh, platform, use_layout
 from llama_jax.train.beginning import Origin
 from llama_jax.train.data import OpenRaw
 from llama_jax.train.evaluate import Score
@@ -123,6 +123,7 @@ class _Run:
         self.clock, self.journal = parts.clock, parts.journal
         self.recompute = Recompute(parts.config, parts.program)
         self.seconds_to_first_step = 0.0
+        self.on_cpu = platform() == "cpu"
         train = parts.config.train
         self.learning_rate = make_schedule(
             parts.config.schedule, peak_lr=parts.config.optimizer.peak_lr, num_steps=train.num_steps
@@ -179,7 +180,10 @@ class _Run:
             self.watchdog.expect(done, f"the check of update {done + 1:,}", long=True)
             self.recompute.check(done + 1, state, batch, learning_rate)
         ceilings = self.spikes.ceilings(done + 1)
+        self.clock.lap("steps")
         state, metrics = train_step(state, batch, learning_rate, *ceilings)
+        if self.on_cpu:  # where the call itself may compute, and wait for the other processes
+            self.clock.device_seconds += self.clock.lap("steps")
         self.ledger.add(done + 1, metrics)
         if not self.seconds_to_first_step:
             jax.block_until_ready(metrics)

@@ -59,6 +59,7 @@ def test_the_page_tells_what_the_run_did(run):
     for words in ("200 of 200", "2.5000", "2.7500", "40.0% of it made updates", "lost: down"):
         assert words in page, words
     assert "<b>spike</b> at update 110" in page and "10.0%" in page
+    assert ">died<" in page and "died, or goes on" not in page
     assert "silent: process 1 (pid 12 on &lt;/p&gt;" in page and ">0: host-0<" in page
     assert page.count("<title>restart</title>") == page.count("<title>spike</title>") > 0
     # Nothing acts, nothing is fetched, and the recipe is there.

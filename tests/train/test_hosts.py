@@ -1,7 +1,12 @@
 """Which process the others wait for."""
 
+import time
+from unittest import mock
+
 from llama_jax.observe.goodput import WorkClock
 from llama_jax.train.hosts import Hosts, HostTimes, Pace, find_slow
+from llama_jax.train.loop import _Run
+from tests.train.tiny_run import tiny_config
 
 
 def times(busy, *, data=0.0, step=10):
@@ -49,3 +54,23 @@ def test_each_interval_is_measured_from_the_one_before():
     clock.data_seconds, clock.device_seconds = 2.0, 9.0
     here, _ = pace.look(6, updates=2, seconds=3.0)
     assert (here.step_seconds, here.data_seconds, here.busy_seconds) == (1.5, 0.0, 0.0)
+
+
+def test_a_step_that_a_cpu_makes_at_once_is_no_work_of_the_host():
+    def step(state, batch, learning_rate):
+        time.sleep(0.05)
+        return state, {}
+
+    run = object.__new__(_Run)
+    run.config, run.clock, run.on_cpu = tiny_config(), WorkClock(), True
+    run.learning_rate, run.seconds_to_first_step = lambda done: 0.1, 1.0
+    run.parts = mock.Mock(batches=iter(range(4)))
+    run.parts.program.step_after.return_value = step
+    run.recompute, run.spikes = mock.Mock(), mock.Mock()
+    run.recompute.due.return_value, run.spikes.ceilings.return_value = False, ()
+    run.watchdog, run.journal, run.ledger = mock.Mock(), mock.Mock(), mock.Mock(idle=False)
+    for done in range(4):
+        run._update(done, mock.Mock())
+    run.clock.lap("steps")
+    here, _ = Pace(Hosts(), run.clock).look(4, updates=4, seconds=run.clock.training)
+    assert here.busy_seconds <= here.step_seconds - 0.05
