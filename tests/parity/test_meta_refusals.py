@@ -139,6 +139,13 @@ def test_what_is_not_understood_is_refused_by_name(tmp_path, capfd, damage, comp
     refused(tmp_path, capfd, complaint)
 
 
+def test_a_folder_of_hugging_face_is_told_its_command(tmp_path, capfd):
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf/config.json").write_text("{}")
+    assert convert("from-meta", tmp_path / "hf", tmp_path / "run") == 2
+    assert "use `llama-jax convert from-hf`" in capfd.readouterr().err
+
+
 def test_what_params_leave_open_is_asked_for(tmp_path, capfd):
     params = PARAMS | {"use_scaled_rope": True}
     write_release(tmp_path / "meta", params, AXIS, "bfloat16")
