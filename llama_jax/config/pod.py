@@ -10,7 +10,7 @@ from llama_jax.config.tiles import KernelTiles
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class PodSettings:
-    """How a model is computed on one kind of chip; a recipe names those that were tried.
+    """How a model is computed on one kind of chip; docs/pods says which of them were compiled.
 
     Attributes:
         tokens: Most that a device computes at once; a batch that holds more is computed in pieces.
