@@ -59,7 +59,7 @@ bench: .venv/parity .venv-oracle/installed
 
 # Versions alone, for every Python and platform: no hashes, no address of an index.
 lock:
-	uv pip compile pyproject.toml --extra data --extra dev --universal --python-version 3.11 --fork-strategy fewest --no-annotate --no-header --no-emit-index-url --upgrade -o requirements.lock
+	uv pip compile pyproject.toml --extra data --extra quant --extra dev --universal --python-version 3.11 --fork-strategy fewest --no-annotate --no-header --no-emit-index-url --upgrade -o requirements.lock
 	uv pip compile pyproject.toml --extra beam --extra data --extra dev --universal --python-version 3.11 --fork-strategy fewest --no-annotate --no-header --no-emit-index-url --upgrade -o requirements-beam.lock
 	uv pip compile pyproject.toml --extra oracle --extra data --extra dev --universal --python-version 3.11 --fork-strategy fewest --no-annotate --no-header --no-emit-index-url --constraint requirements.lock --upgrade -o requirements-oracle.lock
 	uv pip compile pyproject.toml --extra tpu --extra data --extra dev --universal --python-version 3.11 --fork-strategy fewest --no-annotate --no-header --no-emit-index-url --constraint requirements.lock --upgrade -o requirements-tpu.lock
