@@ -89,7 +89,10 @@ def _grid(shape: tuple[int, ...], devices: list[Any]) -> np.ndarray:
             "through the network. Make their product a multiple of the slices."
         )
     return mesh_utils.create_hybrid_device_mesh(
-        (replicas // apart[0], stages // apart[1], *rest), (*apart, *(1 for _ in rest)), devices
+        (replicas // apart[0], stages // apart[1], *rest),
+        (*apart, *(1 for _ in rest)),
+        devices,
+        allow_split_physical_axes=True,
     )
 
 

@@ -83,7 +83,6 @@ def test_a_group_of_gpus_knows_how_many_it_has_in_each_node():
             *("tpu7x:2x2x1", "tpu7x:2x2x2", "tpu7x:2x2x4", "tpu7x:4x4x4"),
         )
         for split in ("all", "plane and line", "tensor")
-        if not ("*" in text and split == "tensor")  # JAX splits no side between slices' axes
     ],
 )
 def test_devices_lie_where_those_of_the_compiler_lie(slices, split):
