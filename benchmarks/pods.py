@@ -247,6 +247,10 @@ def _pods_table() -> Iterator[str]:
         pod = f"{slices}{case.topology}{'' if case.by_table else ', not by a table'}"
         row = f"| {case.recipe} | {pod} | {case.rows:g} x {case.seq_len} | "
         yield row + (_row(answer) if answer["fits"] else _refused(answer))
+    missing = [f"{case.recipe} on {case.topology}" for case in by_tables() if read(case) is None]
+    if missing:
+        yield ""
+        yield f"**In a recipe's table, and never compiled as it is there:** {'; '.join(missing)}."
 
 
 def _row(answer: dict[str, Any]) -> str:
