@@ -41,7 +41,7 @@ PROGRAMS = {
         *("--compute.gradients", "sum"),
     ],
     "stages": [*SMALL, "--topology", "v5e:2x2", "--slices", "2", "--mesh.stage", "2"],
-    "pod": [*SMALL, "--pod", "v5e:4x4"],
+    "pod": [*SMALL, "--pod", "v5e:8x8"],
 }
 
 
