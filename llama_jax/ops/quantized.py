@@ -63,14 +63,15 @@ def _contract(
     matmul: str,
 ) -> Array:
     try:
-        import qwix  # pyright: ignore[reportMissingImports]
+        import qwix
     except ImportError:
         raise ValueError(
             f"compute.matmul={matmul!r} needs qwix: pip install 'llama-jax[quant]', or leave "
             "compute.matmul='dtype'."
         ) from None
-    operands = (
+    left, right = (
         qwix.quantize(x, dtype, channelwise_axes=[i for i in range(x.ndim) if i not in axes])
         for x, dtype, axes in ((a, a_format, a_axes), (b, b_format, b_axes))
     )
-    return qwix.dot_general(*operands, ((tuple(a_axes), tuple(b_axes)), ((), ()))).astype(a.dtype)
+    contracted = ((tuple(a_axes), tuple(b_axes)), ((), ()))
+    return qwix.dot_general(left, right, contracted).astype(a.dtype)
