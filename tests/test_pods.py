@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from benchmarks.pods import grid_of
 from llama_jax.config.pod import PodSettings
 from llama_jax.pods import lay_over, parse_slices
 from llama_jax.recipe import list_recipes, load_pods, load_recipe
@@ -91,26 +92,18 @@ def test_what_cannot_be_laid_over_a_pod_is_refused(pod, message):
 
 
 TABLES = [(name, chip) for name in list_recipes() for chip in load_pods(name)]
-GRIDS = {
-    "v4": ("4x4x4", "4x8x8", "8x8x16"),
-    "v5e": ("8x8", "16x16"),
-    "v5p": ("4x4x4", "4x4x8", "8x8x16"),
-    "v6e": ("8x8", "16x16"),
-    "tpu7x": ("2x4x4", "4x4x4", "4x8x8"),
-    "h100": ("8x8", "64x8"),
-}
 
 
 @pytest.mark.parametrize(("name", "chip"), TABLES)
 def test_the_tables_of_recipes_are_of_slices_that_exist_and_divide_their_batches(name, chip):
     settings = load_pods(name)[chip]
-    slices = f"*{settings.stage}" if settings.stage > 1 else ""
-    pods = [parse_slices(f"{chip}:{grid}{slices}", "") for grid in GRIDS[chip]]
-    large_enough = [pod for pod in pods if pod.pod.count >= settings.min_chips]
-    config = lay_over(load_recipe(name), {chip: settings}, large_enough[0])
+    # Grids of the table in docs/pods; GPUs form none.
+    grid = settings.min_chips if chip == "h100" else grid_of(name, chip, settings)
+    slices = parse_slices(f"{chip}:{grid}*{settings.stage}", "")
+    config = lay_over(load_recipe(name), {chip: settings}, slices)
     mesh, batch = config.mesh, config.train.batch_size
     groups = mesh.replica * mesh.stage * mesh.fsdp * mesh.fsdp_line
-    assert groups * mesh.tensor * mesh.context == large_enough[0].num_devices
+    assert groups * mesh.tensor * mesh.context == slices.num_devices
     assert batch % (groups * config.train.accumulation_steps) == 0
     assert settings.tokens * settings.context * settings.tensor >= config.data.seq_len
     assert config.model.num_layers % mesh.stage == 0
