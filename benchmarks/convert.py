@@ -9,8 +9,8 @@ Arms:     hf         bfloat16 from a Hugging Face folder, back to one, and to on
           optimizer  float32 with AdamW's moments, both ways (12 bytes a parameter)
           trained    a checkpoint as training saves it, with moments (in memory while it is made)
 Prints:   one line a step: seconds, MB/s read and written, share of what `cp` of the step's source
-          and a flush reached right before, peak resident memory, load. `check` compares each
-          result with its source bit by bit.
+          and a flush reached right before, peak resident memory, load. Sources are read once before
+          both. `check` compares each result with its source bit by bit.
 
 Weights are random finite bits. The folder's disk must hold an arm's weights three times.
 """
@@ -147,6 +147,8 @@ class Arm:
         origin, target = self.folder / source, self.folder / result
         copied = self.folder / "copied"
         size = size_of(origin)
+        # Both find what fits of their source in the page cache: results are written past it.
+        timed(["sh", "-c", f"find {origin} -type f -exec cat {{}} + > /dev/null"])
         seconds = timed(["sh", "-c", f"cp -r {origin} {copied} && sync -f {copied}"])
         shutil.rmtree(copied)
         baseline = 2 * size / seconds

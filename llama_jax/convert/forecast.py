@@ -12,6 +12,7 @@ from pathlib import Path
 
 from llama_jax.config import ModelConfig
 from llama_jax.convert import mapping
+from llama_jax.convert.digested_file import BYTES_AT_ONCE
 from llama_jax.convert.stored import ITEM_BYTES, PIECE_BYTES, refuse_not_finite
 
 THREADS = 3
@@ -63,11 +64,12 @@ def forecast(
         out_dir: Where they go; only its disk matters.
         bytes_at_once: What threads hold beside a few pieces: tensors, where the layout changes.
     """
+    buffers = BYTES_AT_ONCE + 4 * PIECE_BYTES
     return Forecast(
         num_params=sum(math.prod(tensor.shape) for tensor in mapping.tensors_of(model)),
         bytes_read=read_bytes,
         bytes_written=written_bytes,
-        peak_memory_bytes=BASE_BYTES + bytes_at_once + THREADS * 4 * PIECE_BYTES,
+        peak_memory_bytes=BASE_BYTES + bytes_at_once + THREADS * buffers,
         seconds=written_bytes / probe_bytes_per_second(out_dir),
     )
 
@@ -80,18 +82,15 @@ def model_bytes(model: ModelConfig, dtype_of: Callable[[mapping.Tensor], str]) -
     )
 
 
-def bytes_at_once(model: ModelConfig, item_bytes: int, *, mapped: bool = False) -> int:
+def bytes_at_once(model: ModelConfig, item_bytes: int) -> int:
     """What the threads hold at most: the largest tensors, and copies of those whose axes move.
 
     Args:
         model: Its shape.
         item_bytes: Of a value.
-        mapped: Whether the pages of the files that they come from are held too.
     """
     costs = sorted(
-        math.prod(tensor.shape)
-        * item_bytes
-        * ((1 if "V" in tensor.pair.our_axes else 2) + int(mapped))
+        math.prod(tensor.shape) * item_bytes * (1 if "V" in tensor.pair.our_axes else 2)
         for tensor in mapping.tensors_of(model)
     )
     return sum(costs[-THREADS:])

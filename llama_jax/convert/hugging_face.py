@@ -143,7 +143,7 @@ def export_hugging_face(
             max_shard_bytes=max_shard_bytes,
             on_tensor=on_tensor,
         )
-        _check_copies(tensors, params, kinds, checksums)
+        check_copies(model, params, kinds, checksums)
         _write_rest(unfinished.folder, config, model, origin, kinds, words)
         entries = {
             name: tensor_entry(kinds[name], tensor.shape, checksums[name])
@@ -197,7 +197,7 @@ def read_tensor(
         ours: The parameter that it comes from.
         dtype: Of the bytes.
         verify: Whether a file that is copied as it is is compared with its checksum; False leaves
-            that to `_check_copies`.
+            that to `check_copies`.
 
     Raises:
         ValueError: If a value is not finite, or a file is not what its checksum says.
@@ -233,19 +233,28 @@ def _read_file(
     _check_crc32(file, crc)
 
 
-def _check_copies(
-    tensors: Mapping[str, mapping.Tensor],
+def check_copies(
+    model: ModelConfig,
     params: Mapping[str, Parameter],
     kinds: Mapping[str, str],
     checksums: Mapping[str, int],
 ) -> None:
-    """Raises ValueError if a file that was copied as it is has not the checksum that it should."""
-    for name, tensor in tensors.items():
-        ours = params[tensor.pair.ours]
-        file = _file_of(tensor, ours)
-        size = safetensors.size_bytes(tensor.shape, kinds[name])
-        if file is not None and str(ours.dtype) == kinds[name] and size == file.path.stat().st_size:
-            _check_crc32(file, checksums[name])
+    """Compares the checksums of files that were copied as they are.
+
+    Args:
+        model: As it was written.
+        params: That it came from, by dotted path.
+        kinds: Dtypes of the written tensors.
+        checksums: CRC-32 of the written tensors.
+
+    Raises:
+        ValueError: If one is not what the file's should be.
+    """
+    for tensor in mapping.tensors_of(model):
+        ours, kind = params[tensor.pair.ours], kinds[tensor.name]
+        file, size = _file_of(tensor, ours), safetensors.size_bytes(tensor.shape, kind)
+        if file is not None and str(ours.dtype) == kind and size == file.path.stat().st_size:
+            _check_crc32(file, checksums[tensor.name])
 
 
 def _file_of(tensor: mapping.Tensor, ours: Parameter) -> LayerFile | None:

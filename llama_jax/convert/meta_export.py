@@ -3,17 +3,15 @@
 import contextlib
 import json
 import zlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from llama_jax.convert import mapping, meta
+from llama_jax.convert import digested_file, mapping, meta
 from llama_jax.convert.certificate import tensor_entry
-from llama_jax.convert.meta_import import require_torch
 from llama_jax.convert.result_folder import Unfinished
-from llama_jax.convert.stored import numpy_dtype
+from llama_jax.convert.stored import ITEM_BYTES, PIECE_BYTES
 from llama_jax.convert.torch_archive import Part, TorchArchive
 from llama_jax.convert.weights import Weights
 
@@ -29,7 +27,7 @@ def write_meta(
     params: dict[str, Any] | None = None,
     on_tensor: Callable[[int], None] = lambda count: None,
 ) -> tuple[Entries, Entries]:
-    """Writes one file a rank, all of them at once: each tensor is read once, and cut.
+    """Writes one file a rank, all of them at once: each tensor is cut as it is read.
 
     Tensors that an earlier start wrote are read, and kept where their checksums are those that it
     recorded.
@@ -48,7 +46,6 @@ def write_meta(
     Raises:
         ValueError: If Meta's layout cannot hold the model, or the ranks cannot split it.
     """
-    torch = require_torch()
     model = weights.model
     given = meta.params_of(model) if params is None else params
     for size in (model.num_heads, model.num_kv_heads, model.mlp_dim, model.vocab_size):
@@ -65,25 +62,28 @@ def write_meta(
     names = [f"consolidated.{rank:02d}.pth" for rank in range(ranks)]
     entries: Entries = {}
     with contextlib.ExitStack() as stack:
-        archives = [TorchArchive(unfinished.folder / name, parts, torch) for name in names]
+        archives = [TorchArchive(unfinished.folder / name, parts) for name in names]
         for archive in archives:
             stack.callback(archive.close)
-        known = {name: unfinished.known(name) for name in cuts}
-        rest = _read_ahead(weights, [name for name in cuts if known[name] is None])
         for count, tensor in enumerate(mapping.tensors_of(model), start=1):
             axes = [axis for _, axis in cuts[tensor.name]]
-            if (crcs := known[tensor.name]) is None:
-                value, crc = next(rest)
-                crcs = _write(archives, value, axes, crc)
+            known = unfinished.known(tensor.name)
+            crcs = _put(archives, weights, tensor, axes, known)
+            if known is None:
                 unfinished.record(tensor.name, crcs)
-            else:
-                _keep(archives, weights, tensor, axes, crcs)
             dtype = weights.dtypes[tensor.name]
             entries[tensor.name] = tensor_entry(dtype, tensor.shape, crcs[0])
             on_tensor(count)
         files = {name: archive.finish() for name, archive in zip(names, archives, strict=True)}
     (unfinished.folder / "params.json").write_text(json.dumps(given, indent=1) + "\n")
     return files, entries
+
+
+def bytes_at_once(weights: Weights, ranks: int) -> int:
+    """What an export holds: buffers of the ranks' files, and a few blocks of rows."""
+    item = max(ITEM_BYTES[dtype] for dtype in weights.dtypes.values())
+    head = weights.model.head_dim * weights.model.embed_dim * item
+    return ranks * digested_file.BYTES_AT_ONCE + 4 * max(PIECE_BYTES, head)
 
 
 def _cuts(
@@ -106,55 +106,60 @@ def _cuts(
     return [(Part(name, dtype, shape(axis)), axis) for name, axis in found.items()]
 
 
-def _read_ahead(weights: Weights, names: list[str]) -> Iterator[tuple[np.ndarray, int]]:
-    """Tensors in Meta's layout with the CRC-32 of theirs, one read while another is written."""
-    tensors = {tensor.name: tensor for tensor in mapping.tensors_of(weights.model)}
-    with ThreadPoolExecutor(1) as pool:
-        coming = None
-        for name in [*names, None]:
-            done, coming = coming, name and pool.submit(_read, weights, tensors[name])
-            if done is not None:
-                yield done.result()
-
-
-def _read(weights: Weights, tensor: mapping.Tensor) -> tuple[np.ndarray, int]:
-    dtype = numpy_dtype(weights.dtypes[tensor.name])
-    value = weights.array(tensor.name, tensor.shape, dtype)
-    crc = zlib.crc32(_bytes(value))
-    if heads := meta.place_of(tensor, weights.model).heads:
-        value = meta.adjacent_of(value, heads)
-    return value, crc
-
-
-def _write(
-    archives: list[TorchArchive], value: np.ndarray, axes: list[int | None], crc: int
-) -> list[int]:
-    """Adds a tensor to all ranks; returns its checksum, and those of what was written."""
-    crcs = [crc]
-    for axis in axes:
-        for rank, archive in enumerate(archives):
-            crcs.append(archive.add(_bytes(_slice(value, axis, rank, len(archives)))))
-    return crcs
-
-
-def _keep(
+def _put(
     archives: list[TorchArchive],
     weights: Weights,
     tensor: mapping.Tensor,
     axes: list[int | None],
-    crcs: list[int],
-) -> None:
-    """Keeps what an earlier start wrote of a tensor, and writes what is not as it was."""
-    value, left = None, iter(crcs[1:])
-    for axis in axes:
-        for rank, archive in enumerate(archives):
-            if not archive.keep(next(left)):
-                value = _read(weights, tensor)[0] if value is None else value
-                archive.add(_bytes(_slice(value, axis, rank, len(archives))))
+    known: list[int] | None,
+) -> list[int]:
+    """Adds a tensor to all ranks, but where an earlier start did.
+
+    Returns:
+        CRC-32 of the tensor, and of what each rank has of it.
+    """
+    whole, parts = (0, []) if known is None else (known[0], known[1:])
+    crcs = []
+    for number, axis in enumerate(axes):
+        said = parts[number * len(archives) :] if parts else [None] * len(archives)
+        missing = {
+            rank: archive
+            for rank, archive in enumerate(archives)
+            if (crc := said[rank]) is None or not archive.keep(crc)
+        }
+        if missing:
+            whole = _copy(missing, len(archives), weights, tensor, axis)
+        crcs += [archive.last_crc32 for archive in archives]
+    return [whole, *crcs]
 
 
-def _slice(value: np.ndarray, axis: int | None, rank: int, ranks: int) -> np.ndarray:
-    return value if axis is None else np.split(value, ranks, axis=axis)[rank]
+def _copy(
+    archives: dict[int, TorchArchive],
+    ranks: int,
+    weights: Weights,
+    tensor: mapping.Tensor,
+    axis: int | None,
+) -> int:
+    """Adds a tensor to some ranks, a few rows at a time; returns its CRC-32."""
+    head_dim = weights.model.head_dim if meta.place_of(tensor, weights.model).heads else 0
+    for archive in archives.values():
+        archive.begin()
+    crc, start, share = 0, 0, tensor.shape[0] // ranks
+    for block in weights.blocks(tensor.name, tensor.shape, head_dim or 1):
+        crc = zlib.crc32(_bytes(block), crc)
+        if head_dim:
+            block = meta.adjacent_of(block, len(block) // head_dim)
+        for rank, archive in archives.items():
+            if axis == 0:
+                first = rank * share - start
+                part = block[max(first, 0) : max(first + share, 0)]
+            else:
+                part = block if axis is None else np.split(block, ranks, axis=axis)[rank]
+            archive.add(_bytes(part))
+        start += len(block)
+    for archive in archives.values():
+        archive.end()
+    return crc
 
 
 def _bytes(value: np.ndarray) -> memoryview:

@@ -1,147 +1,16 @@
 """Import of Meta's `consolidated.NN.pth`; nothing pickled in them is executed."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from llama_jax.config import ModelConfig
-from llama_jax.convert import forecast, mapping, meta
+from llama_jax.convert import mapping, meta
+from llama_jax.convert.forecast import THREADS
 from llama_jax.convert.hugging_face_import import Import, check_dtypes
-from llama_jax.convert.stored import ITEM_BYTES, PIECE_BYTES, Stored, array_pieces, numpy_dtype
-
-# After so many bytes the files are mapped anew, which gives the pages read back.
-_REMAP_BYTES = 64 << 20
-
-
-def require_torch() -> Any:
-    """PyTorch.
-
-    Raises:
-        ValueError: If it is not installed.
-    """
-    try:
-        import torch  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ValueError(
-            f".pth files are PyTorch's ({error}): pip install 'llama-jax[torch]'."
-        ) from error
-    return torch
-
-
-class Shards:
-    """The files of all model-parallel ranks, mapped and not read."""
-
-    def __init__(self, folder: Path):
-        self._torch = require_torch()
-        self.paths = sorted(folder.glob("consolidated.*.pth"))
-        if not self.paths:
-            other = "; of Hugging Face's, use `llama-jax convert from-hf`"
-            raise ValueError(
-                f"META_DIR={str(folder)!r} has no consolidated.NN.pth; name a folder as Meta "
-                f"releases them{other if (folder / 'config.json').is_file() else ''}."
-            )
-        expected = [f"consolidated.{rank:02d}.pth" for rank in range(len(self.paths))]
-        if missing := sorted(set(expected) - {path.name for path in self.paths}):
-            raise ValueError(f"{folder / missing[0]} is missing; copy or download it again.")
-        self._read = 0
-        self._tensors = [self._load(path) for path in self.paths]
-
-    def _load(self, path: Path) -> dict[str, Any]:
-        try:
-            loaded = self._torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0][:200]
-            raise ValueError(
-                f"{path} is no file of plain tensors ({reason}). Nothing in it was executed; copy "
-                "or download it again, from where you trust."
-            ) from error
-        if not isinstance(loaded, dict) or not all(map(self._is_plain, loaded.values())):
-            raise ValueError(f"{path} holds other things than named tensors.")
-        for name, value in loaded.items():
-            # A tensor may claim any size of a storage of a few bytes, and say it with its strides.
-            needed = value.numel() * value.element_size()
-            if not value.is_contiguous() or value.untyped_storage().nbytes() < needed:
-                raise ValueError(
-                    f"{path}: {name} is a view of other values, not a tensor of its own; save it "
-                    "again after .contiguous()."
-                )
-        return loaded
-
-    def _is_plain(self, value: Any) -> bool:
-        torch = self._torch
-        if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
-            return False
-        return value.device.type == "cpu" and not value.is_quantized
-
-    def names(self) -> set[str]:
-        """Of the tensors, which all ranks must have.
-
-        Raises:
-            ValueError: If a rank lacks one.
-        """
-        first = self._tensors[0].keys()
-        for path, tensors in zip(self.paths, self._tensors, strict=True):
-            if differs := sorted(tensors.keys() ^ first):
-                raise ValueError(f"{path}: {differs[0]} is not in all ranks' files.")
-        return set(first)
-
-    def shapes(self, name: str) -> list[tuple[int, ...]]:
-        """Shape of each rank's slice."""
-        return [tuple(tensors[name].shape) for tensors in self._tensors]
-
-    def dtype(self, name: str) -> str:
-        """Of a tensor.
-
-        Raises:
-            ValueError: If it is none of a model's, or the slices of it differ.
-        """
-        kinds = [str(tensors[name].dtype).removeprefix("torch.") for tensors in self._tensors]
-        for path, kind in zip(self.paths, kinds, strict=True):
-            if kind not in ITEM_BYTES:
-                raise ValueError(f"{path}: {name} is {kind}; dequantize it.")
-            if kind != kinds[0]:
-                raise ValueError(
-                    f"{path}: {name} is {kind}, in {self.paths[0].name} it is {kinds[0]}; a tensor "
-                    "has one dtype: save all ranks again in one, or take another copy."
-                )
-        return kinds[0]
-
-    def read(self, name: str, axis: int | None) -> np.ndarray:
-        """The whole tensor, from all ranks.
-
-        Raises:
-            ValueError: If ranks that must hold the same do not.
-        """
-        parts = [self._array(tensors[name]) for tensors in self._tensors]
-        num_bytes = sum(part.nbytes for part in parts)
-        if axis is None:
-            if any(part.tobytes() != parts[0].tobytes() for part in parts):
-                raise ValueError(f"{name} is not the same in all of {self.paths[0].parent}.")
-            whole = parts[0].copy()
-        else:
-            whole = np.concatenate(parts, axis=axis)
-        del parts
-        self._count(num_bytes)
-        return whole
-
-    def rows(self, name: str, rank: int, start: int, stop: int) -> np.ndarray:
-        """Some rows of one rank's slice."""
-        part = self._array(self._tensors[rank][name][start:stop]).copy()
-        self._count(part.nbytes)
-        return part
-
-    def _count(self, num_bytes: int) -> None:
-        self._read += num_bytes
-        if self._read >= _REMAP_BYTES:
-            self._read = 0
-            self._tensors = [self._load(path) for path in self.paths]
-
-    def _array(self, tensor: Any) -> np.ndarray:
-        kind = numpy_dtype(str(tensor.dtype).removeprefix("torch."))
-        bits = self._torch.int16 if kind.itemsize == 2 else self._torch.int32
-        return tensor.view(bits).numpy().view(kind)
+from llama_jax.convert.meta_shards import Shards
+from llama_jax.convert.stored import ITEM_BYTES, PIECE_BYTES, Stored
 
 
 def plan_meta_import(
@@ -181,10 +50,11 @@ def plan_meta_import(
 
     def read(stored: Stored) -> Iterator[memoryview]:
         place = places[stored.name]
-        value = shards.read(place.name, axes[place.name])
-        if place.heads:
-            value = meta.halves_of(value, place.heads)
-        yield from array_pieces(value, stored.dtype, place.name)
+        multiple = model.head_dim if place.heads else 1
+        for block in shards.blocks(place.name, axes[place.name], multiple):
+            if place.heads:
+                block = meta.halves_of(block, len(block) // model.head_dim)
+            yield block.reshape(-1).view(np.uint8).data
 
     stored = []
     for tensor in tensors:
@@ -207,37 +77,37 @@ def plan_meta_import(
     )
 
 
-def bytes_at_once(model: ModelConfig, item_bytes: int) -> int:
-    """What an import holds beside a few pieces: tensors and copies of them, and mapped pages."""
-    return forecast.bytes_at_once(model, item_bytes, mapped=True) + _REMAP_BYTES
+def bytes_at_once(plan: Import) -> int:
+    """What an import holds: of each thread's tensor a block of rows a rank, and copies of them."""
+    item = max(ITEM_BYTES[dtype] for dtype in plan.dtypes().values())
+    block = max(PIECE_BYTES, plan.model.head_dim * plan.model.embed_dim * item)
+    return THREADS * 3 * plan.config["ranks"] * block
 
 
 def _is_tied(shards: Shards, by_rows: bool) -> bool:
     """Whether the output table is the embedding, a few rows at a time."""
     output, embedding = shards.shapes(meta.OUTPUT), shards.shapes(meta.EMBEDDING)
-    axis, ranks = (0 if by_rows else 1), range(len(shards.paths))
+    axis = 0 if by_rows else 1
     if any(len(shape) != 2 for shape in output + embedding) or (
         _whole(output, 0) != _whole(embedding, axis)
         or shards.dtype(meta.OUTPUT) != shards.dtype(meta.EMBEDDING)
     ):
         return False
-    if by_rows and output != embedding:
+    tables = ((meta.OUTPUT, 0), (meta.EMBEDDING, axis))
+    # Tables that are not tied differ in the first rows, as a rule, and need not be read whole.
+    first, second = (next(shards.blocks(*table)).copy() for table in tables)
+    rows = min(len(first), len(second))
+    if first[:rows].tobytes() != second[:rows].tobytes():
         return False
-    step, before = max(1, PIECE_BYTES // (4 * output[0][1])), 0
-    for rank in ranks:
-        for start in range(0, output[rank][0], step):
-            stop = min(start + step, output[rank][0])
-            if by_rows:
-                expected = shards.rows(meta.EMBEDDING, rank, start, stop)
-            else:
-                parts = [
-                    shards.rows(meta.EMBEDDING, r, before + start, before + stop) for r in ranks
-                ]
-                expected = np.concatenate(parts, axis=1)
-            if shards.rows(meta.OUTPUT, rank, start, stop).tobytes() != expected.tobytes():
-                return False
-        before += output[rank][0]
-    return True
+    first, second = (_sha256(shards.blocks(*table)) for table in tables)
+    return first == second
+
+
+def _sha256(blocks: Iterator[np.ndarray]) -> bytes:
+    digest = hashlib.sha256()
+    for block in blocks:
+        digest.update(block.reshape(-1).view(np.uint8).data)
+    return digest.digest()
 
 
 def _whole(shapes: list[tuple[int, ...]], axis: int) -> tuple[int, ...]:

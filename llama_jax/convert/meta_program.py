@@ -15,7 +15,7 @@ import numpy as np
 
 from llama_jax.config import Llama3Rope, ModelConfig, PlainRope
 from llama_jax.convert import meta
-from llama_jax.convert.meta_import import Shards, require_torch
+from llama_jax.convert.meta_shards import Shards, require_torch
 
 # Of the tensors that ranks have slices of, the axis that is split.
 _SPLIT = {"wq": 0, "wk": 0, "wv": 0, "wo": 1, "w1": 0, "w2": 1, "w3": 0, "output": 0}

@@ -5,18 +5,17 @@ header's length (little-endian), a JSON header of names, dtypes, shapes and byte
 bytes of the tensors, row-major and little-endian.
 """
 
-import hashlib
+import contextlib
 import json
 import math
-import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from io import FileIO
 from typing import Any
 
+from llama_jax.convert.digested_file import DigestedFile
 from llama_jax.convert.result_folder import Unfinished
-from llama_jax.convert.stored import ITEM_BYTES, PIECE_BYTES, fill
+from llama_jax.convert.stored import ITEM_BYTES
 
 TAGS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}  # as the format calls them
 _THREADS = 3  # one of which waits for the disk
@@ -117,25 +116,24 @@ def _write_file(
 ) -> dict[str, Any]:
     sizes = {tensor: size_bytes(shape, dtypes[tensor]) for tensor, shape in shapes.items()}
     head = _header(shapes, sizes, dtypes)
-    path = unfinished.folder / name
-    path.touch()
-    with path.open("r+b", buffering=0) as file:
-        kept, sha256 = _keep_whole(file, head, sizes, unfinished)
+    with contextlib.closing(DigestedFile(unfinished.folder / name)) as file:
+        if not file.keep(head, 0, 0):
+            file.append(head)
         for tensor, size in sizes.items():
-            if (crc := kept.get(tensor)) is None:
-                crc, left = 0, size
+            crc = unfinished.known(tensor)
+            if crc is None or not file.keep(b"", size, crc):
+                crc, begin = 0, file.num_bytes
                 for piece in read(tensor):
-                    file.write(piece)
-                    sha256.update(piece)
+                    file.append(piece)
                     crc = zlib.crc32(piece, crc)
-                    left -= len(piece)
                 # A wrong size would shift every tensor behind it.
-                assert left == 0, f"{tensor}: {left} bytes of {shapes[tensor]} are missing"
+                written = file.num_bytes - begin
+                assert written == size, f"{tensor}: {written} bytes of {shapes[tensor]}"
                 unfinished.record(tensor, crc)
             checksums[tensor] = crc
             on_tensor(tensor, size)
-        os.fsync(file.fileno())
-    return {"bytes": len(head) + sum(sizes.values()), "sha256": sha256.hexdigest()}
+        sha256 = file.finish()
+    return {"bytes": len(head) + sum(sizes.values()), "sha256": sha256}
 
 
 def _header(shapes: Shapes, sizes: dict[str, int], dtypes: Mapping[str, str]) -> bytes:
@@ -149,39 +147,6 @@ def _header(shapes: Shapes, sizes: dict[str, int], dtypes: Mapping[str, str]) ->
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _HEADER_ALIGNMENT_BYTES)
     return len(text).to_bytes(8, "little") + text
-
-
-def _keep_whole(
-    file: FileIO, head: bytes, sizes: dict[str, int], unfinished: Unfinished
-) -> tuple[dict[str, int], Any]:
-    """Cuts a file behind its last tensor that is as an earlier start recorded it.
-
-    Returns:
-        Checksums of the tensors that stay, and the SHA-256 of the file so far.
-    """
-    kept: dict[str, int] = {}
-    if file.read(len(head)) != head:
-        file.seek(0)
-        file.truncate()
-        file.write(head)
-        return kept, hashlib.sha256(head)
-    sha256, end = hashlib.sha256(head), len(head)
-    piece = memoryview(bytearray(PIECE_BYTES))
-    for name, size in sizes.items():
-        known = unfinished.known(name)
-        if known is None:
-            break
-        crc, left, with_this = 0, size, sha256.copy()
-        while left and fill(file, part := piece[: min(left, PIECE_BYTES)]):
-            crc = zlib.crc32(part, crc)
-            with_this.update(part)
-            left -= len(part)
-        if left or crc != known:
-            break
-        kept[name], sha256, end = crc, with_this, end + size
-    file.seek(end)
-    file.truncate()
-    return kept, sha256
 
 
 def size_bytes(shape: tuple[int, ...], dtype: str) -> int:

@@ -1,13 +1,14 @@
 """Tensors that lie in files, copied in pieces and judged on the way."""
 
-import hashlib
-import os
+import contextlib
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+
+from llama_jax.convert.digested_file import DigestedFile
 
 PIECE_BYTES = 1 << 20  # about a core's cache: a piece is read once from memory, then judged there
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -48,18 +49,22 @@ class Written(NamedTuple):
     tensor_crc32: int
 
 
-def pieces(stored: Stored) -> Iterator[memoryview]:
+def pieces(stored: Stored, piece_bytes: int = PIECE_BYTES) -> Iterator[memoryview]:
     """The bytes of a tensor, a piece at a time; each is overwritten by the next.
+
+    Args:
+        stored: Where it lies.
+        piece_bytes: Of all but the last.
 
     Raises:
         ValueError: If the file ends before the tensor does, or a value is not finite.
     """
-    buffer = memoryview(bytearray(min(PIECE_BYTES, stored.num_bytes)))
+    buffer = memoryview(bytearray(min(piece_bytes, stored.num_bytes)))
     left = stored.num_bytes
     with stored.path.open("rb", buffering=0) as file:
         file.seek(stored.offset)
         while left:
-            piece = buffer[: min(left, PIECE_BYTES)]
+            piece = buffer[: min(left, piece_bytes)]
             if not fill(file, piece):
                 raise ValueError(
                     f"{stored.path}: the file ends inside {stored.name}; it was cut short, copy "
@@ -122,19 +127,15 @@ def write_pieces(content: Iterator[memoryview], target: Path, *, zero_bytes: int
         target: File to write.
         zero_bytes: How many zeros follow.
     """
-    sha, crc, size = hashlib.sha256(), 0, 0
-    with target.open("wb", buffering=0) as file:
+    crc = 0
+    with contextlib.closing(DigestedFile(target)) as file:
         for piece in content:
-            file.write(piece)
-            sha.update(piece)
+            file.append(piece)
             crc = zlib.crc32(piece, crc)
-            size += len(piece)
         tensor_crc = crc
         for start in range(0, zero_bytes, PIECE_BYTES):
             zeros = bytes(min(PIECE_BYTES, zero_bytes - start))
-            file.write(zeros)
-            sha.update(zeros)
+            file.append(zeros)
             crc = zlib.crc32(zeros, crc)
-        # Here, so that the disk works on one file while other threads digest theirs.
-        os.fsync(file.fileno())
-    return Written(size + zero_bytes, crc, sha.hexdigest(), tensor_crc)
+        sha256 = file.finish()
+    return Written(file.num_bytes, crc, sha256, tensor_crc)

@@ -1,30 +1,29 @@
-"""A file as `torch.save` writes it, tensor after tensor, so that memory holds one of them.
+"""A file as `torch.save` writes it, a few rows after another, so that memory never holds a tensor.
 
 It is a ZIP archive of stored records: a pickle that names tensors and the records of their bytes,
-then those. PyTorch's own writer wants all of them at once.
+then those. PyTorch's own writer wants all of them at once; this one does not need PyTorch.
 
 Sources: PyTorch's "Serialization semantics" (https://docs.pytorch.org/docs/stable/notes/
 serialization.html, "Serialized file format"), of which records begin at multiples of 64 bytes; the
 ZIP specification (https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT), 4.3 to 4.5.
 """
 
-import collections
-import hashlib
-import io
 import math
-import os
 import pickle
+import pickletools
 import struct
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llama_jax.convert.stored import ITEM_BYTES, PIECE_BYTES, fill
+from llama_jax.convert.digested_file import DigestedFile
+from llama_jax.convert.stored import ITEM_BYTES
 
 _STORAGES = {"float32": "FloatStorage", "bfloat16": "BFloat16Storage", "float16": "HalfStorage"}
 _ALIGNMENT = 64
 _LIMIT = 0xFFFFFFFF  # larger sizes and offsets stand in a field of their own
 _ZIP64, _PADDING = 1, 0x4246  # kinds of such fields; the second is PyTorch's
+_SIZES_BEHIND = 8  # a flag of records
 _DATE = 0x21  # 1980-01-01: the same tensors are the same bytes
 
 
@@ -46,6 +45,11 @@ class Part(NamedTuple):
         """Of its values."""
         return math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """In values, row-major."""
+        return tuple(math.prod(self.shape[axis + 1 :]) for axis in range(len(self.shape)))
+
 
 class _Record(NamedTuple):
     name: bytes
@@ -60,97 +64,86 @@ class TorchArchive:
     Args:
         path: To write; it may hold what an earlier start wrote of the same tensors.
         parts: All tensors, in the order in which they are written.
-        torch: PyTorch, whose names the pickle mentions.
     """
 
-    def __init__(self, path: Path, parts: list[Part], torch: Any):
+    def __init__(self, path: Path, parts: list[Part]):
         self._stem, self._parts, self._next = path.stem.encode(), parts, 0
         self._records: list[_Record] = []
-        self._sha256, self._end = hashlib.sha256(), 0
-        path.touch()
-        self._file = path.open("r+b", buffering=0)
-        self._put(b"data.pkl", memoryview(_pickled(parts, torch)))
-        self._put(b"byteorder", memoryview(b"little"))
+        self._begin, self._first, self._crc = 0, 0, 0  # of the record that was begun
+        self._file = DigestedFile(path)
+        self._put(b"data.pkl", _pickled(parts))
+        self._put(b"byteorder", b"little")
+
+    @property
+    def last_crc32(self) -> int:
+        """Of the tensor that was written or kept last."""
+        return self._records[-1].crc32
 
     def keep(self, crc32: int) -> bool:
         """Keeps the next tensor if the file has it already, with that checksum."""
-        name, left = b"data/%d" % self._next, self._parts[self._next].num_bytes
-        head, crc = self._head(name, left, crc32), 0
-        self._file.seek(self._end)
-        if self._file.read(len(head)) != head:
+        name, size = b"data/%d" % self._next, self._parts[self._next].num_bytes
+        begin, head = self._file.num_bytes, self._head(name, size)
+        if not self._file.keep(head, size, crc32):
             return False
-        sha256 = self._sha256.copy()
-        sha256.update(head)
-        piece = memoryview(bytearray(min(PIECE_BYTES, left)))
-        while left and fill(self._file, now := piece[: min(left, PIECE_BYTES)]):
-            crc = zlib.crc32(now, crc)
-            sha256.update(now)
-            left -= len(now)
-        if left or crc != crc32:
-            return False
-        self._sha256 = sha256
-        self._note(name, len(head), self._parts[self._next].num_bytes, crc32)
-        self._next += 1
+        self._conclude(name, begin, size, crc32)
         return True
 
-    def add(self, values: memoryview) -> int:
-        """Writes the bytes of the next tensor; returns their CRC-32."""
-        part = self._parts[self._next]
-        assert values.nbytes == part.num_bytes, f"{values.nbytes} bytes of {part}"
-        crc = self._put(b"data/%d" % self._next, values)
-        self._next += 1
-        return crc
+    def begin(self) -> None:
+        """Begins the next tensor."""
+        self._begin, self._crc = self._file.num_bytes, 0
+        self._file.append(self._head(b"data/%d" % self._next, self._parts[self._next].num_bytes))
+        self._first = self._file.num_bytes
+
+    def add(self, values: memoryview) -> None:
+        """Writes what follows of the tensor that was begun."""
+        self._crc = zlib.crc32(values, self._crc)
+        self._file.append(values)
+
+    def end(self) -> None:
+        """Ends the tensor that was begun."""
+        part, size = self._parts[self._next], self._file.num_bytes - self._first
+        assert size == part.num_bytes, f"{size} bytes of {part}"
+        self._conclude(b"data/%d" % self._next, self._begin, size, self._crc)
 
     def finish(self) -> dict[str, Any]:
         """Writes what ends the file, to the disk; returns its bytes and SHA-256."""
         assert self._next == len(self._parts), "all tensors are there"
-        self._put(b"version", memoryview(b"3\n"))
+        self._put(b"version", b"3\n")
         directory = b"".join(map(_directory_entry, self._records))
-        self._write(memoryview(directory + _last(len(self._records), len(directory), self._end)))
-        self._file.truncate(self._end)
-        os.fsync(self._file.fileno())
-        self.close()
-        return {"bytes": self._end, "sha256": self._sha256.hexdigest()}
+        end = _last(len(self._records), len(directory), self._file.num_bytes)
+        self._file.append(directory + end)
+        sha256 = self._file.finish()
+        return {"bytes": self._file.num_bytes, "sha256": sha256}
 
     def close(self) -> None:
         """Leaves the file as far as it is."""
         self._file.close()
 
-    def _put(self, name: bytes, content: memoryview) -> int:
-        crc = zlib.crc32(content)
-        head = self._head(name, content.nbytes, crc)
-        self._file.seek(self._end)
-        start = self._end
-        self._write(memoryview(head))
-        self._write(content)
-        self._end = start
-        self._note(name, len(head), content.nbytes, crc)
-        return crc
+    def _put(self, name: bytes, content: bytes) -> None:
+        begin = self._file.num_bytes
+        self._file.append(self._head(name, len(content)) + content)
+        self._conclude(name, begin, len(content), zlib.crc32(content))
 
-    def _write(self, content: memoryview) -> None:
-        content = content.cast("B")
-        self._sha256.update(content)
-        self._end += content.nbytes
-        while content.nbytes:  # a system call may write less than it is given
-            content = content[self._file.write(content) :]
-
-    def _note(self, name: bytes, head: int, size: int, crc32: int) -> None:
-        self._records.append(_Record(self._full(name), size, crc32, self._end))
-        self._end += head + size
+    def _conclude(self, name: bytes, begin: int, size: int, crc32: int) -> None:
+        """Writes what stands behind a record, which the file may have already."""
+        sizes = struct.pack("<QQ" if size >= _LIMIT else "<II", size, size)
+        self._file.append(struct.pack("<II", 0x08074B50, crc32) + sizes)
+        self._records.append(_Record(self._full(name), size, crc32, begin))
+        self._next += name.startswith(b"data/")
 
     def _full(self, name: bytes) -> bytes:
         return self._stem + b"/" + name
 
-    def _head(self, name: bytes, size: int, crc32: int) -> bytes:
-        """What stands before a record: its name, size and checksum, and bytes that align it."""
+    def _head(self, name: bytes, size: int) -> bytes:
+        """What stands before a record; its sizes and checksum, not yet known, stand behind it."""
         full = self._full(name)
-        extra = _large([size, size]) if size >= _LIMIT else b""
-        begin = self._end + 30 + len(full) + len(extra) + 4
+        extra = _large([0, 0]) if size >= _LIMIT else b""
+        begin = self._file.num_bytes + 30 + len(full) + len(extra) + 4
         padding = -begin % _ALIGNMENT
         extra += struct.pack("<HH", _PADDING, padding) + bytes(padding)
-        shown = min(size, _LIMIT)
-        numbers = (0x04034B50, 45, 0, 0, 0, _DATE, crc32, shown, shown, len(full), len(extra))
-        return struct.pack("<IHHHHHIIIHH", *numbers) + full + extra
+        shown = _LIMIT if size >= _LIMIT else 0
+        numbers = (0x04034B50, 45, _SIZES_BEHIND, 0, 0, _DATE, 0, shown, shown)
+        return struct.pack("<IHHHHHIIIHH", *numbers, len(full), len(extra)) + full + extra
 
 
 def _large(numbers: list[int]) -> bytes:
@@ -162,7 +155,8 @@ def _directory_entry(record: _Record) -> bytes:
     large += [record.offset] if record.offset >= _LIMIT else []
     extra = _large(large) if large else b""
     size, offset = min(record.size, _LIMIT), min(record.offset, _LIMIT)
-    numbers = (0x02014B50, 45, 45, 0, 0, 0, _DATE, record.crc32, size, size, len(record.name))
+    kind = (0x02014B50, 45, 45, _SIZES_BEHIND, 0, 0, _DATE)
+    numbers = (*kind, record.crc32, size, size, len(record.name))
     rest = (len(extra), 0, 0, 0, 0, offset)
     return struct.pack("<IHHHHHHIIIHHHHHII", *numbers, *rest) + record.name + extra
 
@@ -175,41 +169,25 @@ def _last(count: int, size: int, offset: int) -> bytes:
     return large + struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, shown[0], *shown, 0)
 
 
-class _Storage(NamedTuple):
-    """Stands in the pickle for the bytes of a tensor."""
+def _pickled(parts: list[Part]) -> bytes:
+    """A dictionary of tensors whose bytes are elsewhere, in the opcodes of protocol 2.
 
-    dtype: str
-    key: str
-    num_values: int
-
-
-def _pickled(parts: list[Part], torch: Any) -> bytes:
-    """A dictionary of tensors whose bytes are elsewhere, as PyTorch pickles it."""
-
-    class Pickler(pickle.Pickler):
-        def persistent_id(self, obj: Any) -> Any:
-            if not isinstance(obj, _Storage):
-                return None
-            return "storage", getattr(torch, _STORAGES[obj.dtype]), obj.key, "cpu", obj.num_values
-
-        def reducer_override(self, obj: Any) -> Any:
-            if not isinstance(obj, _Tensor):
-                return NotImplemented
-            shape, hooks = obj.part.shape, collections.OrderedDict()
-            strides = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
-            storage = _Storage(obj.part.dtype, str(obj.number), math.prod(shape))
-            arguments = (storage, 0, shape, strides, False, hooks)
-            return torch._utils._rebuild_tensor_v2, arguments
-
-    stream = io.BytesIO()
-    Pickler(stream, protocol=2).dump(
-        {part.name: _Tensor(number, part) for number, part in enumerate(parts)}
-    )
-    return stream.getvalue()
+    Python's own pickler names a function only if it can import it, here from PyTorch.
+    """
+    items = [
+        _of(part.name)
+        + b"ctorch._utils\n_rebuild_tensor_v2\n(("
+        + _of("storage")
+        + f"ctorch\n{_STORAGES[part.dtype]}\n".encode()
+        + b"".join(map(_of, (str(number), "cpu", math.prod(part.shape))))
+        + b"tQ"
+        + b"".join(map(_of, (0, part.shape, part.strides, False)))
+        + b"ccollections\nOrderedDict\n)RtR"
+        for number, part in enumerate(parts)
+    ]
+    return b"\x80\x02}(" + b"".join(items) + b"u."
 
 
-class _Tensor:
-    """Stands in the pickle for a tensor."""
-
-    def __init__(self, number: int, part: Part):
-        self.number, self.part = number, part
+def _of(value: object) -> bytes:
+    """A plain value's opcodes, without those that begin and end a pickle, or name it for later."""
+    return pickletools.optimize(pickle.dumps(value, protocol=2))[2:-1]

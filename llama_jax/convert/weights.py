@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from llama_jax.config import ModelConfig
-from llama_jax.convert.stored import numpy_dtype
+from llama_jax.convert.stored import PIECE_BYTES, numpy_dtype
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +35,29 @@ class Weights:
             flat[start:end] = values
         assert end == flat.size, f"{name} has {end} values, not {flat.size}"
         return flat.reshape(shape)
+
+    def blocks(self, name: str, shape: tuple[int, ...], multiple: int = 1) -> Iterator[np.ndarray]:
+        """A tensor, some rows at a time, each overwritten by the next.
+
+        Args:
+            name: Of the tensor.
+            shape: Of the tensor.
+            multiple: Of which the rows of a block are one.
+        """
+        kind = numpy_dtype(self.dtypes[name])
+        row_bytes = math.prod(shape[1:]) * kind.itemsize
+        rows = min(shape[0], max(PIECE_BYTES // (row_bytes * multiple), 1) * multiple)
+        buffer, held = memoryview(bytearray(rows * row_bytes)), 0
+        for piece in self.read(name):
+            while piece:
+                part = piece[: len(buffer) - held]
+                buffer[held : held + len(part)] = part
+                held, piece = held + len(part), piece[len(part) :]
+                if held == len(buffer):
+                    yield np.frombuffer(buffer, kind).reshape(-1, *shape[1:])
+                    held = 0
+        if held:
+            yield np.frombuffer(buffer[:held], kind).reshape(-1, *shape[1:])
 
     def rows(
         self, name: str, ids: Int[np.ndarray, "R T"], dtype: Any = np.float32

@@ -3,8 +3,11 @@
 import dataclasses
 import io
 import json
+import pickletools
 import re
 import shutil
+import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from safetensors.numpy import load_file
 from llama_jax.checkpoint import Checkpointer
 from llama_jax.cli.main import main
 from llama_jax.recipe import to_json
+from tests.convert.hf_folder import shrunk, write_hf
 from tests.infer.saved_run import CONFIG, TEXT, random_params, write_run
 
 
@@ -113,6 +117,36 @@ def test_a_run_whose_weights_are_no_numbers_is_refused(run_dir, tmp_path, one_de
         message = capfd.readouterr().err
         assert "model.layers.1.mlp.gate_proj.weight has a value that is NaN or infinite" in message
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_metas_files_are_written_without_pytorch(run_dir, tmp_path, monkeypatch, capfd):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main(["convert", "to-meta", str(run_dir), str(tmp_path / "out")]) == 0
+    with zipfile.ZipFile(tmp_path / "out/consolidated.00.pth") as file:
+        assert file.testzip() is None
+        pickletools.dis(file.read("consolidated.00/data.pkl"), out := io.StringIO())
+    assert "'layers.0.attention.wq.weight'" in out.getvalue()
+    # Their logits are PyTorch's to compute, which is told before anything is written.
+    assert main(["convert", "to-meta", str(run_dir), str(tmp_path / "other"), "--check"]) == 2
+    assert "pip install 'llama-jax[torch]'" in capfd.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut"])
+def test_a_source_that_changed_is_found_on_the_way_to_meta(tmp_path, capfd, damage):
+    write_hf(tmp_path / "hf", shrunk(), "bfloat16")
+    assert main(["convert", "from-hf", str(tmp_path / "hf"), str(tmp_path / "run")]) == 0
+    state = tmp_path / "run/checkpoints/0/state"
+    files = (path for path in state.rglob("params.*/**/*") if path.is_file())
+    path = max(files, key=lambda path: path.stat().st_size)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data if damage == "flipped" else data[:-100])
+    assert main(["convert", "to-meta", str(tmp_path / "run"), str(tmp_path / "out")])
+    told = capfd.readouterr().err
+    assert path.name in told
+    assert ("its content changed" if damage == "flipped" else "bytes") in told
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("kind", ["to-hf", "from-hf", "to-meta"])

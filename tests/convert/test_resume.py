@@ -161,7 +161,6 @@ sys.exit(main(["convert", *sys.argv[1:]]))
 @pytest.mark.parametrize("kind", ["from-hf", "to-hf", "to-meta"])
 def test_a_conversion_that_was_killed_goes_on(source, run_dir, tmp_path, capfd, kind):
     if kind == "to-meta":
-        pytest.importorskip("torch", reason="PyTorch is not installed: make test-slow")
         write_hf(tmp_path / "even", shrunk(), "bfloat16")
         assert convert("from-hf", tmp_path / "even", tmp_path / "even_run") == 0
     arguments = {

@@ -242,8 +242,13 @@ def open_weights(
     return weights_of(folder, config, saved, dtype)
 
 
-def weights_of(run_dir: Path, config: RunConfig, saved: Checkpoint, dtype: str | None) -> "Weights":
-    """The tensors of a run's checkpoint, rounded to a dtype if one is given, as Hugging Face's."""
+def weights_of(
+    run_dir: Path, config: RunConfig, saved: Checkpoint, dtype: str | None, *, verify: bool = True
+) -> "Weights":
+    """The tensors of a run's checkpoint, rounded to a dtype if one is given, as Hugging Face's.
+
+    `verify=False` leaves checksums of files that are copied as they are to `check_copies`.
+    """
     from llama_jax.convert import mapping
     from llama_jax.convert.hugging_face import read_tensor
     from llama_jax.convert.weights import Weights
@@ -257,7 +262,8 @@ def weights_of(run_dir: Path, config: RunConfig, saved: Checkpoint, dtype: str |
     }
 
     def read(name: str) -> Iterator[memoryview]:
-        return read_tensor(tensors[name], saved.params[tensors[name].pair.ours], dtypes[name])
+        ours = saved.params[tensors[name].pair.ours]
+        return read_tensor(tensors[name], ours, dtypes[name], verify=verify)
 
     return Weights(model=model, dtypes=dtypes, read=read)
 

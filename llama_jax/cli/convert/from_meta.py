@@ -53,7 +53,6 @@ def from_meta(argv: list[str]) -> int:
     )
     from llama_jax.convert.meta_import import bytes_at_once, plan_meta_import
     from llama_jax.convert.result_folder import check_out_dir
-    from llama_jax.convert.stored import ITEM_BYTES
 
     check_out_dir(options.out_dir)
     plan = plan_meta_import(
@@ -62,7 +61,7 @@ def from_meta(argv: list[str]) -> int:
     check_disk(options.out_dir, plan.num_bytes)
     dtypes = sorted(set(plan.dtypes().values()))
     if options.dry_run:
-        at_once = bytes_at_once(plan.model, max(ITEM_BYTES[dtype] for dtype in dtypes))
+        at_once = bytes_at_once(plan)
         return print_plan(plan, options.out_dir, options.json, bytes_at_once=at_once)
     write_run(plan, run_config(plan.name, plan.model), options.out_dir, "from-meta")
     facts = {"directory": str(options.out_dir), "bytes": plan.num_bytes, "dtypes": dtypes}

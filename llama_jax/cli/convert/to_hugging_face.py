@@ -156,13 +156,12 @@ def _plan_recipe(options: Options) -> int:
     return _print_plan(options, model, read, written, bytes_at_once(model, 4))
 
 
-def bytes_of_pieces(model: ModelConfig, saved: Checkpoint, *, whole_tensors: bool = False) -> int:
+def bytes_of_pieces(model: ModelConfig, saved: Checkpoint) -> int:
     """What threads hold of a checkpoint at most, in whatever pieces it is stored.
 
     Args:
         model: Its shape, as it is written.
         saved: The checkpoint.
-        whole_tensors: Whether tensors are held whole even where a file has them alone.
     """
     from llama_jax.convert.forecast import bytes_at_once
     from llama_jax.convert.stored import ITEM_BYTES
@@ -171,7 +170,7 @@ def bytes_of_pieces(model: ModelConfig, saved: Checkpoint, *, whole_tensors: boo
     # Arrays whose pieces hold several layers stay in memory as they are.
     pieces = sum(array.bytes_at_once for array in arrays if array.spans_layers)
     item = max(ITEM_BYTES[dtype] for dtype in saved.dtypes)
-    return pieces + (bytes_at_once(model, item) if arrays or whole_tensors else 0)
+    return pieces + (bytes_at_once(model, item) if arrays else 0)
 
 
 def _print_plan(options: Options, model: ModelConfig, read: int, written: int, at_once: int) -> int:

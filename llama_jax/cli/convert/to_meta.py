@@ -5,7 +5,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import tyro
 from tyro.conf import Positional
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from llama_jax.convert.weights import Weights
 
 _DESCRIPTION = """Exports a checkpoint as Meta's code reads it: params.json and consolidated.NN.pth.
-Needs PyTorch. The folder is complete or absent; an export that was stopped goes on when it is
-started again.
+The folder is complete or absent; an export that was stopped goes on when it is started again.
+--check needs PyTorch.
 
 example:
   llama-jax convert to-meta demo_run/model demo_run/meta --model-parallel 2"""
@@ -63,35 +63,38 @@ def to_meta(argv: list[str]) -> int:
     )
     from llama_jax.cli.convert.check import check_result, weights_of
     from llama_jax.convert.forecast import forecast, model_bytes
-    from llama_jax.convert.meta_import import require_torch
+    from llama_jax.convert.meta_export import bytes_at_once
+    from llama_jax.convert.meta_shards import require_torch
     from llama_jax.convert.result_folder import check_out_dir
 
     # What would be refused at the end is refused before anything is read.
     check_out_dir(options.out_dir)
-    require_torch()
+    if options.check:
+        require_torch()
     run_dir, step = open_run(options.run_dir, options.step)
     options = dataclasses.replace(options, run_dir=run_dir, step=step)
     config = read_config(run_dir)
     saved = open_checkpoint(run_dir, config, step)
     dtype = None if options.dtype == "saved" else options.dtype
-    weights = weights_of(run_dir, config, saved, dtype)
+    weights = weights_of(run_dir, config, saved, dtype, verify=False)
     written = model_bytes(weights.model, lambda tensor: weights.dtypes[tensor.name])
+    layout = _layout_of(options, saved, weights.model)
     if options.dry_run:
         read = model_bytes(weights.model, lambda tensor: saved.params[tensor.pair.ours].dtype)
-        at_once = bytes_of_pieces(weights.model, saved, whole_tensors=True)
+        at_once = bytes_of_pieces(weights.model, saved) + bytes_at_once(weights, layout.ranks)
         plan = forecast(weights.model, read, written, options.out_dir, bytes_at_once=at_once)
         return tell_plan(plan, as_json=options.json)
     check_disk(options.out_dir, written)
-    ranks = _write(options, config, saved, weights)
+    _write(options, config, saved, weights, layout)
     kinds = sorted(set(weights.dtypes.values()))
     if options.json:
         told = {"directory": str(options.out_dir), "bytes": written, "dtypes": kinds}
-        print(json.dumps(told | {"ranks": ranks, "step": saved.step}))
+        print(json.dumps(told | {"ranks": layout.ranks, "step": saved.step}))
     padding = config.model.vocab_size - weights.model.vocab_size
     left_out = f"; {padding} rows that pad the vocabulary left out" if padding else ""
     print(
-        f"{options.out_dir}: {written / 1e6:,.1f} MB of {' and '.join(kinds)} in {ranks} "
-        f"{'file' if ranks == 1 else 'files'}{left_out}",
+        f"{options.out_dir}: {written / 1e6:,.1f} MB of {' and '.join(kinds)} in {layout.ranks} "
+        f"{'file' if layout.ranks == 1 else 'files'}{left_out}",
         file=sys.stderr,
     )
     if not options.check:
@@ -101,37 +104,52 @@ def to_meta(argv: list[str]) -> int:
     )
 
 
-def _write(options: Options, config: RunConfig, saved: Checkpoint, weights: "Weights") -> int:
-    """Writes the folder, complete or absent; returns the number of ranks."""
+class _Layout(NamedTuple):
+    """How the files are cut: as they were for what came from Meta's, unless told otherwise."""
+
+    ranks: int
+    embedding_axis: int
+    params: dict[str, Any] | None
+
+
+def _layout_of(options: Options, saved: Checkpoint, model: ModelConfig) -> _Layout:
+    known = saved.imported["config"] if saved.imported.get("conversion") == "from-meta" else {}
+    params = known.get("params")
+    if params is not None and not _describes(params, model):
+        params = None
+    ranks = known.get("ranks", 1) if options.model_parallel is None else options.model_parallel
+    return _Layout(ranks, known.get("embedding_axis", 0), params)
+
+
+def _write(
+    options: Options, config: RunConfig, saved: Checkpoint, weights: "Weights", layout: _Layout
+) -> None:
+    """Writes the folder, complete or absent."""
     from llama_jax.convert.certificate import write_certificate
+    from llama_jax.convert.hugging_face import check_copies
     from llama_jax.convert.meta_export import write_meta
     from llama_jax.convert.result_folder import result_folder
     from llama_jax.observe.progress import Progress
 
-    layout = saved.imported["config"] if saved.imported.get("conversion") == "from-meta" else {}
-    params = layout.get("params")
-    if params is not None and not _describes(params, weights.model):
-        params = None
-    ranks = layout.get("ranks", 1) if options.model_parallel is None else options.model_parallel
-    axis = layout.get("embedding_axis", 0)
     request = {"conversion": "to-meta", "made_by": __version__, "source": saved.identity}
-    request |= {"dtype": options.dtype, "model": repr(weights.model), "layout": [ranks, axis]}
+    request |= {"dtype": options.dtype, "model": repr(weights.model), "layout": layout[:2]}
     with result_folder(options.out_dir, request, on_known=tell_kept) as unfinished:
         with Progress("export", total=len(weights.dtypes), unit="tensors") as progress:
             files, tensors = write_meta(
                 unfinished,
                 weights,
-                ranks=ranks,
-                embedding_axis=axis,
-                params=params,
+                ranks=layout.ranks,
+                embedding_axis=layout.embedding_axis,
+                params=layout.params,
                 on_tensor=progress.advance,
             )
+        checksums = {name: int(entry["crc32"], 16) for name, entry in tensors.items()}
+        check_copies(weights.model, saved.params, weights.dtypes, checksums)
         _copy_tokenizer(options.run_dir, config, unfinished.folder)
         origin = origin_of(options.run_dir, config, saved)
         facts = {"conversion": "to-meta", "made_by": f"llama_jax {__version__}"}
         facts |= {"source": origin.facts(config, weights.model.vocab_size)}
         write_certificate(unfinished.folder, known=files, tensors=tensors, facts=facts)
-    return ranks
 
 
 def _describes(params: dict[str, Any], model: ModelConfig) -> bool:
