@@ -1,18 +1,17 @@
 """What a conversion will take, before it begins."""
 
+import contextlib
 import dataclasses
 import math
-import os
 import tempfile
 import time
 import zlib
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 
 from llama_jax.config import ModelConfig
 from llama_jax.convert import mapping
-from llama_jax.convert.digested_file import BYTES_AT_ONCE
+from llama_jax.convert.digested_file import BYTES_AT_ONCE, DigestedFile
 from llama_jax.convert.stored import ITEM_BYTES, PIECE_BYTES, refuse_not_finite
 
 THREADS = 3
@@ -100,15 +99,13 @@ def probe_bytes_per_second(out_dir: Path) -> float:
     """How fast a small file is judged, digested, written and flushed beside `out_dir`."""
     parents = (out_dir.absolute(), *out_dir.absolute().parents)
     there = next(path for path in parents if path.is_dir())
-    piece = memoryview(bytes(PIECE_BYTES))
-    digest, crc = sha256(), 0
-    with tempfile.TemporaryFile(dir=there) as file:
+    piece, crc = memoryview(bytes(PIECE_BYTES)), 0
+    with tempfile.NamedTemporaryFile(dir=there) as file:
         started = time.perf_counter()
-        for _ in range(_PROBE_BYTES // PIECE_BYTES):
-            refuse_not_finite(piece, "bfloat16", "probe")
-            digest.update(piece)
-            crc = zlib.crc32(piece, crc)
-            file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
+        with contextlib.closing(DigestedFile(Path(file.name))) as probe:
+            for _ in range(_PROBE_BYTES // PIECE_BYTES):
+                refuse_not_finite(piece, "bfloat16", "probe")
+                crc = zlib.crc32(piece, crc)
+                probe.append(piece)
+            probe.finish()
         return _PROBE_BYTES / (time.perf_counter() - started)
