@@ -120,7 +120,7 @@ def commit(
         step: Updates done.
         meta: What is kept beside the arrays.
         arrays: All of them.
-        files: Entries of the arrays' files, written and flushed.
+        files: Entries of the arrays' files, which a `result_folder` flushes before it has its name.
     """
     write_atomically(partial / "meta.json", json.dumps(meta, indent=1) + "\n")
     inner = [path for path in (partial / "state").rglob("*") if path.is_file()]

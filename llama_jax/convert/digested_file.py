@@ -42,6 +42,7 @@ class DigestedFile:
         ]
         self._buffer: memoryview | None = None
         self._held = self._digested = 0  # bytes of the buffer
+        self._is_cached = not _DIRECT
 
     @property
     def num_bytes(self) -> int:
@@ -99,10 +100,12 @@ class DigestedFile:
         return True
 
     def finish(self) -> str:
-        """Cuts the file behind its last byte, flushes it to the disk; gives its SHA-256."""
+        """Cuts the file behind its last byte; gives its SHA-256. Power may not fail yet."""
         self._settle()
         self._file.truncate(self._end)
-        os.fsync(self._file.fileno())
+        if self._is_cached:
+            # Here, so that the disk works on one file while others are hashed.
+            os.fsync(self._file.fileno())
         self.close()
         return self._sha256.hexdigest()
 
@@ -152,6 +155,7 @@ class DigestedFile:
             except OSError as error:
                 if error.errno != errno.EINVAL or not self._set_direct(False):
                     raise
+                self._is_cached = True
                 continue
             content, start = content[count:], start + count
 
@@ -161,10 +165,12 @@ class DigestedFile:
         wanted = flags | _DIRECT if direct else flags & ~_DIRECT
         if wanted == flags:
             return False
-        with contextlib.suppress(OSError):
+        try:
             fcntl.fcntl(self._file.fileno(), fcntl.F_SETFL, wanted)
-            return True
-        return False
+        except OSError:
+            self._is_cached = True
+            return False
+        return True
 
 
 def _aligned_buffer() -> memoryview:

@@ -12,6 +12,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +21,7 @@ from llama_jax.convert.certificate import digest
 from llama_jax.remote.objects import is_remote, shown
 
 _JOURNAL, _RESULT = "journal.jsonl", "result"
+_FLUSHED_AT_ONCE = 16
 
 
 class Unfinished:
@@ -183,5 +185,6 @@ def _take_lock(file: BinaryIO, out_dir: Path) -> None:
 
 
 def _flush_tree(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        flush(path)
+    # A file system's journal takes many files at once, if they are flushed at once.
+    with ThreadPoolExecutor(_FLUSHED_AT_ONCE) as pool:
+        list(pool.map(flush, [*folder.rglob("*"), folder]))

@@ -120,7 +120,7 @@ def refuse_not_finite(piece: memoryview, dtype: str, where: str) -> None:
 
 
 def write_pieces(content: Iterator[memoryview], target: Path, *, zero_bytes: int = 0) -> Written:
-    """Writes a tensor into a file of its own, followed by zeros, and flushes it to the disk.
+    """Writes a tensor into a file of its own, followed by zeros.
 
     Args:
         content: The tensor's bytes.
