@@ -25,6 +25,7 @@ from llama_jax.config.pod import PodSettings
 PODS = {
     "v4": PodSettings(tokens=8_192, remat="full", min_chips=256),
     "v5p": PodSettings(tokens=8_192, remat="gate", min_chips=128),
+    "v5e": PodSettings(tokens=8_192, remat="offload_inputs", min_chips=256),
     "v6e": PodSettings(tokens=8_192, remat="full", min_chips=256),
     "tpu7x": PodSettings(tokens=8_192, remat="gate", min_chips=64),
     "h100": PodSettings(tokens=8_192, remat="full", min_chips=64, shards=64),

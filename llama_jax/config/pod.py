@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from llama_jax.config import checks
-from llama_jax.config.run import GRADIENTS, REMAT_POLICIES
+from llama_jax.config.run import GRADIENTS, REMAT_POLICIES, Remat
 from llama_jax.config.tiles import KernelTiles
 
 
@@ -27,7 +27,7 @@ class PodSettings:
     """
 
     tokens: int
-    remat: Literal["none", "full", "attention", "qkv", "gate", "dots", "offload"] = "full"
+    remat: Remat = "full"
     gradients: Literal["scatter", "sum"] = "scatter"
     tiles: KernelTiles = KernelTiles()  # noqa: RUF009 (frozen)
     min_chips: int = 1

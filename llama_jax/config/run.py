@@ -1,7 +1,7 @@
 """A whole run: one value that can be saved, compared and run again."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 from llama_jax.config import checks
 from llama_jax.config.build import BuildConfig
@@ -14,7 +14,8 @@ from llama_jax.config.stream import check_stream
 from llama_jax.config.tiles import KernelTiles
 
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
-REMAT_POLICIES = ("none", "full", "attention", "qkv", "gate", "dots", "offload")
+Remat = Literal["none", "full", "attention", "qkv", "gate", "dots", "offload", "offload_inputs"]
+REMAT_POLICIES = get_args(Remat)
 ATTENTION_BACKENDS = ("auto", "xla", "splash", "cudnn")
 MATMULS = ("dtype", "int8", "fp8")
 CONTEXT_EXCHANGES = ("gather", "all_to_all", "ring")
@@ -33,7 +34,8 @@ class ComputeConfig:
         remat: What the backward pass finds saved: "none" recomputes nothing, "full" recomputes
             each block from its input, "attention" saves attention outputs, "qkv" the queries,
             keys and values too, "gate" the MLP's gates instead, "dots" saves matmul outputs,
-            "offload" keeps matmul outputs in host memory.
+            "offload" keeps matmul outputs in host memory, "offload_inputs" the blocks' inputs,
+            which every other policy keeps on the device: "full" where its memory ends.
         attention: Kernel; "auto" is splash attention on TPU, cuDNN on GPU and XLA on CPU, and on
             GPU where activations are float32, which cuDNN does not take.
         tiles: Of splash attention.
@@ -51,7 +53,7 @@ class ComputeConfig:
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     matmul: Literal["dtype", "int8", "fp8"] = "dtype"
-    remat: Literal["none", "full", "attention", "qkv", "gate", "dots", "offload"] = "full"
+    remat: Remat = "full"
     attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
     tiles: KernelTiles = KernelTiles()  # noqa: RUF009 (frozen)
     context: Literal["gather", "all_to_all", "ring"] = "gather"

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from llama_jax.config import ComputeConfig, ModelConfig
@@ -14,7 +15,7 @@ from llama_jax.model.initializers import new_param
 from llama_jax.model.mlp import MLP
 from llama_jax.model.norm import RMSNorm
 from llama_jax.model.pipeline import Rows, run_stages
-from llama_jax.model.remat import rematerialize
+from llama_jax.model.remat import INPUT, rematerialize
 from llama_jax.ops.rope import Rotation, rope_frequencies, rotation
 from llama_jax.sharding import (
     check_split,
@@ -129,7 +130,7 @@ class Llama(nnx.Module):
             turn = self._rotation(positions)
 
             def run_block(x: Float[Array, "B T D"], block: Block) -> tuple[Array, None]:
-                return block(x, turn, segments), None
+                return block(checkpoint_name(x, INPUT), turn, segments), None
 
             body = rematerialize(run_block, self.compute.remat)
             unroll = self.config.num_layers if self._unrolled else 1

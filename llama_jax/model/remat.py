@@ -8,6 +8,7 @@ import jax
 from llama_jax.sharding import platform
 
 # Named with `checkpoint_name` where they are computed.
+INPUT = "block_input"
 ATTENTION = ("attention",)
 GATE = ("mlp_gate", "mlp_gate_up", *ATTENTION)
 QKV = ("query", "key", "value", *ATTENTION)
@@ -40,11 +41,11 @@ def rematerialize(block: Callable[..., Any], policy: str) -> Callable[..., Any]:
             keep = saved.save_from_both_policies(
                 saved.dots_with_no_batch_dims_saveable, saved.save_only_these_names(*ATTENTION)
             )
-        case "offload":
-            check_host_memory()
+        case "offload" | "offload_inputs":
+            check_host_memory(policy)
             keep = saved.save_and_offload_only_these_names(
                 names_which_can_be_saved=[],
-                names_which_can_be_offloaded=list(MATMULS),
+                names_which_can_be_offloaded=list(MATMULS) if policy == "offload" else [INPUT],
                 offload_src="device",
                 offload_dst="pinned_host",
             )
@@ -54,17 +55,17 @@ def rematerialize(block: Callable[..., Any], policy: str) -> Callable[..., Any]:
     return jax.checkpoint(block, policy=keep, prevent_cse=False)
 
 
-def check_host_memory() -> None:
+def check_host_memory(policy: str) -> None:
     """Refuses platforms on which device and host memory are not apart.
 
     Raises:
-        ValueError: If compute.remat="offload" has nowhere to go.
+        ValueError: If what the policy offloads has nowhere to go.
     """
     if platform() != "cpu":
         return  # TPUs and GPUs have both, and need not be here
     kinds = {memory.kind for memory in jax.local_devices(backend="cpu")[0].addressable_memories()}
     if not {"device", "pinned_host"} <= kinds:
         raise ValueError(
-            "compute.remat='offload' needs device memory and pinned host memory; the CPU has "
+            f"compute.remat={policy!r} needs device memory and pinned host memory; the CPU has "
             f"{', '.join(sorted(kinds))}. Use 'full' or 'attention'."
         )

@@ -24,6 +24,7 @@ def recomputed_params(model, remat):
     return {
         "none": 0,
         "full": everything,
+        "offload_inputs": everything,
         "attention": everything,
         "qkv": everything - into_heads,
         "gate": everything - L * D * F,

@@ -130,6 +130,23 @@ def test_what_is_offloaded_goes_to_the_host_once_and_back_once(tmp_path):
     assert [times for name, times in kernels.items() if "fwd" in name] == [4]
 
 
+def test_inputs_of_blocks_that_are_offloaded_are_not_kept_on_the_chip(tmp_path):
+    answers = {}
+    for policy in ("full", "offload_inputs"):
+        done = doctor([*PROGRAMS["v5e"], "--compute.remat", policy, "--json"], tmp_path)
+        assert done.returncode == 0, done.stderr
+        answers[policy] = json.loads(done.stdout)
+    # Of 4 layers and 2,048 tokens each, 512 wide in bfloat16.
+    by_hand = 4 * 2048 * 512 * 2
+    full, offloaded = answers["full"], answers["offload_inputs"]
+    sent = {one["direction"]: one["bytes"] for one in offloaded["program"]["transfers"]}
+    assert sent == {"to host": by_hand, "from host": by_hand}
+    assert offloaded["memory_bytes_per_device"]["host"] == by_hand
+    # The program is otherwise that of full remat.
+    for counted in ("matmul_flops", "kernels"):
+        assert offloaded["program"][counted] == full["program"][counted]
+
+
 def test_a_page_of_a_hundred_columns_tells_it_all(tmp_path):
     text = tmp_path / "step.hlo"
     done = doctor([*PROGRAMS["v5e"], "--save-hlo", str(text)], tmp_path)

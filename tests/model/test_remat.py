@@ -37,7 +37,7 @@ def gradients(policy: str):
 
 @pytest.mark.parametrize("policy", [name for name in REMAT_POLICIES if name != "none"])
 def test_every_policy_gives_the_same_gradients(policy):
-    if policy == "offload" and not HAS_HOST_MEMORY:
+    if policy.startswith("offload") and not HAS_HOST_MEMORY:
         pytest.skip("no host memory apart from the device's")
     for got, expected in zip(
         jax.tree.leaves(gradients(policy)), jax.tree.leaves(gradients("none")), strict=True
@@ -73,7 +73,8 @@ def test_each_policy_saves_what_its_name_says(one_device, capsys):
     assert 1 < of_dots < of_none
 
 
-def test_offloading_where_there_is_no_host_memory_is_refused(monkeypatch):
+@pytest.mark.parametrize("policy", ["offload", "offload_inputs"])
+def test_offloading_where_there_is_no_host_memory_is_refused(monkeypatch, policy):
     @dataclasses.dataclass
     class Device:
         kinds: tuple[str, ...]
@@ -82,9 +83,9 @@ def test_offloading_where_there_is_no_host_memory_is_refused(monkeypatch):
             return [dataclasses.make_dataclass("Memory", ["kind"])(kind) for kind in self.kinds]
 
     monkeypatch.setattr(jax, "local_devices", lambda **_: [Device(("unpinned_host",))])
-    complaint = r"compute\.remat='offload' needs .* has unpinned_host"
+    complaint = rf"compute\.remat='{policy}' needs .* has unpinned_host"
     with pytest.raises(ValueError, match=complaint):
-        remat.rematerialize(lambda x: x, "offload")
+        remat.rematerialize(lambda x: x, policy)
     # A step that is compiled for TPUs asks nothing of the CPU that compiles it.
     monkeypatch.setattr(remat, "platform", lambda: "tpu")
-    remat.rematerialize(lambda x: x, "offload")
+    remat.rematerialize(lambda x: x, policy)
