@@ -24,7 +24,7 @@ PODS = {
     "v4": PodSettings(tokens=8_192, remat="full", min_chips=256),
     "v5e": PodSettings(tokens=8_192, remat="offload_inputs", min_chips=256),
     "v5p": PodSettings(tokens=8_192, remat="gate", min_chips=64),
-    "v6e": PodSettings(tokens=16_384, remat="offload_inputs", min_chips=256),
+    "v6e": PodSettings(tokens=8_192, remat="full", min_chips=256),
     "tpu7x": PodSettings(tokens=8_192, remat="gate", min_chips=64),
 }
 

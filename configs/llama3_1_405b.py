@@ -31,7 +31,6 @@ from llama_jax.config.pod import PodSettings
 PODS = {
     "v4": PodSettings(tokens=4_096, remat="offload_inputs", min_chips=1_024, tensor=2),
     "v5p": PodSettings(tokens=4_096, remat="qkv", min_chips=1_024, tensor=2),
-    "v6e": PodSettings(tokens=4_096, remat="offload_inputs", min_chips=256, stage=2, context=2),
     "tpu7x": PodSettings(tokens=8_192, remat="full", min_chips=256),
 }
 

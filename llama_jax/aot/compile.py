@@ -80,6 +80,10 @@ class RefusedOption(ValueError):  # noqa: N818
     """The compiler does not take an option."""
 
 
+class CompilerFault(ValueError):  # noqa: N818
+    """The compiler contradicts itself; a run would end there too."""
+
+
 def compile_program(lowered: jax.stages.Lowered, options: Mapping[str, str]) -> CompiledProgram:
     """Compiles for the devices that the program was lowered for.
 
@@ -90,6 +94,7 @@ def compile_program(lowered: jax.stages.Lowered, options: Mapping[str, str]) -> 
     Raises:
         DoesNotFit: If the program does not fit the device.
         RefusedOption: If the compiler does not take one of the options.
+        CompilerFault: If it fails on what it made itself.
     """
     start = time.monotonic()
     try:
@@ -99,6 +104,12 @@ def compile_program(lowered: jax.stages.Lowered, options: Mapping[str, str]) -> 
             raise RefusedOption(
                 f"--xla: the compiler does not take it: {str(error).splitlines()[0]} "
                 "Bools are true or false for TPUs, True or False for GPUs."
+            ) from error
+        if "INTERNAL" in str(error):
+            raise CompilerFault(
+                "the compiler fails on a step that is right, by a fault of its own: "
+                f"{str(error).splitlines()[0][:300]} Another --compute.remat, or another mesh, may "
+                "be spared it."
             ) from error
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

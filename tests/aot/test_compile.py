@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from llama_jax.aot.compile import DoesNotFit, TooLargeOnChip, compile_program
+from llama_jax.aot.compile import CompilerFault, DoesNotFit, TooLargeOnChip, compile_program
 
 GIB = 1 << 30
 
@@ -49,6 +49,11 @@ def test_an_option_that_a_compiler_does_not_have_is_refused_by_name():
         compile_program(lowered, {"nonsense": "1"})
 
 
-def test_other_failures_are_passed_on():
-    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+def test_a_fault_of_the_compiler_is_told_as_such():
+    with pytest.raises(CompilerFault, match="fault of its own: INTERNAL: a bug Another --compute"):
         compile_program(Refused("INTERNAL: a bug"), {})  # pyright: ignore[reportArgumentType]
+
+
+def test_other_failures_are_passed_on():
+    with pytest.raises(jax.errors.JaxRuntimeError, match="UNAVAILABLE"):
+        compile_program(Refused("UNAVAILABLE: gone"), {})  # pyright: ignore[reportArgumentType]
