@@ -153,8 +153,6 @@ def test_a_source_that_changed_is_found_on_the_way_to_meta(tmp_path, capfd, dama
 def test_a_disk_without_room_is_refused_before_anything_is_written(
     run_dir, tmp_path, monkeypatch, capfd, kind
 ):
-    if kind == "to-meta":
-        pytest.importorskip("torch", reason="PyTorch is not installed: make test-slow")
     source = run_dir
     if kind == "from-hf":
         source = tmp_path / "hf"
