@@ -105,9 +105,9 @@ def compile_program(lowered: jax.stages.Lowered, options: Mapping[str, str]) -> 
                 f"--xla: the compiler does not take it: {str(error).splitlines()[0]} "
                 "Bools are true or false for TPUs, True or False for GPUs."
             ) from error
-        if "INTERNAL" in str(error):
+        if str(error).startswith("INTERNAL"):
             raise CompilerFault(
-                "the compiler fails on a step that is right, by a fault of its own: "
+                "the compiler fails, by a fault of its own: "
                 f"{str(error).splitlines()[0][:300]} Another --compute.remat, or another mesh, may "
                 "be spared it."
             ) from error

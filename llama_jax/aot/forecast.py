@@ -72,17 +72,16 @@ def forecast_fit(
             *_split(config, mesh, machine, demand),
         ]
     told += f" {' or '.join(advice)} should fit (forecast)" if advice else " Use more chips"
-    if config.compute.remat != "full" and state < 0.95 * limit:
-        told += ", or --compute.remat full" if advice else ", or try --compute.remat full"
-    elif needed - _input_bytes(config, machine, rows) < ROOM * limit:
+    remat = config.compute.remat
+    if remat == "full" and needed - _input_bytes(config, machine, rows) < ROOM * limit:
         told += ", or --compute.remat offload_inputs"
+    elif remat not in ("full", "offload_inputs") and state < 0.95 * limit:
+        told += ", or --compute.remat full" if advice else ", or try --compute.remat full"
     return f"{told}.{_of_a_gpu(machine, needed)}"
 
 
 def _input_bytes(config: RunConfig, machine: Machine, rows_per_chip: float) -> float:
     """Of all blocks' inputs on a device, in bfloat16."""
-    if config.compute.remat == "offload_inputs":
-        return 0.0
     tokens = rows_per_chip * config.data.seq_len / machine.devices_per_chip
     return 2 * tokens * config.model.embed_dim * config.model.num_layers
 

@@ -88,7 +88,7 @@ def _is_tied(shards: Shards, by_rows: bool) -> bool:
     """Whether the output table is the embedding, a few rows at a time."""
     output, embedding = shards.shapes(meta.OUTPUT), shards.shapes(meta.EMBEDDING)
     axis = 0 if by_rows else 1
-    if any(len(shape) != 2 for shape in output + embedding) or (
+    if any(len(shape) != 2 or 0 in shape for shape in output + embedding) or (
         _whole(output, 0) != _whole(embedding, axis)
         or shards.dtype(meta.OUTPUT) != shards.dtype(meta.EMBEDDING)
     ):

@@ -151,15 +151,17 @@ class Shards:
             raise ValueError(f"{path} holds other things than named tensors.")
         found = {}
         for name, value in loaded.items():
-            storage, num_bytes = value.untyped_storage(), value.numel() * value.element_size()
+            num_bytes = value.numel() * value.element_size()
+            # One that is no record's first byte is not in the file.
+            offset = value.untyped_storage()._checkpoint_offset
             begin = value.storage_offset() * value.element_size()
             # A tensor may claim any size of a record of a few bytes, and say it with its strides.
-            if not value.is_contiguous() or records[storage._checkpoint_offset] < begin + num_bytes:
+            if not value.is_contiguous() or records.get(offset, 0) < begin + num_bytes:
                 raise ValueError(
                     f"{path}: {name} is a view of other values, not a tensor of its own; save it "
                     "again after .contiguous()."
                 )
-            dtype, offset = str(value.dtype).removeprefix("torch."), storage._checkpoint_offset
+            dtype = str(value.dtype).removeprefix("torch.")
             found[name] = Stored(name, dtype, tuple(value.shape), path, offset + begin, num_bytes)
         return found
 

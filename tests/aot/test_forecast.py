@@ -86,7 +86,8 @@ def test_inputs_of_blocks_can_leave_where_nothing_else_is_saved():
     # 32 layers of 4,096 tokens, 4,096 wide, in bfloat16: 1 GiB.
     assert "or --compute.remat offload_inputs" in forecast(1, 16, remat="full")
     assert "offload_inputs" not in forecast(1, 16.5, remat="full")
-    assert "offload_inputs" not in forecast(1, 16, remat="offload_inputs")
+    # Where they have left already, nothing saves less: full remat would take more.
+    assert "--compute.remat" not in forecast(1, 16, remat="offload_inputs")
 
 
 def test_a_compiler_that_tells_no_size_is_answered_too():

@@ -91,7 +91,8 @@ def with_params(**changes):
     return damage
 
 
-EMBEDDING, NORM, FIRST = "tok_embeddings.weight", "norm.weight", "layers.0.attention.wq.weight"
+EMBEDDING, OUTPUT = "tok_embeddings.weight", "output.weight"
+NORM, FIRST = "norm.weight", "layers.0.attention.wq.weight"
 REFUSALS = [
     (no_ranks, r"has no consolidated\.NN\.pth"),
     (gap_in_ranks, r"consolidated\.00\.pth is missing"),
@@ -103,6 +104,10 @@ REFUSALS = [
     (with_tensors({}, {NORM: None}), r"01\.pth: norm\.weight is not in all ranks"),
     (with_tensors({}, {NORM: torch.zeros(32).bfloat16()}), r"norm\.weight is not the same in all"),
     (with_tensors({EMBEDDING: None}), r"the tensor tok_embeddings\.weight is missing"),
+    (
+        with_tensors({name: torch.zeros(0, 32).bfloat16() for name in (EMBEDDING, OUTPUT)}),
+        "vocab_size=96 contradicts the 0 rows of tok_embeddings",
+    ),
     (with_tensors({EMBEDDING: torch.zeros(32).bfloat16()}), r"\[\(32,\)\]; it is no table"),
     (with_tensors({}, {}, {}), "3 ranks cannot split layers|has the shape"),
     (
